@@ -1,0 +1,86 @@
+"""The semantic occupancy grid: its classes, extent and resolution (Occ3D-nuScenes by default)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from occsora_sim.errors import ConfigurationError
+
+CLASSES: tuple[str, ...] = (
+    "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian",
+    "traffic_cone", "trailer", "truck", "driveable_surface", "other_flat", "sidewalk", "terrain", "manmade",
+    "vegetation", "free",
+)  # fmt: skip
+"""Occ3D-nuScenes labels; the position in the tuple is the label."""
+
+NUM_CLASSES = len(CLASSES)
+OTHERS, BARRIER, BICYCLE, BUS, CAR, CONSTRUCTION_VEHICLE, MOTORCYCLE, PEDESTRIAN = range(8)
+TRAFFIC_CONE, TRAILER, TRUCK, DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN, MANMADE, VEGETATION, FREE = range(8, 18)
+
+DYNAMIC: tuple[int, ...] = (BICYCLE, BUS, CAR, CONSTRUCTION_VEHICLE, MOTORCYCLE, PEDESTRIAN, TRAILER, TRUCK)
+"""Labels of road users: what can move by itself."""
+
+FLAT: tuple[int, ...] = (DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN)
+"""Labels of the ground."""
+
+FRAME_SECONDS = 0.5
+"""Time between two occupancy frames [s]; Occ3D's key frames come at 2 Hz."""
+
+
+def class_mask(labels: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
+    """Bool look-up table of shape (NUM_CLASSES + 1,): True at `labels`. Index it with an occupancy tensor as long."""
+    mask = torch.zeros(NUM_CLASSES + 1, dtype=torch.bool, device=device)
+    mask[list(labels)] = True
+    return mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A box of voxels around the ego, in the ego frame (x forward, y left, z up; origin on the ground).
+
+    Attributes:
+        shape: voxels along x, y, z.
+        voxel: edge of a voxel [m].
+        lower: the corner with the smallest x, y, z [m].
+
+    """
+
+    shape: tuple[int, int, int] = (200, 200, 16)
+    voxel: float = 0.4
+    lower: tuple[float, float, float] = (-40.0, -40.0, -1.0)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1 or not self.voxel > 0:
+            raise ConfigurationError(f"grid: shape {self.shape} and voxel {self.voxel} must be positive; see Grid")
+
+    @property
+    def upper(self) -> tuple[float, float, float]:
+        """The corner with the largest x, y, z [m]."""
+        return tuple(low + n * self.voxel for low, n in zip(self.lower, self.shape, strict=True))  # type: ignore[return-value]
+
+    @property
+    def ground(self) -> int:
+        """The z index of the voxel layer that holds z = 0."""
+        return math.floor(-self.lower[2] / self.voxel + 1e-6)
+
+    def centres_xy(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Voxel centres of the ground plane, shape (x, y, 2) [m], float32."""
+        axes = [
+            (torch.arange(n, dtype=torch.float32, device=device) + 0.5) * self.voxel + low
+            for n, low in zip(self.shape[:2], self.lower[:2], strict=True)
+        ]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+    def centres_z(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Heights of the voxel centres, shape (z,) [m], float32."""
+        return (torch.arange(self.shape[2], dtype=torch.float32, device=device) + 0.5) * self.voxel + self.lower[2]
+
+
+OCC3D = Grid()
+"""The Occ3D-nuScenes grid: 200 x 200 x 16 voxels of 0.4 m."""
+
+TINY = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0 - 0.4 * 0))
+"""A small grid for tests: 48 x 48 x 16 voxels of 0.8 m."""

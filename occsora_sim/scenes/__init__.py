@@ -1,0 +1,1 @@
+"""scenes of occsora-sim."""

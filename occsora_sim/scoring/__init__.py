@@ -1,0 +1,1 @@
+"""scoring of occsora-sim."""

@@ -1,0 +1,1 @@
+"""worlds of occsora-sim."""

@@ -1,0 +1,73 @@
+"""The World protocol: what an environment drives. Batched; the state is a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from occsora_sim.grid import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where an episode begins: what was seen until now, and the route to follow.
+
+    Attributes:
+        occupancy: (t, x, y, z) uint8 labels of the last frames, oldest first, each in its own ego frame.
+        ego_pose: (t, 3) float32 world poses of these frames: x, y [m], yaw [rad].
+        route: (r, 2) float32 polyline in the world frame [m], from behind the ego to the goal.
+        name: for reports.
+        source: what a world that is not generated replays: (scene, ego index, time index) for the others.
+
+    """
+
+    occupancy: torch.Tensor
+    ego_pose: torch.Tensor
+    route: torch.Tensor
+    name: str = "scene"
+    source: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldState:
+    """The state of b worlds after a step.
+
+    Attributes:
+        occupancy: (b, t, x, y, z) uint8: the newest chunk (after reset: the last frame alone), each frame in the
+            ego frame of its instant.
+        ego_pose: (b, t, 3) float32: world pose of each frame.
+        memory: what the world needs to go on; its own business.
+
+    """
+
+    occupancy: torch.Tensor
+    ego_pose: torch.Tensor
+    memory: Any
+
+
+class World(Protocol):
+    """A batch of worlds. `reset` and `step` return new states and leave the old ones as they are."""
+
+    grid: Grid
+    frames_per_chunk: int
+
+    def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
+        """Begin len(starts) worlds, the randomness of each from its own seed."""
+        ...
+
+    def step(self, state: WorldState, trajectories: torch.Tensor) -> WorldState:
+        """Roll every world on along `trajectories` (b, f, 3): the ego poses at the next f frames, relative to the
+        ego's present pose; f may be from 1 to `frames_per_chunk`.
+        """
+        ...
+
+    def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
+        """The state of the worlds `rows` alone; rows may repeat, which branches a world."""
+        ...
+
+    def replace(self, state: WorldState, rows: Sequence[int], other: WorldState) -> WorldState:
+        """`state` with the worlds `rows` taken from `other`, in order (used to reset some of a batch)."""
+        ...
