@@ -1,0 +1,43 @@
+# `make demo` and `make test` set themselves up, in .venv in this folder. Nothing here needs a GPU or a display.
+BIN := .venv/bin
+export PYTHONUNBUFFERED := 1
+
+DEMO_SECONDS ?= 20
+DEMO_SEED ?= 0
+
+.PHONY: help demo test lint bench weights setup setup-demo clean
+
+help:
+	@echo "make demo     drive $(DEMO_SECONDS) s through a generated world with the shipped weights; writes out/demo/"
+	@echo "make test     all tests"
+	@echo "make lint     ruff check, ruff format --check and mypy"
+	@echo "make bench    frames per second of the world; writes out/bench.json"
+	@echo "make weights  train the shipped weights again (many hours)"
+	@echo "make setup    what the others do first: .venv with everything in it"
+	@echo "make clean    remove .venv, out/ and caches"
+
+setup:
+	@scripts/setup.sh dev
+
+setup-demo:
+	@scripts/setup.sh demo
+
+demo: setup-demo
+	$(BIN)/occsora-sim drive --seconds $(DEMO_SECONDS) --seed $(DEMO_SEED) --out out/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: setup
+	$(BIN)/occsora-sim bench --json out/bench.json
+
+# The recorded recipe of the weights in assets/weights; its figures are in docs/lab_book.md.
+weights: setup
+	$(BIN)/occsora-sim train tokenizer
+	$(BIN)/occsora-sim train world-model
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,112 @@
+"""The command `occsora-sim`: finds the verb, reads its options, and ends every bad input in one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS: dict[str, tuple[str, str]] = {
+    "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
+    "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
+    "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
+    "evaluate world": (
+        "evaluate_world",
+        "forecasts and reconstruction of a world model against recorded scenes",
+    ),
+    "evaluate agent": ("evaluate_agent", "score an agent over many episodes"),
+    "render": ("render", "draw a recorded rollout again, as a video or one picture"),
+    "scenes make": ("scenes_make", "make scenes of traffic and write them to files"),
+    "scenes info": ("scenes_info", "what is in a scene file or folder"),
+    "bench": ("bench", "frames per second of the world, the environment and the paper's sampler"),
+}
+"""Verb -> (module in occsora_sim.commands, what it does). A module is imported when its verb is called."""
+
+PROGRAM = "occsora-sim"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0 done, 2 unusable input (one line on standard error says what),
+    130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        from occsora_sim import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    from occsora_sim.errors import OccSoraError
+
+    try:
+        verb, rest = find_verb(arguments)
+        if not verb:
+            print(overview(rest))
+            return 0
+        command = importlib.import_module(f"occsora_sim.commands.{VERBS[verb][0]}")
+        from occsora_sim.commands.parsing import parse
+
+        options = parse(command.Options, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
+        if options is not None:
+            command.run(options)
+    except OccSoraError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(
+            f"{error.filename}: {error.strerror or error}; check the path, the permissions and the space"
+        )
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Split the arguments into a verb of VERBS and the rest. The verb is "" when help on a group is asked for
+    ("scenes --help"), and the rest is then that group's name.
+
+    Raises:
+        ConfigurationError: there is no such verb.
+
+    """
+    from occsora_sim.errors import ConfigurationError
+
+    for words in (2, 1):
+        verb = " ".join(arguments[:words])
+        if len(arguments) >= words and verb in VERBS:
+            return verb, list(arguments[words:])
+    group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
+    if group and arguments[1:2] in (["-h"], ["--help"]):
+        return "", [arguments[0]]
+    if group:
+        raise ConfigurationError(
+            f"{PROGRAM} {arguments[0]}: say which: {', '.join(group)}; see {PROGRAM} {arguments[0]} --help"
+        )
+    known = ", ".join(dict.fromkeys(verb.split()[0] for verb in VERBS))
+    raise ConfigurationError(
+        f"{PROGRAM}: unknown command '{arguments[0]}'; there are {known}; see {PROGRAM} --help"
+    )
+
+
+def overview(groups: Sequence[str] = ()) -> str:
+    """The list of verbs (of `groups`, or of all) that `--help` prints."""
+    verbs = {verb: what for verb, (_, what) in VERBS.items() if not groups or verb.split()[0] in groups}
+    width = max(map(len, verbs))
+    lines = [f"  {verb:<{width}}  {what}" for verb, what in verbs.items()]
+    title = f"usage: {PROGRAM} COMMAND [options]\n\nDrive cars through worlds that a 4D occupancy diffusion model makes."
+    return "\n".join([title, "", *lines, "", f"Options of a command: {PROGRAM} COMMAND --help"])
+
+
+def _refuse(message: str) -> int:
+    """Print `message` on standard error as one line; returns exit status 2."""
+    line = " ".join(message.split())
+    print(line if line.startswith(PROGRAM) else f"{PROGRAM}: {line}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Where a command writes: checked before the work starts, written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from occsora_sim.errors import ConfigurationError
+
+
+def output_folder(path: Path) -> Path:
+    """Make the folder `path` (and its parents) and see that files can be made in it.
+
+    Raises:
+        ConfigurationError: it is a file, or cannot be made or written.
+
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigurationError(
+            f"{path}: cannot be a folder, a file stands there; choose another"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    return path
+
+
+def output_file(path: Path) -> Path:
+    """See that the file `path` can be written: its folder is made, and it is no folder itself.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: is a folder; give the name of a file")
+    output_folder(path.parent)
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    output_file(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

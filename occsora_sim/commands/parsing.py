@@ -1,0 +1,62 @@
+"""Command-line arguments into a frozen dataclass; usage errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+from occsora_sim.errors import ConfigurationError, OccSoraError
+
+Options = TypeVar("Options")
+
+BOX = re.compile("\x1b\\[[0-9;]*m|[\u2500-\u257f]")
+"""Colour codes and the characters that draw a box."""
+
+
+def parse(options: type[Options], program: str, description: str, arguments: Sequence[str]) -> Options | None:
+    """Read `arguments` into `options`; None when they asked for help, which is then printed.
+
+    Raises:
+        ConfigurationError: the arguments do not fit; the message is one line.
+
+    """
+    import tyro
+
+    reports = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(reports):
+            return tyro.cli(
+                options,
+                prog=program,
+                description=description[:1].upper() + description[1:] + ".",
+                args=list(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except OccSoraError as error:
+        raise ConfigurationError(f"{program}: {error}") from error
+    except SystemExit as end:
+        if end.code in (0, None):
+            return None
+        raise ConfigurationError(one_line(reports.getvalue(), program)) from None
+    finally:
+        if sys.exc_info()[0] is None and reports.getvalue():
+            print(reports.getvalue(), file=sys.stderr, end="")
+
+
+def one_line(report: str, program: str) -> str:
+    """What tyro says in a box over many lines, as one line: what is wrong, the nearest option, where help is."""
+    blocks: list[list[str]] = [[]]
+    for line in report.splitlines()[1:]:
+        if "\u2500" * 8 in line:
+            blocks.append([])
+        elif text := BOX.sub("", line).strip():
+            blocks[-1].append(text)
+    what = " ".join(blocks[0]) or "the arguments cannot be used"
+    what = what[0].lower() + what[1:].rstrip(".")
+    nearest = [block[1].split()[0] for block in blocks if len(block) > 1 and block[0].startswith("Perhaps")]
+    hint = f"; did you mean {nearest[0]}?" if nearest else ";"
+    return f"{program}: {what}{hint} see {program} --help"
