@@ -1,1 +1,1 @@
-"""rendering of occsora-sim."""
+"""Pictures of occupancy: bird's-eye view, chase camera, video and recorded rollouts."""

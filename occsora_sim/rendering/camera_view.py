@@ -1,0 +1,190 @@
+"""The view from behind and above the car, drawn by OpenGL where there is one and by ray casting where not.
+
+The environment variable OCCSORA_SIM_RENDERER forces one of them: `gl` or `raycast`.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+import numpy as np
+
+from occsora_sim.errors import ConfigurationError, MissingDependencyError
+from occsora_sim.grid import DYNAMIC, FREE, OCC3D, Grid, class_mask
+from occsora_sim.rendering.ego_car import EGO_CENTRE, ego_car_mesh
+from occsora_sim.rendering.gl_renderer import NoOpenGLError, close_renderers, shared_renderer
+from occsora_sim.rendering.mesh import Mesh, merge_meshes, occupancy_mesh
+from occsora_sim.rendering.palette import PLAN, ROUTE
+from occsora_sim.rendering.pinhole import Pinhole
+from occsora_sim.rendering.raycast_renderer import RaycastRenderer
+from occsora_sim.rendering.surroundings import ground_height, ribbon_mesh, sky_mesh
+
+RENDERER_VARIABLE = "OCCSORA_SIM_RENDERER"
+"""Environment variable that forces a renderer: `gl` or `raycast`; unset or `auto`: gl where it works."""
+
+_CLEARANCE = 2.6
+_REACH = 6.0
+
+
+class ChaseCamera:
+    """Draws occupancy frames from behind the car. All cameras of a process share one window.
+
+    Args:
+        camera: where the camera stands in the ego frame.
+        grid: where the voxels of the frames lie.
+
+    Raises:
+        ConfigurationError: OCCSORA_SIM_RENDERER holds another word than gl, raycast or auto.
+        MissingDependencyError: Open3D or its system libraries are missing, or gl is forced where there is none.
+
+    """
+
+    def __init__(self, camera: Pinhole | None = None, grid: Grid = OCC3D) -> None:
+        self.camera = camera or Pinhole()
+        self.grid = grid
+        self._car = ego_car_mesh()
+        self._sky = sky_mesh()
+        self._key: tuple[int, float] | None = None
+        self._frame: np.ndarray | None = None
+        self._world: Mesh | None = None
+        self._raycast: RaycastRenderer | None = None
+        self._choose(os.environ.get(RENDERER_VARIABLE, "auto").strip().lower() or "auto")
+
+    @property
+    def renderer(self) -> str:
+        """What draws: "gl" or "raycast"."""
+        return "gl" if self._raycast is None else "raycast"
+
+    def render(
+        self,
+        occupancy: np.ndarray,
+        trajectory: np.ndarray | None = None,
+        route: np.ndarray | None = None,
+        *,
+        heading: float = 0.0,
+        offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> np.ndarray:
+        """One picture.
+
+        Args:
+            occupancy: (x, y, z) uint8 labels of one frame. The same array object is meshed only once.
+            trajectory: (f, 2 or 3) planned poses in the ego frame [m], from the present pose on; drawn on the ground.
+            route: (r, 2) route in the ego frame [m].
+            heading: yaw of the ego in the world [rad], so that the sun stands still while the car turns.
+            offset: where car and camera are in the frame of the occupancy (x [m], y [m], yaw [rad]): how far the
+                car has moved since that frame. Trajectory and route are in the car's own frame.
+
+        Returns:
+            (height, width, 3) uint8.
+
+        """
+        if self._world is None or self._frame is not occupancy or self._key != heading:
+            clear = clear_view(occupancy, self.camera, self.grid)
+            self._world = merge_meshes([self._sky, occupancy_mesh(clear, self.grid, heading)])
+            self._frame, self._key = occupancy, heading
+        moving = self._moving(occupancy, trajectory, route, offset)
+        camera = self.camera.following(offset)
+        if self._raycast is None:
+            try:
+                return shared_renderer(camera.width, camera.height).draw(self._world, moving, camera)
+            except NoOpenGLError:
+                self._raycast = RaycastRenderer()
+        return self._raycast.draw(self._world, moving, camera)
+
+    def close(self) -> None:
+        """Close the window. The camera can still draw; it opens another one."""
+        close_renderers()
+        self._frame = self._world = None
+
+    def __enter__(self) -> ChaseCamera:
+        """Use as `with ChaseCamera() as camera:`."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the window."""
+        self.close()
+
+    def _choose(self, wanted: str) -> None:
+        if wanted not in ("auto", "gl", "raycast"):
+            raise ConfigurationError(f"{RENDERER_VARIABLE}={wanted}: no such renderer; set it to gl, raycast or auto")
+        if wanted == "raycast":
+            self._raycast = RaycastRenderer()
+            return
+        try:
+            shared_renderer(self.camera.width, self.camera.height)
+        except NoOpenGLError as error:
+            if wanted == "gl":
+                raise MissingDependencyError(
+                    f"{RENDERER_VARIABLE}=gl, but {error}: apt-get install -y libgl1 libegl1 libgl1-mesa-dri, "
+                    f"or unset the variable"
+                ) from error
+            self._raycast = RaycastRenderer()
+
+    def _moving(
+        self,
+        occupancy: np.ndarray,
+        trajectory: np.ndarray | None,
+        route: np.ndarray | None,
+        offset: tuple[float, float, float],
+    ) -> Mesh:
+        """The car and the lines on the ground, in the frame of the occupancy."""
+        here = float(ground_height(occupancy, np.array([offset[:2]]), self.grid)[0])
+        meshes = [self._car.moved(offset, here)]
+        turn = np.array([[np.cos(offset[2]), np.sin(offset[2])], [-np.sin(offset[2]), np.cos(offset[2])]])
+        for line, width, colour in ((route, 0.35, ROUTE), (trajectory, 0.9, PLAN)):
+            if line is None or not len(line):
+                continue
+            points = np.asarray(line, dtype=np.float64)[:, :2]
+            if line is trajectory:
+                points = np.concatenate((np.zeros((1, 2)), points))
+            points = resampled(points[np.isfinite(points).all(axis=1)], 0.4) @ turn + np.array(offset[:2])
+            points = points[(np.abs(points) < -np.array(self.grid.lower[:2])).all(axis=1)]
+            if len(points) > 1:
+                height = ground_height(occupancy, points, self.grid) + (0.03 if line is trajectory else 0.0)
+                meshes.append(ribbon_mesh(points, height, width, colour))
+        return merge_meshes(meshes)
+
+
+def clear_view(occupancy: np.ndarray, camera: Pinhole, grid: Grid = OCC3D) -> np.ndarray:
+    """A copy of `occupancy` (x, y, z) without what stands around the camera and between it and the car.
+
+    Only what rises above the ground and is no road user is taken away, within 2.6 m of the line from the camera to the
+    car, and of that line carried 6 m further ahead, as the car may move so far until the next frame.
+    """
+    axes = [(np.arange(n) + 0.5) * grid.voxel + low for n, low in zip(occupancy.shape, grid.lower, strict=True)]
+    eye, car = np.array(camera.eye), np.array([EGO_CENTRE, 0.0, 1.6])
+    low = np.minimum(eye, car) - _CLEARANCE
+    high = np.maximum(eye, car) + _CLEARANCE + np.array([_REACH, 0.0, 0.0])
+    high[2] = np.inf
+    low[2] = max(low[2], 0.9)
+    box = tuple(
+        slice(int(np.searchsorted(a, b)), int(np.searchsorted(a, c))) for a, b, c in zip(axes, low, high, strict=True)
+    )
+    points = np.stack(np.meshgrid(*(a[s] for a, s in zip(axes, box, strict=True)), indexing="ij"), axis=-1)
+    near = np.zeros(points.shape[:-1], dtype=bool)
+    for ahead in np.arange(0.0, _REACH + 0.1, 2.0):
+        start = eye + np.array([ahead, 0.0, 0.0])
+        line = car + np.array([ahead, 0.0, 0.0]) - start
+        share = np.clip((points - start) @ line / (line @ line), 0.0, 1.0)
+        near |= np.linalg.norm(points - start - share[..., None] * line, axis=-1) < _CLEARANCE
+    clear = occupancy.copy()
+    part = clear[box]
+    part[near & ~class_mask(DYNAMIC).numpy()[part]] = FREE
+    return clear
+
+
+def resampled(points: np.ndarray, spacing: float) -> np.ndarray:
+    """A polyline (n, 2) [m] with a point every `spacing` [m] along it, ends included; (m, 2), m = 0 if it has no length."""
+    if len(points) < 2:
+        return np.zeros((0, 2))
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    keep = np.concatenate(([True], steps > 1e-6))
+    points = points[keep]
+    along = np.concatenate(([0.0], np.cumsum(steps[steps > 1e-6])))
+    if along[-1] < spacing:
+        return np.zeros((0, 2))
+    wanted = np.linspace(0.0, along[-1], max(2, int(along[-1] / spacing) + 1))
+    return np.stack([np.interp(wanted, along, points[:, axis]) for axis in range(2)], axis=1)
