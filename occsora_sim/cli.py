@@ -12,7 +12,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
     "evaluate world": (
         "evaluate_world",
-        "forecasts and reconstruction of a world model against recorded scenes",
+        "forecasts of a world model against recorded scenes",
     ),
     "evaluate agent": ("evaluate_agent", "score an agent over many episodes"),
     "render": ("render", "draw a recorded rollout again, as a video or one picture"),
@@ -26,8 +26,9 @@ PROGRAM = "occsora-sim"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 2 unusable input (one line on standard error says what),
-    130 interrupted.
+    """Run one command.
+
+    Returns the exit status: 0 done, 2 unusable input (one line on standard error says what), 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -97,7 +98,9 @@ def overview(groups: Sequence[str] = ()) -> str:
     verbs = {verb: what for verb, (_, what) in VERBS.items() if not groups or verb.split()[0] in groups}
     width = max(map(len, verbs))
     lines = [f"  {verb:<{width}}  {what}" for verb, what in verbs.items()]
-    title = f"usage: {PROGRAM} COMMAND [options]\n\nDrive cars through worlds that a 4D occupancy diffusion model makes."
+    title = (
+        f"usage: {PROGRAM} COMMAND [options]\n\nDrive cars through worlds that a 4D occupancy model makes."
+    )
     return "\n".join([title, "", *lines, "", f"Options of a command: {PROGRAM} COMMAND --help"])
 
 

@@ -108,8 +108,10 @@ if ! { venv_works && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }; then
     touch "$unfinished"
     pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
     # torch first and pinned: an open range would take a build with gigabytes of CUDA packages.
-    "${pip[@]}" install -c constraints.txt torch==2.13.0
-    "${pip[@]}" install -c constraints.txt -e ".[$extras]"
+    # A pip that gives up by itself (no network) leaves what was there in order; one that is cut off may not.
+    trap 'exit 130' INT
+    "${pip[@]}" install -c constraints.txt torch==2.13.0 || { rm -f "$unfinished"; exit 1; }
+    "${pip[@]}" install -c constraints.txt -e ".[$extras]" || { rm -f "$unfinished"; exit 1; }
     echo "$wanted" >"$stamp"
     rm -f "$unfinished"
 fi

@@ -34,7 +34,7 @@ def parse(options: type[Options], program: str, description: str, arguments: Seq
                 prog=program,
                 description=description[:1].upper() + description[1:] + ".",
                 args=list(arguments),
-                config=(tyro.conf.FlagCreatePairsOff,),
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
             )
     except OccSoraError as error:
         raise ConfigurationError(f"{program}: {error}") from error
@@ -48,7 +48,7 @@ def parse(options: type[Options], program: str, description: str, arguments: Seq
 
 
 def one_line(report: str, program: str) -> str:
-    """What tyro says in a box over many lines, as one line: what is wrong, the nearest option, where help is."""
+    """What tyro says in a box over many lines, as one line: what is wrong, the nearest option."""
     blocks: list[list[str]] = [[]]
     for line in report.splitlines()[1:]:
         if "\u2500" * 8 in line:
