@@ -64,7 +64,7 @@ class Vehicle:
 
 
 def footprint_corners(vehicle: Vehicle, pose: torch.Tensor) -> torch.Tensor:
-    """Corners (..., 4, 2) [m] at `pose` (..., 3), in the order front left, front right, rear right, rear left."""
+    """Corners (..., 4, 2) [m] at `pose` (..., 3): front left, front right, rear right, rear left."""
     half = vehicle.width / 2
     box = pose.new_tensor(
         [[vehicle.front, half], [vehicle.front, -half], [vehicle.rear, -half], [vehicle.rear, half]]

@@ -1,0 +1,242 @@
+"""The driving metrics of NAVSIM, computed from occupancy and ego motion alone.
+
+NAVSIM (Dauner et al. 2024, arXiv 2406.15349): PDMS = NC x DAC x (5 TTC + 5 EP + 2 C) / 12. There the boxes
+and the map are known; here a contact is an overlap of the ego's rectangle with obstacle voxels, and the
+drivable area is the voxels labelled so. All functions are batched over b instants, with one frame each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import relative
+from occsora_sim.grid import BARRIER, MANMADE, OTHER_FLAT, SIDEWALK, TERRAIN, VEGETATION, Grid, class_mask
+from occsora_sim.scoring.footprint import ROAD_USERS, STATIC, columns_at, footprint_labels, ground_points
+from occsora_sim.vehicle import Vehicle
+
+OFF_ROAD: tuple[int, ...] = (OTHER_FLAT, SIDEWALK, TERRAIN, MANMADE, VEGETATION, BARRIER)
+"""Ground labels on which a car does not belong. Road users' and unknown ground voxels are no violation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Options of the driving metrics.
+
+    Attributes:
+        min_voxels: an overlap of fewer obstacle voxels is noise, not a contact.
+        moving: slower than this the ego stands and is not at fault [m/s].
+        rear_part: contacts whose mean lies in this rearmost part of the length are hits from behind.
+        tolerance: a footprint point is off the road if nothing within this distance is drivable [m].
+        ttc_horizon: time to collision that passes [s] (NAVSIM: 0.95).
+        ttc_step: spacing of the projected instants [s].
+        reference_speed: speed of the reference for progress [m/s].
+        reference_acceleration: how the reference gets there from the ego's starting speed [m/s2].
+        route_width: progress counts within this distance of the route [m].
+        goal_distance: the goal counts as reached at this distance of the route's end [m].
+
+    """
+
+    min_voxels: int = 3
+    moving: float = 0.2
+    rear_part: float = 0.25
+    tolerance: float = 0.4
+    ttc_horizon: float = 0.95
+    ttc_step: float = 0.25
+    reference_speed: float = 10.0
+    reference_acceleration: float = 2.0
+    route_width: float = 8.0
+    goal_distance: float = 5.0
+
+    def __post_init__(self) -> None:
+        if min(self.min_voxels, self.ttc_horizon, self.ttc_step, self.reference_speed) <= 0:
+            raise ConfigurationError(
+                "score: min_voxels, ttc_horizon, ttc_step and reference_speed must be positive"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contact:
+    """Overlap of the ego with obstacles, each (b,) bool.
+
+    Attributes:
+        road_user: with something that moves by itself.
+        static: with something that does not.
+        behind: the overlap's mean lies in the rear part of the ego.
+
+    """
+
+    road_user: torch.Tensor
+    static: torch.Tensor
+    behind: torch.Tensor
+
+    @property
+    def any(self) -> torch.Tensor:
+        """(b,) bool: with anything."""
+        return self.road_user | self.static
+
+
+def find_contact(
+    occupancy: torch.Tensor,
+    grid: Grid,
+    vehicle: Vehicle,
+    config: ScoreConfig,
+    poses: torch.Tensor | None = None,
+) -> Contact:
+    """Overlap of the ego's rectangle with obstacle voxels between 0.2 and 1.8 m height.
+
+    Args:
+        occupancy: (b, x, y, z) uint8.
+        grid: where the voxels are.
+        vehicle: its size.
+        config: options.
+        poses: (b, p, 3) where the ego is, in the occupancy's frame; the overlap at any of them counts.
+            Default: at the origin.
+
+    """
+    if poses is None:
+        poses = torch.zeros(len(occupancy), 1, 3, device=occupancy.device)
+    labels, lattice = footprint_labels(occupancy, grid, vehicle, poses)
+    labels = labels.long()
+    users = class_mask(ROAD_USERS, labels.device)[labels]  # (b, p, n, l)
+    static = class_mask(STATIC, labels.device)[labels]
+    hits = (users | static).sum(dim=-1)  # (b, p, n)
+    mean = (hits * lattice[:, 0]).sum(dim=(1, 2)) / hits.sum(dim=(1, 2)).clamp(min=1)
+    return Contact(
+        road_user=(users.sum(dim=(2, 3)) >= config.min_voxels).any(dim=1),
+        static=(static.sum(dim=(2, 3)) >= config.min_voxels).any(dim=1),
+        behind=mean < vehicle.rear + config.rear_part * vehicle.length,
+    )
+
+
+def find_swept_contact(
+    before: torch.Tensor,
+    after: torch.Tensor,
+    motion: torch.Tensor,
+    grid: Grid,
+    vehicle: Vehicle,
+    config: ScoreConfig,
+    parts: int = 4,
+) -> Contact:
+    """Overlap at an instant between two frames, so that a fast ego cannot jump over a thin obstacle.
+
+    Only what is in the way in both frames counts: a car that follows or leads at speed is elsewhere in one of
+    them, so it is not mistaken for an obstacle.
+
+    Args:
+        before: (b, x, y, z) uint8, the frame before, in its ego frame.
+        after: (b, x, y, z) uint8, the next frame, in its ego frame.
+        motion: (b, 3) the ego's pose at `after` in the frame of `before`.
+        grid: where the voxels are.
+        vehicle: its size.
+        config: options.
+        parts: intervals that the motion is cut into.
+
+    """
+    fraction = torch.arange(1, parts, device=motion.device) / parts
+    poses = motion[:, None] * fraction[:, None]  # (b, parts - 1, 3)
+    old = find_contact(before, grid, vehicle, config, poses)
+    new = find_contact(after, grid, vehicle, config, relative(motion[:, None].expand_as(poses), poses))
+    return Contact(
+        road_user=old.road_user & new.road_user,
+        static=old.static & new.static,
+        behind=old.behind & new.behind,
+    )
+
+
+def no_collision(
+    contact: Contact, speed: torch.Tensor, blameless: torch.Tensor, config: ScoreConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """No at-fault collision, NC (NAVSIM: 0 for a road user, 0.5 for a static object, else 1).
+
+    At fault: the ego moves, and touches a static object, or a road user with its front or side. Being hit
+    from behind or while standing is not; a contact that began so stays so until it ends, because a recorded
+    car that does not react drives through the ego from behind to the front.
+
+    Args:
+        contact: what the ego touches.
+        speed: (b,) of the ego [m/s].
+        blameless: (b,) bool, a contact without fault goes on since the last instant.
+        config: options.
+
+    Returns:
+        nc (b,) in {0, 0.5, 1} and the new `blameless` (b,).
+
+    """
+    moving = speed > config.moving
+    user_fault = contact.road_user & moving & ~contact.behind & ~blameless
+    static_fault = contact.static & moving
+    nc = torch.where(user_fault, 0.0, torch.where(static_fault, 0.5, 1.0))
+    return nc, contact.road_user & (blameless | ~user_fault)
+
+
+def off_road_points(
+    occupancy: torch.Tensor, grid: Grid, vehicle: Vehicle, config: ScoreConfig
+) -> torch.Tensor:
+    """Which of the footprint's corners and centre stand on ground where a car does not belong.
+
+    DAC is 1 where none does, else 0 (NAVSIM). `occupancy` (b, x, y, z) uint8 -> (b, 5) bool.
+    """
+    points = ground_points(vehicle, occupancy.device)  # (5, 2)
+    reach = int(config.tolerance / grid.voxel + 1e-6)
+    shift = torch.arange(-reach, reach + 1, device=occupancy.device) * grid.voxel
+    around = torch.stack(torch.meshgrid(shift, shift, indexing="ij"), dim=-1).reshape(1, -1, 2)
+    window = (points[:, None] + around).reshape(1, -1, 2).expand(len(occupancy), -1, -1)
+    labels = columns_at(occupancy, grid, window)[..., grid.ground].long()
+    return class_mask(OFF_ROAD, labels.device)[labels].unflatten(1, (len(points), -1)).all(dim=-1)
+
+
+def time_to_collision(
+    occupancy: torch.Tensor, speed: torch.Tensor, grid: Grid, vehicle: Vehicle, config: ScoreConfig
+) -> torch.Tensor:
+    """TTC: whether the ego, going straight on at constant speed, stays clear of road users for the horizon.
+
+    NAVSIM moves the others at constant velocity too; voxels carry none, so they stand here, which also judges
+    the headway to a moving leader. An ego that stands passes. `occupancy` (b, x, y, z), `speed` (b,) [m/s] ->
+    (b,) float in {0, 1}.
+    """
+    count = int(config.ttc_horizon / config.ttc_step + 1e-6)
+    times = torch.arange(1, count + 1, device=speed.device) * config.ttc_step
+    times = torch.cat((times, times.new_tensor([config.ttc_horizon])))
+    poses = torch.zeros(len(speed), len(times), 3, device=speed.device)
+    poses[..., 0] = speed[:, None] * times
+    hit = find_contact(occupancy, grid, vehicle, config, poses).road_user
+    return torch.where(hit & (speed > config.moving), 0.0, 1.0)
+
+
+def ego_progress(
+    progress: torch.Tensor,
+    available: torch.Tensor,
+    start_speed: torch.Tensor,
+    seconds: torch.Tensor,
+    config: ScoreConfig,
+) -> torch.Tensor:
+    """EP: progress along the route over that of a reference, clipped to [0, 1].
+
+    The reference (NAVSIM takes a privileged planner) accelerates from the ego's starting speed at
+    `reference_acceleration` to `reference_speed` and keeps it, to the route's end at most. Where it covers
+    less than a metre the progress is 1.
+
+    Args:
+        progress: (b,) monotone arc length gained on the route [m].
+        available: (b,) arc length from the start to the goal [m].
+        start_speed: (b,) [m/s].
+        seconds: (b,) elapsed [s].
+        config: options.
+
+    """
+    start = start_speed.clamp(max=config.reference_speed)
+    ramp = torch.minimum((config.reference_speed - start) / config.reference_acceleration, seconds)
+    reference = start * ramp + 0.5 * config.reference_acceleration * ramp**2
+    reference = torch.minimum(reference + config.reference_speed * (seconds - ramp), available)
+    ratio = (progress / reference.clamp(min=1.0)).clamp(0.0, 1.0)
+    return torch.where(reference < 1.0, torch.ones_like(ratio), ratio)
+
+
+def pdms(
+    nc: torch.Tensor, dac: torch.Tensor, ttc: torch.Tensor, ep: torch.Tensor, comfort: torch.Tensor
+) -> torch.Tensor:
+    """The score of NAVSIM from its terms, each (b,) in [0, 1]: NC x DAC x (5 TTC + 5 EP + 2 C) / 12."""
+    return nc * dac * (5 * ttc + 5 * ep + 2 * comfort) / 12
