@@ -222,7 +222,9 @@ def test_a_batch_equals_its_frames_one_by_one():
 def test_a_concave_polygon_is_filled_even_odd():
     # a "C": the notch stays empty
     corners = [(0, 0), (6, 0), (6, 2), (2, 2), (2, 4), (6, 4), (6, 6), (0, 6)]
-    i, j, mask = fill_polygon(np.array(corners, dtype=np.float64))
+    filled = fill_polygon(np.array(corners, dtype=np.float64))
+    assert filled is not None
+    i, j, mask = filled
     expected = np.ones((6, 6), dtype=bool)
     expected[2:, 2:4] = False
     assert (i, j) == (0, 0) and np.array_equal(mask, expected)
@@ -234,7 +236,9 @@ def test_neighbours_share_no_cell_and_leave_no_gap():
     middle = generator.uniform(5, 18, 2)
     count = np.zeros((23, 31), dtype=int)
     for k in range(4):
-        i, j, mask = fill_polygon(np.stack([corners[k], corners[(k + 1) % 4], middle]))
+        filled = fill_polygon(np.stack([corners[k], corners[(k + 1) % 4], middle]))
+        assert filled is not None
+        i, j, mask = filled
         count[i : i + mask.shape[0], j : j + mask.shape[1]] += mask
     assert (count == 1).all()
 

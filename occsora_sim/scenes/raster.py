@@ -18,8 +18,8 @@ MAX_CELLS = 500_000_000
 """A raster larger than this is a mistake in the scene's coordinates, not a place."""
 
 _TIE = 1e-3
-"""Fraction of a cell below which a corner counts as lying on a cell's centre, so that float32 corners at round
-numbers fall on the same side everywhere."""
+"""Fraction of a cell below which a corner counts as lying on a cell's centre, so that float32 corners at
+round numbers fall on the same side everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Raster:
     """Voxel columns on a world-aligned lattice; the cell (i, j) has its centre at origin + (i, j) * cell.
 
     Attributes:
-        columns: (w, h) int16 (int32 for 32768 columns or more): index into `palette`; the border is free space.
+        columns: (w, h) int16 (int32 for 32768 columns or more): index into `palette`; the border is free.
         palette: (K, z) uint8, the unique columns of labels, bottom first; palette[0] is free throughout.
         origin: world x, y of the centre of cell (0, 0) [m].
         cell: distance of two cells [m].
@@ -41,7 +41,7 @@ class Raster:
 
 
 def layers_between(grid: Grid, lower: float, upper: float) -> np.ndarray:
-    """Bool mask (z,) of the layers that a prism from `lower` to `upper` [m] fills: voxel centres in [lower, upper).
+    """Bool mask (z,) of the layers that a prism fills: voxel centres in [lower, upper) [m].
 
     Ground (upper <= GROUND_UPPER) fills the layer `grid.ground` alone, whatever the voxel's size.
     """
@@ -103,7 +103,7 @@ def rasterise(scene: Scene, grid: Grid, cell: float = 0.2) -> Raster:
     width, height = (int(n) for n in high - low + 1)
     if width * height > MAX_CELLS:
         raise SceneError(
-            f"scene {scene.name}: polygons span {width * cell:.0f} x {height * cell:.0f} m; cut it into smaller scenes"
+            f"scene {scene.name}: polygons span {width * cell:.0f} x {height * cell:.0f} m; cut it into smaller ones"
         )
     columns = np.zeros((width, height), dtype=np.int32)
     palette: list[bytes] = [bytes([FREE] * grid.shape[2])]

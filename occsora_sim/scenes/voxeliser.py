@@ -23,10 +23,10 @@ _SLICE = {"cpu": 8, "cuda": 256}
 class Voxeliser:
     """Draws the frames of one scene.
 
-    The static part is a raster of voxel columns, made once and gathered at the grid's column centres. The boxes of
-    the tracks, interpolated in time, are painted over it: from the layer above the ground up to their height, every
-    voxel whose centre they hold, and always the column that holds the box's centre (so that a pedestrian narrower
-    than a voxel's diagonal never vanishes). Where boxes overlap, the later track wins the column.
+    The static part is a raster of voxel columns, made once and gathered at the grid's column centres. The
+    boxes of the tracks, interpolated in time, are painted over it: from the layer above the ground up to their
+    height, every voxel whose centre they hold, and always the column that holds the box's centre (so that a
+    pedestrian narrower than a voxel never vanishes). Where boxes overlap, the later track wins the column.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Voxeliser:
         """Velocity field of the road users, arguments as for `frames`.
 
         Returns:
-            (n, x, y, 3) float32: velocity over the ground of the box that covers the column, along the ego frame's x
-            and y [m/s], and its yaw rate [rad/s]; zero where no box stands.
+            (n, x, y, 3) float32: velocity over the ground of the box that covers the column, along the
+            ego frame's x and y [m/s], and its yaw rate [rad/s]; zero where no box stands.
 
         """
         return self._draw(ego_pose, time, exclude, occupancy=False, motion=True)[1]
@@ -169,7 +169,7 @@ class Voxeliser:
         start_y = ((pose[:, 1] - self._origin[1]) / self._cell + 0.5).float()[:, None]
         i = (cos * self._axis_x + start_x)[:, :, None] - (sin * self._axis_y)[:, None, :]
         j = (sin * self._axis_x + start_y)[:, :, None] + (cos * self._axis_y)[:, None, :]
-        # clamp before the cast: truncation is then floor, and the raster's border answers for what lies outside
+        # clamp before the cast: truncation is then floor, and the border answers for what lies outside
         i, j = i.clamp_(0, width - 1).int(), j.clamp_(0, height - 1).int()
         cells = i.mul_(height).add_(j).flatten()
         ids = self._columns.view(-1).index_select(0, cells).int()
@@ -187,13 +187,13 @@ class Voxeliser:
         occ: torch.Tensor | None,
         flow: torch.Tensor | None,
     ) -> None:
-        """Paint the tracks' boxes into `occ` (n, x, y, z) and their motion into `flow` (n, x, y, 3), in place."""
+        """Paint the tracks' boxes into `occ` (n, x, y, z), their motion into `flow` (n, x, y, 3), in place."""
         if not self._reach:
             return
         frame, track, box = self._boxes_near(pose, time, exclude)
         n, (x, y, z) = len(pose), self.grid.shape
         cells, owners = self._covered_columns(frame, track, box)
-        # The latest track wins each column: the winners' columns are then unique and the order of writing is free.
+        # The latest track wins each column; the winners' columns are unique, so the order of writing is free.
         best = torch.full((n * x * y,), -1, dtype=torch.int32, device=self.device)
         owner_track = track[owners].int()
         best.scatter_reduce_(0, cells, owner_track, "amax")
@@ -250,7 +250,7 @@ class Voxeliser:
     def _covered_columns(
         self, frame: torch.Tensor, track: torch.Tensor, box: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flat (n x y) indices of the columns that the boxes cover, and for each the box (an index into `box`)."""
+        """Flat (n x y) indices of the columns that the boxes cover, and the box (an index into `box`) of each."""
         x, y, _ = self.grid.shape
         cells, owners = [], []
         for bucket, reach in self._reach:  # at most three
@@ -276,7 +276,7 @@ class Voxeliser:
 
 
 def _prepare_tracks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Track states by time: (T, k, 6) float64 (x, y, unwrapped yaw, velocity x, y, yaw rate) and validity (T, k)."""
+    """States by time: (T, k, 6) float64 (x, y, unwrapped yaw, velocity x, y, yaw rate), and validity (T, k)."""
     valid = np.asarray(scene.track_valid, dtype=bool)
     state = np.where(valid[..., None], scene.track_state, 0.0).astype(np.float64)  # (k, T, 5)
     yaw = np.unwrap(state[..., 2], axis=1)  # linear interpolation then takes the short way round
