@@ -23,13 +23,9 @@ def output_folder(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigurationError(
-            f"{path}: cannot be a folder, a file stands there; choose another"
-        ) from error
+        raise ConfigurationError(f"{path}: a file is in the way; choose another folder") from error
     except OSError as error:
-        raise ConfigurationError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise ConfigurationError(f"{path}: {error.strerror}; choose a folder that can be written") from error
     return path
 
 
