@@ -1,0 +1,65 @@
+"""Checkpoints: safetensors with the configuration in the metadata. They load alone and cannot run code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from occsora_sim.errors import CheckpointError
+
+FORMAT = "occsora-sim/checkpoint"
+VERSION = 1
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+    """Write tensors and a JSON-serialisable header; under a temporary name first, so no half file can be left.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
+    # Tied or sliced tensors share memory, which the format refuses: each is stored on its own.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(own, temporary, metadata)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of a checkpoint of the given `kind`.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, of another version or of another kind.
+
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file; give the path of a .safetensors file of occsora-sim")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: was not written by occsora-sim; give weights that `occsora-sim train` made")
+            if metadata.get("version") != str(VERSION):
+                raise CheckpointError(
+                    f"{path}: checkpoint version {metadata.get('version')}, this release reads {VERSION}; train it anew"
+                )
+            header = json.loads(metadata["header"])
+            if header.get("kind") != kind:
+                raise CheckpointError(f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here")
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({reason}); get it again") from error

@@ -1,0 +1,107 @@
+"""What is known about a future frame before it is drawn: the compensated past, as the networks' input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from occsora_sim.geometry import to_frame
+from occsora_sim.grid import Grid
+from occsora_sim.models.columns import UNSEEN, is_dynamic
+from occsora_sim.models.motion import advect
+
+AUXILIARY = 6
+"""Channels of `Context.auxiliary`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The known part of b x f future frames, each in its own ego frame.
+
+    Attributes:
+        static: (b, f, x, y, z) uint8: what stands still, from the record; UNSEEN where nothing was ever shown.
+        prior: (b, f, x, y, z) uint8: `static` with the road users carried along their motion.
+        auxiliary: (b, f, AUXILIARY, x, y) float32: road users where they last stood (presence, height [4 voxels]),
+            velocity of the carried ones [10 m/s] x 2, route mask, time ahead [s].
+
+    """
+
+    static: Tensor
+    prior: Tensor
+    auxiliary: Tensor
+
+    def flatten(self) -> Context:
+        """Frames in the batch axis: (b, f, ...) -> (b f, 1, ...)."""
+        return Context(
+            static=self.static.flatten(0, 1)[:, None],
+            prior=self.prior.flatten(0, 1)[:, None],
+            auxiliary=self.auxiliary.flatten(0, 1)[:, None],
+        )
+
+
+def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
+    """Columns within about 1 m of the route.
+
+    route (b, r, 2) world points about 1 m apart, NaN-padded; poses (b, f, 3) -> (b, f, x, y) float32 of 0 and 1.
+    """
+    b, f = poses.shape[:2]
+    nx, ny = grid.shape[:2]
+    points = to_frame(route[:, None], poses[:, :, None])  # (b, f, r, 2)
+    voxel = torch.floor((points - points.new_tensor(grid.lower[:2])) / grid.voxel)
+    inside = (voxel >= 0).all(-1) & (voxel[..., 0] < nx) & (voxel[..., 1] < ny)  # NaN compares false
+    frame = torch.arange(b * f, device=route.device).view(b, f, 1).expand(inside.shape)[inside]
+    voxel = voxel[inside].long()
+    mask = torch.zeros(b * f, 1, nx, ny, device=route.device)
+    mask[frame, 0, voxel[:, 0], voxel[:, 1]] = 1.0
+    return F.max_pool2d(mask, 5, 1, 2).view(b, f, nx, ny)
+
+
+def build_context(
+    *,
+    static: Tensor,
+    last: Tensor,
+    last_pose: Tensor,
+    last_image: Tensor,
+    velocity: Tensor,
+    target_pose: Tensor,
+    seconds: Tensor,
+    route: Tensor | None,
+    grid: Grid,
+) -> Context:
+    """Put the known parts together.
+
+    Args:
+        static: (b, f, x, y, z) uint8, the record (or the warped history) in each target frame.
+        last: (b, x, y, z) uint8, the newest frame; last_pose (b, 3) its world pose.
+        last_image: (b, f, x, y, 2) uint8, the newest frame's `road_user_image` warped into each target frame.
+        velocity: (b, x, y, 2) [m/s] of the newest frame's road users.
+        target_pose: (b, f, 3) world poses of the ego at the future instants, `seconds` (f,) [s] ahead.
+        route: (b, r, 2) world points [m], NaN-padded, or None where no route is given.
+        grid: the voxel grid.
+
+    """
+    b, f = target_pose.shape[:2]
+    moved, flow = advect(last, velocity, last_pose, target_pose, seconds, grid)
+    prior = torch.where(is_dynamic(moved), moved, static)
+    known = route_mask(route, target_pose, grid) if route is not None else torch.zeros_like(flow[..., 0])
+    ahead = seconds.view(1, f, 1, 1).expand(b, f, *grid.shape[:2])
+    auxiliary = torch.stack(
+        (
+            (last_image[..., 0] > 0).float(),
+            last_image[..., 1].float() / 4,
+            flow[..., 0] / 10,
+            flow[..., 1] / 10,
+            known,
+            ahead,
+        ),
+        dim=2,
+    )
+    return Context(static=static, prior=prior, auxiliary=auxiliary)
+
+
+def unseen(static: Tensor) -> Tensor:
+    """Columns without a record: (..., x, y, z) uint8 -> (..., x, y) bool."""
+    return (static == UNSEEN).any(dim=-1)

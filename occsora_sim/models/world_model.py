@@ -1,0 +1,188 @@
+"""The closed-loop world model: motion estimator, tokenizer and denoiser, from known past to drawn future."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from occsora_sim.errors import CheckpointError, ConfigurationError
+from occsora_sim.grid import Grid
+from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
+from occsora_sim.models.context import Context, unseen
+from occsora_sim.models.flow import flow_loss, flow_sample
+from occsora_sim.models.motion import MotionEstimator
+from occsora_sim.models.prompt import keep_mask
+from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
+
+_PROMPT_SCALE = (5.0, 5.0, 0.5)  # [m, m, rad]; brings a frame's motion to the order of one
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig:
+    """Sizes of a closed-loop world model; it travels in the checkpoint.
+
+    Attributes:
+        preset: the name of the preset that this is.
+        grid: the voxel grid.
+        history: frames that a start needs.
+        frames: f, frames per chunk.
+        motion_frames: frames that the motion estimator reads.
+        motion_width: its channels.
+        tokenizer: sizes of the tokenizer.
+        hidden: token width of the denoiser.
+        depth: its blocks.
+        heads: its attention heads.
+        prompt_dropout: share of chunks trained without the trajectory prompt.
+
+    """
+
+    preset: str = "small"
+    grid: Grid = field(default_factory=Grid)
+    history: int = 4
+    frames: int = 2
+    motion_frames: int = 3
+    motion_width: int = 32
+    tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
+    hidden: int = 192
+    depth: int = 6
+    heads: int = 6
+    prompt_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.history < self.motion_frames or self.frames < 1 or self.motion_frames < 2:
+            raise ConfigurationError(
+                f"world model: history {self.history} must be at least motion_frames {self.motion_frames} >= 2, "
+                f"frames {self.frames} at least 1"
+            )
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """h, w of the latent."""
+        return self.grid.shape[0] // 8, self.grid.shape[1] // 8
+
+    def to_header(self) -> dict[str, Any]:
+        """A JSON-serialisable form; `from_header` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_header(header: dict[str, Any]) -> WorldModelConfig:
+        """The configuration stored in a checkpoint.
+
+        Raises:
+            CheckpointError: a field is unknown or missing.
+
+        """
+        try:
+            grid = {k: tuple(v) if isinstance(v, list) else v for k, v in header["grid"].items()}
+            rest = {k: v for k, v in header.items() if k not in ("grid", "tokenizer")}
+            tokenizer = CompensatedTokenizerConfig(**header["tokenizer"])
+            return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"weights: their configuration does not fit this release ({error})") from error
+
+
+class WorldModel(nn.Module):
+    """Draws the next chunk of occupancy from a `Context` and a trajectory prompt."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.motion = MotionEstimator(config.motion_frames, config.motion_width)
+        self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
+        channels = config.frames * config.tokenizer.latent
+        # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.
+        self.denoiser = DiffusionTransformer(
+            DiffusionTransformerConfig(
+                in_channels=channels,
+                out_channels=channels,
+                context_channels=config.frames * self.tokenizer.context_channels,
+                tokens=(1, *config.latent_shape),
+                hidden=config.hidden,
+                depth=config.depth,
+                heads=config.heads,
+                noise_scale=1000.0,
+                prompt_frames=config.frames,
+                prompt_features=3,
+            )
+        )
+        self.register_buffer("latent_scale", torch.ones(()))
+
+    def _chunk(self, frames: Tensor) -> Tensor:
+        """(b f, c, h, w) -> (b, 1, f c, h, w)."""
+        return frames.unflatten(0, (-1, self.config.frames)).flatten(1, 2)[:, None]
+
+    def _denoise(self, features: dict[str, Tensor], prompt: Tensor, keep: Tensor | None = None):
+        context = self._chunk(features["eighth"])
+        scaled = prompt / prompt.new_tensor(_PROMPT_SCALE)
+        return lambda z, t: self.denoiser(z, t, scaled, keep=keep, context=context)
+
+    def loss(
+        self, labels: Tensor, known: Context, prompt: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The denoiser's loss on chunks.
+
+        Args:
+            labels: (b, f, x, y, z) uint8, the true future.
+            known: its context, (b, f, ...).
+            prompt: (b, f, 3), the ego's future poses relative to the present one.
+            generator: of noise, levels and prompt dropout.
+
+        """
+        flat = known.flatten()
+        with torch.no_grad():
+            features = self.tokenizer.context(flat)
+            mean, _ = self.tokenizer.encode(labels.flatten(0, 1), features)
+            x = self._chunk(mean).transpose(1, 2) * self.latent_scale  # (b, f c, 1, h, w)
+            new = unseen(flat.static[:, 0]).float()
+            new = nn.functional.avg_pool2d(new[:, None], 8)  # (b f, 1, h, w)
+            weight = 1 + 3 * self._chunk(new.expand(-1, self.config.tokenizer.latent, -1, -1)).transpose(1, 2)
+        keep = keep_mask(len(labels), self.config.prompt_dropout, generator, labels.device)
+        loss, estimate = flow_loss(self._denoise(features, prompt, keep), x, weight, generator)
+        with torch.no_grad():
+            error = (estimate - x).pow(2).mean() / x.pow(2).mean()
+        return loss, {"world_model/loss": float(loss), "world_model/relative_error": float(error)}
+
+    @torch.no_grad()
+    def sample(
+        self, known: Context, prompt: Tensor, generators: Sequence[torch.Generator] | None, steps: int
+    ) -> Tensor:
+        """Labels (b, f, x, y, z) uint8 of the next chunk.
+
+        Args:
+            known: the context of the f frames.
+            prompt: (b, f, 3).
+            generators: one per row; None takes the mean (one step from zero noise).
+            steps: denoising steps.
+
+        """
+        flat = known.flatten()
+        features = self.tokenizer.context(flat)
+        denoise = self._denoise(features, prompt)
+        b, f = known.static.shape[:2]
+        shape = (b, f * self.config.tokenizer.latent, 1, *self.config.latent_shape)
+        if generators is None:
+            z = denoise(prompt.new_zeros(shape), prompt.new_ones(b))
+        else:
+            z = flow_sample(denoise, shape, steps, generators, prompt.device)
+        latent = (z / self.latent_scale).transpose(1, 2)[:, 0].unflatten(1, (f, -1)).flatten(0, 1)
+        return self.tokenizer.decode(latent, flat, features).unflatten(0, (b, f))
+
+    @torch.no_grad()
+    def reconstruct(self, labels: Tensor, known: Context) -> Tensor:
+        """The tokenizer's reconstruction of a true future (b, f, x, y, z) uint8: the denoiser's ceiling."""
+        flat = known.flatten()
+        features = self.tokenizer.context(flat)
+        mean, _ = self.tokenizer.encode(labels.flatten(0, 1), features)
+        return self.tokenizer.decode(mean, flat, features).unflatten(0, labels.shape[:2])
+
+    @torch.no_grad()
+    def predict(self, known: Context) -> Tensor:
+        """The decoder's own prediction, with an empty latent: (b, f, x, y, z) uint8."""
+        flat = known.flatten()
+        b, f = known.static.shape[:2]
+        empty = flat.auxiliary.new_zeros(b * f, self.config.tokenizer.latent, *self.config.latent_shape)
+        return self.tokenizer.decode(empty, flat).unflatten(0, (b, f))

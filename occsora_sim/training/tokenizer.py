@@ -1,0 +1,82 @@
+"""Train the motion estimator and the tokenizer of a closed-loop preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from occsora_sim.grid import BICYCLE, BUS, CONSTRUCTION_VEHICLE, MOTORCYCLE, NUM_CLASSES, PEDESTRIAN, TRAILER, TRUCK
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.presets import preset
+from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.models.weights import save_world_model
+from occsora_sim.training.windows import WindowSampler, aligned_images, window_context
+
+CLASS_WEIGHTS = {PEDESTRIAN: 2.0, BICYCLE: 2.0, MOTORCYCLE: 2.0, BUS: 1.5, TRUCK: 1.5, TRAILER: 1.5, CONSTRUCTION_VEHICLE: 1.5}
+"""Cross-entropy weights other than 1: mild, since strong ones make rare classes appear where none are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """Options of `train tokenizer`.
+
+    Attributes:
+        scenes: what to train on (any spec that `open_scenes` takes).
+        out: folder for checkpoints, curves and the weights.
+        preset: a closed-loop preset.
+        motion_steps: steps of the motion estimator alone, first; its windows are cheap.
+        corruption: share of windows in which known ground is forgotten (see `windows.forget`).
+        loop: steps, batch, learning rate...
+
+    """
+
+    scenes: str = "traffic:0-63"
+    out: Path = Path("runs/tokenizer")
+    preset: str = "small"
+    motion_steps: int = 600
+    corruption: float = 0.35
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def train_tokenizer(options: TokenizerTraining) -> Path:
+    """Train, and write `out`/tokenizer.safetensors (EMA weights); returns its path."""
+    config = preset(options.preset)
+    torch.manual_seed(options.loop.seed)  # initial weights
+    model = WorldModel(config).to(options.loop.device)
+    scenes = open_scenes(options.scenes)
+    sampler = WindowSampler(
+        scenes, config.grid, history=config.history, future=config.frames, seed=options.loop.seed,
+        device=options.loop.device,
+    )  # fmt: skip
+
+    def motion_loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        windows = sampler.draw(options.loop.batch, step)
+        labels, poses = windows.labels[:, : config.history], windows.poses[:, : config.history]
+        images = aligned_images(labels, poses, config.grid, config.motion_frames)
+        return model.motion.loss(images, windows.velocity)
+
+    motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
+    ema = run(model.motion, motion_loss, motion_loop, options.out / "motion")
+    ema.copy_to(model.motion)
+
+    weight = torch.ones(NUM_CLASSES, device=options.loop.device)
+    for label, value in CLASS_WEIGHTS.items():
+        weight[label] = value
+
+    def tokenizer_loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        windows = sampler.draw(options.loop.batch, step)
+        frame = int(torch.randint(config.frames, (), generator=generator))  # one frame per window is enough
+        known = window_context(
+            windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
+        )
+        return model.tokenizer.loss(windows.labels[:, config.history + frame], known.flatten(), weight, generator)
+
+    ema = run(model.tokenizer, tokenizer_loss, options.loop, options.out)
+    ema.copy_to(model.tokenizer)
+    path = options.out / "tokenizer.safetensors"
+    save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
+    return path

@@ -1,0 +1,190 @@
+"""Training windows: a few frames of history, a chunk of future, seen from recorded egos, drawn by step number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import SceneError
+from occsora_sim.geometry import compose
+from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.columns import UNSEEN, road_user_image, without_road_users
+from occsora_sim.models.context import Context, build_context
+from occsora_sim.models.motion import MotionEstimator, smooth_velocity
+from occsora_sim.models.warp import warp
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.voxeliser import Voxeliser
+
+ROUTE_POINTS = 160
+"""Points of a route that a model sees, about 1 m apart, around the ego."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """n windows of h history and f future frames.
+
+    Attributes:
+        labels: (n, h + f, x, y, z) uint8.
+        poses: (n, h + f, 3) float32 world poses [m, m, rad].
+        velocity: (n, x, y, 2) float32 [m/s], the road users' true velocity at the last history frame, in its axes.
+        route: (n, r, 2) float32 world points [m], NaN-padded.
+        history: h.
+
+    """
+
+    labels: Tensor
+    poses: Tensor
+    velocity: Tensor
+    route: Tensor
+    history: int
+
+
+def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tensor:
+    """The `points` points of route (r, 2) [m] around the ego pose (3,), NaN-padded: (points, 2)."""
+    out = torch.full((points, 2), math.nan, device=pose.device)
+    if len(route):
+        nearest = int((route - pose[:2]).norm(dim=-1).argmin())
+        begin = max(0, nearest - points // 3)
+        part = route[begin : begin + points]
+        out[: len(part)] = part.to(out)
+    return out
+
+
+class WindowSampler:
+    """Draws windows from scenes; the same (seed, step) draws the same windows, so a resumed run is exact."""
+
+    def __init__(
+        self, scenes: Sequence[Scene], grid: Grid, *, history: int = 4, future: int = 2, seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        self.scenes, self.grid, self.history, self.future = list(scenes), grid, history, future
+        self.seed, self.device = seed, torch.device(device)
+        self.voxelisers = [Voxeliser(scene, grid, device=device) for scene in self.scenes]
+        self.spans: list[tuple[int, int, int, int]] = []  # scene, ego, first and last admissible present step
+        for index, scene in enumerate(self.scenes):
+            stride = round(FRAME_SECONDS / scene.dt)
+            for ego in range(len(scene.ego_kind)):
+                valid = np.flatnonzero(scene.ego_valid[ego])
+                if len(valid) > (history + future) * stride:
+                    span = (int(valid[0]) + (history - 1) * stride, int(valid[-1]) - future * stride)
+                    self.spans.append((index, ego, *span))
+        if not self.spans:
+            raise SceneError(f"training: none of {len(self.scenes)} scenes holds {history + future} frames of ego motion")
+
+    def draw(self, count: int, step: int) -> Windows:
+        """`count` windows for training step `step`.
+
+        A third of the windows bend the recorded future by a random turn and stretch, so that the models meet every
+        prompt from every place and not only what a driver did there.
+        """
+        rng = np.random.default_rng((self.seed, step))
+        rows = [self._window(rng) for _ in range(count)]
+        labels, poses, velocity, route = (torch.stack(part) for part in zip(*rows, strict=True))
+        return Windows(labels=labels, poses=poses, velocity=velocity, route=route, history=self.history)
+
+    def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        index, ego, first, last = self.spans[rng.integers(len(self.spans))]
+        scene, voxeliser = self.scenes[index], self.voxelisers[index]
+        stride = round(FRAME_SECONDS / scene.dt)
+        now = int(rng.integers(first, last + 1))
+        steps = now + stride * np.arange(-self.history + 1, self.future + 1)
+        poses = torch.from_numpy(scene.ego_pose[ego, steps]).float()
+        if rng.random() < 1 / 3:
+            poses = self._bend(poses, rng)
+        poses = poses.to(self.device)
+        times = torch.from_numpy(steps * scene.dt).float().to(self.device)
+        exclude = torch.full((len(steps),), int(scene.ego_track[ego]), device=self.device)
+        labels = voxeliser.frames(poses, times, exclude)
+        at = slice(self.history - 1, self.history)
+        velocity = voxeliser.motion(poses[at], times[at], exclude[at])[0, ..., :2]
+        route = clip_route(torch.from_numpy(scene.route(ego)).float(), poses[self.history - 1])
+        return labels, poses, velocity, route
+
+    def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
+        """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""
+        h = self.history
+        now = poses[h - 1]
+        speed = float((now[:2] - poses[h - 2, :2]).norm()) / FRAME_SECONDS
+        speed = float(np.clip(speed + rng.normal(0, 2.0), 0, 16))
+        yaw_rate = float(np.clip(rng.normal(0, 0.25), -0.6, 0.6)) * min(1.0, speed / 3)
+        seconds = FRAME_SECONDS * torch.arange(1, self.future + 1)
+        yaw = yaw_rate * seconds
+        along = speed * seconds
+        offset = torch.stack((along * torch.cos(yaw / 2), along * torch.sin(yaw / 2), yaw), dim=-1)
+        return torch.cat((poses[:h], compose(now, offset)))
+
+
+def aligned_images(labels: Tensor, poses: Tensor, grid: Grid, frames: int) -> Tensor:
+    """Road-user images of the last `frames` frames, warped into the newest ego frame.
+
+    labels (b, h, x, y, z), poses (b, h, 3) -> (b, frames, x, y, 2) uint8; older frames that do not exist repeat the
+    oldest one.
+    """
+    h = labels.shape[1]
+    newest = poses[:, -1:]
+    images = []
+    for k in range(frames):
+        at = max(0, h - frames + k)
+        image = road_user_image(labels[:, at])
+        images.append(image if at == h - 1 else warp(image, poses[:, at], newest, grid, fill=0)[:, 0])
+    return torch.stack(images, dim=1)
+
+
+def window_context(
+    windows: Windows,
+    motion: MotionEstimator,
+    grid: Grid,
+    future: Sequence[int],
+    *,
+    generator: torch.Generator,
+    route_dropout: float = 0.3,
+    corruption: float = 0.0,
+) -> Context:
+    """The context of the future frames `future` (0-based) of each window, from its history alone."""
+    h = windows.history
+    labels, poses = windows.labels[:, :h], windows.poses[:, :h]
+    target = windows.poses[:, [h + k for k in future]]
+    with torch.no_grad():
+        images = aligned_images(labels, poses, grid, motion.frames)
+        velocity = smooth_velocity(motion(images), images[:, -1])
+        static = torch.full((len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device)
+        for k in reversed(range(h)):  # the newest frame is kept, older ones fill in
+            older = warp(without_road_users(labels[:, k]), poses[:, k], target, grid, fill=UNSEEN)
+            static = torch.where(static == UNSEEN, older, static)
+        if corruption > 0:
+            static = forget(static, corruption, generator)
+        route = windows.route.clone()
+        dropped = torch.rand(len(route), generator=generator) < route_dropout
+        route[dropped.to(route.device)] = math.nan
+        return build_context(
+            static=static,
+            last=labels[:, -1],
+            last_pose=poses[:, -1],
+            last_image=warp(images[:, -1], poses[:, -1], target, grid, fill=0),
+            velocity=velocity,
+            target_pose=target,
+            seconds=torch.tensor([(k + 1) * FRAME_SECONDS for k in future], device=labels.device),
+            route=route,
+            grid=grid,
+        )
+
+
+def forget(static: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Make more ground unseen in a `share` of the windows, so that the models learn to draw much more than the thin
+    strip that one chunk uncovers: everything beyond a random straight line, or everything at all (a start from
+    nothing), in all frames alike.
+    """
+    b, _, nx, ny, _ = static.shape
+    chance = torch.rand(b, generator=generator)
+    angle = torch.rand(b, generator=generator) * 2 * math.pi
+    offset = torch.rand(b, generator=generator) * 1.2 - 0.2  # in half views
+    grid_x, grid_y = torch.meshgrid(torch.linspace(-1, 1, nx), torch.linspace(-1, 1, ny), indexing="ij")
+    beyond = grid_x * angle.cos()[:, None, None] + grid_y * angle.sin()[:, None, None] > offset[:, None, None]
+    beyond |= (chance < share * 0.1)[:, None, None]
+    beyond &= (chance < share)[:, None, None]
+    return static.masked_fill(beyond.to(static.device)[:, None, :, :, None], UNSEEN)

@@ -1,0 +1,76 @@
+"""Train the denoiser of a closed-loop preset on top of a trained tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from occsora_sim.geometry import relative
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.models.weights import load_world_model, save_world_model
+from occsora_sim.training.windows import WindowSampler, window_context
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelTraining:
+    """Options of `train world-model`.
+
+    Attributes:
+        scenes: what to train on (any spec that `open_scenes` takes).
+        tokenizer: weights that `train tokenizer` wrote.
+        out: folder for checkpoints, curves and the weights.
+        corruption: share of windows in which known ground is forgotten (see `windows.forget`).
+        loop: steps, batch, learning rate...
+
+    """
+
+    scenes: str = "traffic:0-63"
+    tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
+    out: Path = Path("runs/world-model")
+    corruption: float = 0.5
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def train_world_model(options: WorldModelTraining) -> Path:
+    """Train, and write `out`/world_model.safetensors (EMA weights); returns its path."""
+    model, header = load_world_model(options.tokenizer, kind="tokenizer", device=options.loop.device)
+    config = model.config
+    torch.manual_seed(options.loop.seed)  # initial weights
+    model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
+    for part in (model.motion, model.tokenizer):
+        part.requires_grad_(False)
+    sampler = WindowSampler(
+        open_scenes(options.scenes), config.grid, history=config.history, future=config.frames,
+        seed=options.loop.seed + 1, device=options.loop.device,
+    )  # fmt: skip
+    future = range(config.frames)
+
+    def batch(step: int, generator: torch.Generator):
+        windows = sampler.draw(options.loop.batch, step)
+        known = window_context(
+            windows, model.motion, config.grid, list(future), generator=generator, corruption=options.corruption
+        )
+        prompt = relative(windows.poses[:, config.history - 1 : config.history], windows.poses[:, config.history :])
+        return windows.labels[:, config.history :], known, prompt
+
+    if not (options.out / "resume.safetensors").exists():
+        labels, known, _ = batch(0, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            flat = known.flatten()
+            mean, _ = model.tokenizer.encode(labels.flatten(0, 1), model.tokenizer.context(flat))
+            model.latent_scale.copy_(1 / mean.std().clamp(min=0.05))
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return model.loss(*batch(step, generator), generator)
+
+    ema = run(model, loss, options.loop, options.out)
+    ema.copy_to(model)
+    path = options.out / "world_model.safetensors"
+    recipe = {**header.get("recipe", {}), "world_model": options}
+    save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    return path

@@ -1,0 +1,271 @@
+"""DiffusionWorld: the generated world. A chunk is drawn from the compensated past and the trajectory prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.geometry import compose, relative
+from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.columns import UNSEEN, is_dynamic, road_user_image, without_road_users
+from occsora_sim.models.context import Context, build_context
+from occsora_sim.models.motion import smooth_velocity
+from occsora_sim.models.record import Record
+from occsora_sim.models.warp import warp
+from occsora_sim.models.weights import load_world_model
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.worlds.protocol import Start, WorldState
+
+Mode = Literal["sample", "mean"]
+_ROUTE_POINTS = 160  # [about m]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionMemory:
+    """What the generated worlds remember; every field has the batch axis first.
+
+    Attributes:
+        record: what stands still, in the world frame.
+        images: (b, h, x, y, 2) uint8, `road_user_image` of the last frames, each in its own ego frame.
+        poses: (b, h, 3) their world poses.
+        last: (b, x, y, z) uint8, the newest frame.
+        route: (b, r, 2) world points [m], NaN-padded.
+        noise: (b, n) uint8, the state of each world's random generator.
+
+    """
+
+    record: Record
+    images: Tensor
+    poses: Tensor
+    last: Tensor
+    route: Tensor
+    noise: Tensor
+
+
+class DiffusionWorld:
+    """A batch of generated worlds behind the World protocol.
+
+    Args:
+        model: the closed-loop world model.
+        mode: "sample" draws a future, "mean" takes the denoiser's expectation (for forecasting scores).
+        steps: denoising steps when sampling.
+        follow_route: let the model see the route, so that new streets lead along it.
+        rows_per_call: worlds per model call; None: all on a GPU, one on a CPU, where a batch brings no speed and
+            one at a time makes a world's floats independent of its neighbours, bit for bit.
+
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        *,
+        mode: Mode = "sample",
+        steps: int = 2,
+        follow_route: bool = True,
+        rows_per_call: int | None = None,
+    ) -> None:
+        if mode not in ("sample", "mean") or steps < 1:
+            raise ConfigurationError(f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1")
+        self.model = model.eval()
+        self.mode, self.steps, self.follow_route = mode, steps, follow_route
+        self.device = next(model.parameters()).device
+        self.rows_per_call = rows_per_call or (1 if self.device.type == "cpu" else 1 << 30)
+        self.grid: Grid = model.config.grid
+        self.frames_per_chunk: int = model.config.frames
+
+    # ------------------------------------------------------------------ protocol
+    def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
+        """Begin worlds from the histories of `starts`."""
+        need, grid = self.model.config.history, self.grid
+        if not starts or len(starts) != len(seeds):
+            raise ConfigurationError(f"reset: got {len(starts)} starts and {len(seeds)} seeds; give one seed per start")
+        for start in starts:
+            if len(start.occupancy) < need or tuple(start.occupancy.shape[1:]) != grid.shape:
+                raise ConfigurationError(
+                    f"start {start.name!r}: occupancy {tuple(start.occupancy.shape)}, need at least {need} frames of "
+                    f"{grid.shape}; make it with this world's grid"
+                )
+        frames = torch.stack([start.occupancy[-need:] for start in starts]).to(self.device)
+        poses = torch.stack([start.ego_pose[-need:] for start in starts]).to(self.device, torch.float32)
+        record = Record.empty(poses[:, -1], grid)
+        for k in reversed(range(need)):  # the newest frame is written first: it enters exactly
+            record = record.write(without_road_users(frames[:, k]), poses[:, k], grid)
+        h = self.model.config.motion_frames
+        noise = torch.stack([torch.Generator().manual_seed(int(seed)).get_state() for seed in seeds])
+        length = max(_ROUTE_POINTS, *(len(start.route) for start in starts))
+        route = torch.full((len(starts), length, 2), math.nan, device=self.device)
+        for row, start in enumerate(starts):
+            route[row, : len(start.route)] = start.route.to(route)
+        memory = DiffusionMemory(
+            record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1], route=route,
+            noise=noise,
+        )  # fmt: skip
+        return WorldState(occupancy=frames[:, -1:], ego_pose=poses[:, -1:], memory=memory)
+
+    @torch.no_grad()
+    def step(self, state: WorldState, trajectories: Tensor) -> WorldState:
+        """Roll every world on along `trajectories` (b, f, 3)."""
+        return self._advance(state, trajectories, None)
+
+    @torch.no_grad()
+    def reconstruct(self, state: WorldState, trajectories: Tensor, future: Tensor) -> WorldState:
+        """As `step`, with the latent encoded from the true `future` (b, f, x, y, z) uint8 instead of denoised: what a
+        perfect denoiser would draw (f must be `frames_per_chunk`).
+        """
+        return self._advance(state, trajectories, future.to(self.device))
+
+    def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
+        """The state of the worlds `rows` alone; rows may repeat."""
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.device)
+        m = state.memory
+        record = replace(m.record, labels=m.record.labels[index], stamp=m.record.stamp[index], origin=m.record.origin[index])
+        memory = DiffusionMemory(
+            record=record, images=m.images[index], poses=m.poses[index], last=m.last[index], route=m.route[index],
+            noise=m.noise[index.cpu()],
+        )  # fmt: skip
+        return WorldState(occupancy=state.occupancy[index], ego_pose=state.ego_pose[index], memory=memory)
+
+    def replace(self, state: WorldState, rows: Sequence[int], other: WorldState) -> WorldState:
+        """`state` with the worlds `rows` taken from `other`, in order.
+
+        Where the two hold chunks of unlike length, the result holds the newest frame of each.
+        """
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.device)
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            out = mine.clone()
+            out[index.to(mine.device)] = theirs.to(mine.device)
+            return out
+
+        a, b = state.memory, other.memory
+        length = max(a.route.shape[1], b.route.shape[1])
+        route_a, route_b = (
+            torch.nn.functional.pad(r, (0, 0, 0, length - r.shape[1]), value=math.nan) for r in (a.route, b.route)
+        )
+        record = replace(
+            a.record,
+            labels=put(a.record.labels, b.record.labels),
+            stamp=put(a.record.stamp, b.record.stamp),
+            origin=put(a.record.origin, b.record.origin),
+        )
+        memory = DiffusionMemory(
+            record=record, images=put(a.images, b.images), poses=put(a.poses, b.poses), last=put(a.last, b.last),
+            route=put(route_a, route_b), noise=put(a.noise, b.noise),
+        )  # fmt: skip
+        same = state.occupancy.shape[1] == other.occupancy.shape[1]
+        at = slice(None) if same else slice(-1, None)
+        return WorldState(
+            occupancy=put(state.occupancy[:, at], other.occupancy[:, at]),
+            ego_pose=put(state.ego_pose[:, at], other.ego_pose[:, at]),
+            memory=memory,
+        )
+
+    # ------------------------------------------------------------------ one chunk
+    def _advance(self, state: WorldState, trajectories: Tensor, future: Tensor | None) -> WorldState:
+        memory, grid, frames = state.memory, self.grid, self.frames_per_chunk
+        b = len(memory.last)
+        wanted = trajectories.ndim == 3 and trajectories.shape[0] == b and trajectories.shape[2] == 3
+        if not wanted or not 1 <= trajectories.shape[1] <= frames:
+            raise ActionError(f"trajectories: shape {tuple(trajectories.shape)}, need ({b}, 1 to {frames}, 3)")
+        trajectories = trajectories.to(self.device, torch.float32)
+        if not torch.isfinite(trajectories).all():
+            raise ActionError("trajectories: hold NaN or infinite numbers; give finite metres and radians")
+        given = trajectories.shape[1]
+        prompt = _extend(trajectories, frames)
+        poses = compose(memory.poses[:, -1:], prompt)
+        known = self._context(memory, poses)
+        parts = []
+        noise = memory.noise.clone()
+        for begin in range(0, b, self.rows_per_call):
+            rows = slice(begin, begin + self.rows_per_call)
+            part = Context(static=known.static[rows], prior=known.prior[rows], auxiliary=known.auxiliary[rows])
+            if future is not None:
+                parts.append(self.model.reconstruct(future[rows], part))
+                continue
+            generators = []
+            for state_row in noise[rows]:
+                generator = torch.Generator()
+                generator.set_state(state_row)
+                generators.append(generator)
+            parts.append(
+                self.model.sample(part, prompt[rows], generators if self.mode == "sample" else None, self.steps)
+            )
+            for row, generator in enumerate(generators):
+                noise[begin + row] = generator.get_state()
+        labels = torch.cat(parts)[:, :given]
+        record, drawn = memory.record, []
+        for k in range(given):
+            at = poses[:, k]
+            static = record.read(at[:, None], grid)[:, 0]  # holds what the chunk's earlier frames have drawn
+            frame = torch.where(is_dynamic(labels[:, k]) | (static == UNSEEN), labels[:, k], static)
+            record = record.write(without_road_users(frame), at, grid)
+            drawn.append(frame)
+        occupancy = torch.stack(drawn, dim=1)
+        h = memory.images.shape[1]
+        new = DiffusionMemory(
+            record=record,
+            images=torch.cat((memory.images, road_user_image(occupancy)), dim=1)[:, -h:],
+            poses=torch.cat((memory.poses, poses[:, :given]), dim=1)[:, -h:],
+            last=occupancy[:, -1],
+            route=memory.route,
+            noise=noise,
+        )
+        return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
+
+    def _context(self, memory: DiffusionMemory, poses: Tensor) -> Context:
+        """What is known about the frames at `poses` (b, f, 3)."""
+        grid, now = self.grid, memory.poses[:, -1]
+        older = [
+            warp(memory.images[:, k], memory.poses[:, k], now[:, None], grid, fill=0)[:, 0]
+            for k in range(memory.images.shape[1] - 1)
+        ]
+        images = torch.stack([*older, memory.images[:, -1]], dim=1)
+        rows = [images[k : k + self.rows_per_call] for k in range(0, len(images), self.rows_per_call)]
+        velocity = torch.cat([self.model.motion(part) for part in rows])
+        return build_context(
+            static=memory.record.read(poses, grid),
+            last=memory.last,
+            last_pose=now,
+            last_image=warp(memory.images[:, -1], now, poses, grid, fill=0),
+            velocity=smooth_velocity(velocity, images[:, -1]),
+            target_pose=poses,
+            seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=self.device),
+            route=memory.route if self.follow_route else None,
+            grid=grid,
+        )
+
+
+def _extend(trajectories: Tensor, frames: int) -> Tensor:
+    """Go on with the last motion until `frames` poses are given: (b, g, 3) -> (b, frames, 3)."""
+    while trajectories.shape[1] < frames:
+        last = trajectories[:, -1:]
+        before = trajectories[:, -2:-1] if trajectories.shape[1] > 1 else torch.zeros_like(last)
+        trajectories = torch.cat((trajectories, compose(last, relative(before, last))), dim=1)
+    return trajectories
+
+
+def default_weights() -> Path:
+    """The path of the shipped weights."""
+    return Path(str(resources.files("occsora_sim.assets") / "weights" / "small.safetensors"))
+
+
+def load_world(
+    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 2,
+    follow_route: bool = True,
+) -> DiffusionWorld:  # fmt: skip
+    """A generated world from a weights file (default: the shipped weights).
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, foreign or of another kind.
+
+    """
+    model, _ = load_world_model(Path(weights) if weights is not None else default_weights(), device=device)
+    return DiffusionWorld(model, mode=mode, steps=steps, follow_route=follow_route)

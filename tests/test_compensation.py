@@ -1,0 +1,168 @@
+"""Claims on what is known exactly: columns, the record of what stood still, and road users carried along."""
+
+import math
+
+import torch
+
+from occsora_sim.geometry import compose
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, PEDESTRIAN, TERRAIN, VEGETATION, Grid
+from occsora_sim.models.columns import UNSEEN, distinct_columns, is_dynamic, road_user_image, without_road_users
+from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
+from occsora_sim.models.context import AUXILIARY, Context, route_mask
+from occsora_sim.models.motion import advect, smooth_velocity
+from occsora_sim.models.record import Record
+
+GRID = Grid(shape=(32, 32, 16), voxel=0.5, lower=(-8.0, -8.0, -1.0))
+
+
+def street() -> torch.Tensor:
+    """(1, x, y, z): a road along x between two walls, trees of unlike heights behind."""
+    labels = torch.full((1, *GRID.shape), FREE, dtype=torch.uint8)
+    labels[..., 2] = DRIVEABLE
+    labels[:, :, :6, 2:9] = MANMADE
+    labels[:, ::5, 28:, 2:12] = VEGETATION
+    labels[:, :, 25:28, 2] = TERRAIN
+    return labels
+
+
+def test_distinct_columns_give_back_the_labels():
+    labels = torch.randint(0, 18, (2, 8, 8, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels[1] = labels[0]
+    palette, index = distinct_columns(labels)
+    assert len(palette) == 64
+    assert torch.equal(palette[index].view_as(labels), labels)
+
+
+def test_road_users_are_told_from_what_stands():
+    labels = torch.arange(18, dtype=torch.uint8)
+    assert labels[is_dynamic(labels)].tolist() == [2, 3, 4, 5, 6, 7, 9, 10]
+    assert not is_dynamic(torch.tensor([UNSEEN], dtype=torch.uint8)).any()
+
+
+def test_the_record_gives_back_the_first_frame_exactly():
+    labels, pose = street(), torch.tensor([[30.0, -7.0, 0.7]])
+    record = Record.empty(pose, GRID).write(labels, pose, GRID)
+    assert torch.equal(record.read(pose[:, None], GRID)[:, 0], labels)
+
+
+def test_the_record_shifts_by_whole_voxels_exactly_and_leaves_new_ground_unseen():
+    labels, pose = street(), torch.tensor([[0.0, 0.0, 0.0]])
+    record = Record.empty(pose, GRID).write(labels, pose, GRID)
+    ahead = record.read(torch.tensor([[[2.0, 0.0, 0.0]]]), GRID)[:, 0]
+    assert torch.equal(ahead[:, :-4], labels[:, 4:])
+    assert (ahead[:, -4:] == UNSEEN).all()
+
+
+def test_what_was_recorded_first_stays():
+    pose = torch.zeros(1, 3)
+    record = Record.empty(pose, GRID).write(street(), pose, GRID)
+    again = record.write(torch.full_like(street(), VEGETATION), pose, GRID)
+    assert torch.equal(again.read(pose[:, None], GRID)[:, 0], street())
+
+
+def test_writing_leaves_the_old_record_as_it_is():
+    pose = torch.zeros(1, 3)
+    blank = Record.empty(pose, GRID)
+    blank.write(street(), pose, GRID)
+    assert (blank.read(pose[:, None], GRID) == UNSEEN).all()
+
+
+def test_the_same_street_is_there_on_return_after_many_steps():
+    pose = torch.tensor([[0.0, 0.0, 0.0]])
+    first = street()
+    record = Record.empty(pose, GRID).write(first, pose, GRID)
+    for step in range(1, 60):  # a circle of 3 m radius, back to the start
+        angle = 2 * math.pi * step / 60
+        here = torch.tensor([[3 * math.sin(angle), 3 - 3 * math.cos(angle), angle]])
+        seen = record.read(here[:, None], GRID)[:, 0]
+        record = record.write(torch.where(seen == UNSEEN, torch.full_like(seen, TERRAIN), seen), here, GRID)
+    assert torch.equal(record.read(pose[:, None], GRID)[:, 0], first)
+
+
+def test_the_canvas_wraps_and_forgets_what_is_far_behind():
+    pose = torch.zeros(1, 3)
+    record = Record.empty(pose, GRID, extent=40.0).write(street(), pose, GRID)
+    far = torch.tensor([[40.0, 0.0, 0.0]])  # the same canvas cells, one lap on
+    assert (record.read(far[:, None], GRID) == UNSEEN).all()
+    record = record.write(torch.full_like(street(), TERRAIN), far, GRID)
+    assert (record.read(far[:, None], GRID) == TERRAIN).all()
+    assert (record.read(pose[:, None], GRID) == UNSEEN).all()
+
+
+def car_frame(label: int = CAR, length: int = 8, width: int = 4) -> torch.Tensor:
+    labels = street()
+    labels[:, 10 : 10 + length, 14 : 14 + width, 3:6] = label
+    return labels
+
+
+def test_a_car_is_carried_by_whole_voxels_exactly():
+    labels, pose = car_frame(), torch.zeros(1, 3)
+    velocity = torch.zeros(1, 32, 32, 2)
+    velocity[..., 0] = 4.0  # 2 m, four voxels, in half a second
+    moved, flow = advect(labels, velocity, pose, pose[:, None], torch.tensor([0.5]), GRID)
+    assert torch.equal(moved[0, 0, 4:] == CAR, labels[0, :-4] == CAR)
+    assert torch.equal(flow[0, 0, ..., 0] == 4.0, (moved[0, 0] == CAR).any(-1))
+
+
+def test_a_standing_car_nears_by_the_egos_own_motion():
+    labels, pose = car_frame(), torch.zeros(1, 3)
+    target = compose(pose, torch.tensor([[1.0, 0.0, 0.0]]))[:, None]
+    moved, _ = advect(labels, torch.zeros(1, 32, 32, 2), pose, target, torch.tensor([0.5]), GRID)
+    assert torch.equal(moved[0, 0, :-2] == CAR, labels[0, 2:] == CAR)
+
+
+def test_a_car_carried_by_any_fraction_neither_grows_nor_frays():
+    labels, pose = car_frame(), torch.zeros(1, 3)
+    area = int((labels == CAR).any(-1).sum())
+    for fraction in torch.linspace(0, 1, 21).tolist():
+        velocity = torch.zeros(1, 32, 32, 2)
+        velocity[..., 0] = fraction  # [0, 0.5] m: any share of a voxel
+        moved, _ = advect(labels, velocity, pose, pose[:, None], torch.tensor([0.5]), GRID)
+        assert int((moved == CAR).any(-1).sum()) == area
+
+
+def test_a_pedestrian_of_one_column_never_vanishes():
+    labels, pose = car_frame(PEDESTRIAN, 1, 1), torch.zeros(1, 3)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(50):
+        velocity = (torch.rand(2, generator=generator) * 2).expand(1, 32, 32, 2).contiguous()
+        turn = torch.cat((torch.zeros(2), torch.rand(1, generator=generator)))
+        moved, _ = advect(labels, velocity, pose, turn.view(1, 1, 3), torch.tensor([0.5]), GRID)
+        assert (moved == PEDESTRIAN).any()
+
+
+def test_smoothing_makes_an_object_move_as_one_piece():
+    images = road_user_image(car_frame(length=4))
+    noisy = torch.randn(1, 32, 32, 2, generator=torch.Generator().manual_seed(0)) + 5
+    smooth = smooth_velocity(noisy, images)
+    on = images[..., 0] == CAR
+    assert smooth[on].std(0).max() < 0.3 * noisy[on].std(0).min()
+    assert (smooth[~on] == 0).all()
+
+
+def test_the_route_mask_lies_where_the_route_is():
+    route = torch.stack((torch.arange(-20.0, 20.0), torch.full((40,), 2.1)), dim=-1)[None]
+    route[:, -3:] = float("nan")
+    mask = route_mask(route, torch.zeros(1, 1, 3), GRID)[0, 0]
+    assert mask[:, 20].all() and mask[:, 18:23].all()
+    assert not mask[:, :17].any() and not mask[:, 24:].any()
+
+
+def test_decoding_equals_the_argmax_of_the_logits_and_keeps_what_is_recorded():
+    torch.manual_seed(0)
+    tokenizer = CompensatedTokenizer(CompensatedTokenizerConfig(column=8, width=8, latent=4), GRID)
+    for parameter in tokenizer.parameters():  # the gates too must be anything, not their start
+        torch.nn.init.normal_(parameter, std=0.3)
+    labels = car_frame()
+    static = without_road_users(labels)
+    static[:, 20:] = UNSEEN
+    prior = torch.where(is_dynamic(labels), labels, static)
+    known = Context(static=static[:, None], prior=prior[:, None], auxiliary=torch.zeros(1, 1, AUXILIARY, 32, 32))
+    features = tokenizer.context(known)
+    latent = torch.randn(1, 4, 4, 4)
+    drawn = tokenizer.decode(latent, known, features)
+    columns = tokenizer.decode_features(latent, features).flatten(0, 2)
+    wanted = tokenizer.logits(columns, static.view(-1, 16), prior.view(-1, 16)).argmax(-1)
+    assert torch.equal(drawn.view(-1, 16).long(), wanted)
+    kept = (static != UNSEEN) & ~is_dynamic(drawn)
+    assert kept.any() and torch.equal(drawn[kept], static[kept])
