@@ -103,7 +103,7 @@ def rasterise(scene: Scene, grid: Grid, cell: float = 0.2) -> Raster:
     width, height = (int(n) for n in high - low + 1)
     if width * height > MAX_CELLS:
         raise SceneError(
-            f"scene {scene.name}: polygons span {width * cell:.0f} x {height * cell:.0f} m; cut it into smaller ones"
+            f"scene {scene.name}: polygons span {width * cell:.0f} x {height * cell:.0f} m; cut it up"
         )
     columns = np.zeros((width, height), dtype=np.int32)
     palette: list[bytes] = [bytes([FREE] * grid.shape[2])]

@@ -24,7 +24,7 @@ class Voxeliser:
     """Draws the frames of one scene.
 
     The static part is a raster of voxel columns, made once and gathered at the grid's column centres. The
-    boxes of the tracks, interpolated in time, are painted over it: from the layer above the ground up to their
+    boxes of the tracks, interpolated in time, are painted over it: from the layer above the ground up to the
     height, every voxel whose centre they hold, and always the column that holds the box's centre (so that a
     pedestrian narrower than a voxel never vanishes). Where boxes overlap, the later track wins the column.
     """
@@ -187,7 +187,7 @@ class Voxeliser:
         occ: torch.Tensor | None,
         flow: torch.Tensor | None,
     ) -> None:
-        """Paint the tracks' boxes into `occ` (n, x, y, z), their motion into `flow` (n, x, y, 3), in place."""
+        """Paint the boxes into `occ` (n, x, y, z) and their motion into `flow` (n, x, y, 3), in place."""
         if not self._reach:
             return
         frame, track, box = self._boxes_near(pose, time, exclude)
@@ -250,7 +250,7 @@ class Voxeliser:
     def _covered_columns(
         self, frame: torch.Tensor, track: torch.Tensor, box: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flat (n x y) indices of the columns that the boxes cover, and the box (an index into `box`) of each."""
+        """Flat (n x y) indices of the columns that the boxes cover, and the row of `box` of each."""
         x, y, _ = self.grid.shape
         cells, owners = [], []
         for bucket, reach in self._reach:  # at most three
@@ -276,7 +276,7 @@ class Voxeliser:
 
 
 def _prepare_tracks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """States by time: (T, k, 6) float64 (x, y, unwrapped yaw, velocity x, y, yaw rate), and validity (T, k)."""
+    """States by time (T, k, 6) float64: x, y, unwrapped yaw, velocity x, y, yaw rate; validity (T, k)."""
     valid = np.asarray(scene.track_valid, dtype=bool)
     state = np.where(valid[..., None], scene.track_state, 0.0).astype(np.float64)  # (k, T, 5)
     yaw = np.unwrap(state[..., 2], axis=1)  # linear interpolation then takes the short way round
