@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+
+from occsora_sim.errors import SceneError
+from occsora_sim.geometry import wrap_angle
+from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.voxeliser import Voxeliser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +35,147 @@ class Start:
     route: torch.Tensor
     name: str = "scene"
     source: Any = None
+
+
+def ego_poses(scene: Scene, ego: int, time: torch.Tensor) -> torch.Tensor:
+    """World poses of an ego motion, interpolated between its steps (angles the short way round).
+
+    Args:
+        scene: the scene.
+        ego: index of the ego motion.
+        time: (n,) float, seconds since the scene's beginning [s].
+
+    Returns:
+        (n, 3) float64: x, y [m], yaw [rad].
+
+    Raises:
+        SceneError: there is no such ego motion, or it is not valid at one of the times.
+
+    """
+    if not 0 <= ego < len(scene.ego_pose):
+        raise SceneError(f"scene {scene.name}: no ego motion {ego}; there are {len(scene.ego_pose)}")
+    steps = torch.as_tensor(time, dtype=torch.float64) / scene.dt
+    before = torch.floor(steps + 1e-4).long()
+    weight = (steps - before).clamp(min=0)
+    weight = torch.where(weight < 1e-4, torch.zeros_like(weight), weight)
+    after = before + (weight > 0)
+    valid = torch.from_numpy(scene.ego_valid[ego])
+    within = int(before.min()) >= 0 and int(after.max()) < scene.steps
+    if not within or not bool((valid[before] & valid[after]).all()):
+        known = np.flatnonzero(scene.ego_valid[ego]) * scene.dt
+        span = f"from {known[0]:g} to {known[-1]:g} s" if len(known) else "never"
+        raise SceneError(
+            f"scene {scene.name}: ego motion {ego} is known {span}, not from {float(time.min()):g} to "
+            f"{float(time.max()):g} s; choose another step or a shorter history"
+        )
+    pose = torch.from_numpy(scene.ego_pose[ego].astype(np.float64))
+    a, b = pose[before], pose[after]
+    turn = wrap_angle(b[:, 2] - a[:, 2])
+    b = torch.cat((b[:, :2], (a[:, 2] + turn)[:, None]), dim=1)
+    between = torch.lerp(a, b, weight[:, None])
+    return torch.cat((between[:, :2], wrap_angle(between[:, 2:])), dim=1)
+
+
+def make_start(
+    scene: Scene,
+    ego: int,
+    step: int,
+    grid: Grid = OCC3D,
+    history: int = 4,
+    voxeliser: Voxeliser | None = None,
+) -> Start:
+    """The start of an episode at time step `step`, seen from ego motion `ego`.
+
+    Args:
+        scene: the scene.
+        ego: index of the ego motion; the track that it replaces is left out.
+        step: time step of the last frame.
+        grid: the voxels around the ego.
+        history: number of frames, FRAME_SECONDS apart, that end at `step`.
+        voxeliser: the scene's own, where one is at hand (making one costs a fraction of a second).
+
+    Raises:
+        SceneError: the ego motion does not exist or is not known over the whole history.
+
+    """
+    if history < 1:
+        raise SceneError(f"scene {scene.name}: a start needs a history of at least 1 frame, not {history}")
+    time = step * scene.dt + FRAME_SECONDS * torch.arange(1 - history, 1, dtype=torch.float64)
+    pose = ego_poses(scene, ego, time)
+    voxeliser = voxeliser or Voxeliser(scene, grid)
+    exclude = torch.full((history,), int(scene.ego_track[ego]))
+    return Start(
+        occupancy=voxeliser.frames(pose, time, exclude),
+        ego_pose=pose.float(),
+        route=torch.from_numpy(scene.route(ego).astype(np.float32)),
+        name=f"{scene.name}/{ego}@{step * scene.dt:.1f}s",
+        source=(scene, ego, step),
+    )
+
+
+def sample_starts(
+    scenes: Sequence[Scene],
+    count: int,
+    seed: int,
+    history: int = 4,
+    grid: Grid = OCC3D,
+    kinds: tuple[str, ...] = ("expert",),
+    minimum_future_seconds: float = 10.0,
+    minimum_speed: float = 1.0,
+) -> list[Start]:
+    """Draw `count` starts: spread evenly over the scenes, and within a scene over its ego motions.
+
+    Args:
+        scenes: where from; those that offer no start are passed over.
+        count: number of starts.
+        seed: the same arguments give the same starts.
+        history: frames of each start.
+        grid: the voxels around the ego.
+        kinds: of `Scene.ego_kind`, which ego motions to use.
+        minimum_future_seconds: how long the motion goes on after the start [s].
+        minimum_speed: mean speed of the motion over that future [m/s], so that the ego does not just stand.
+
+    Raises:
+        SceneError: no scene offers such a start.
+
+    """
+    rng = np.random.default_rng(seed)
+    offers = [_offers(scene, history, kinds, minimum_future_seconds, minimum_speed) for scene in scenes]
+    usable = [k for k in range(len(scenes)) if offers[k]]
+    if not usable:
+        raise SceneError(
+            f"none of the {len(scenes)} scenes has an ego motion of kind {', '.join(kinds)} that moves for "
+            f"{minimum_future_seconds:g} s after {history} frames; use longer scenes or ask for less"
+        )
+    starts: list[Start | None] = [None] * count
+    order = rng.permutation(usable)
+    for place, k in enumerate(order[:count]):  # scene by scene: a raster is made once and let go
+        voxeliser = Voxeliser(scenes[k], grid)
+        egos = rng.permutation(sorted(offers[k]))
+        for turn, row in enumerate(range(place, count, len(order))):
+            ego = int(egos[turn % len(egos)])
+            step = int(rng.choice(offers[k][ego]))
+            starts[row] = make_start(scenes[k], ego, step, grid, history, voxeliser)
+    return [start for start in starts if start is not None]
+
+
+def _offers(
+    scene: Scene, history: int, kinds: tuple[str, ...], future: float, speed: float
+) -> dict[int, np.ndarray]:
+    """The steps at which each fitting ego motion can start."""
+    past_steps = math.ceil((history - 1) * FRAME_SECONDS / scene.dt - 1e-6)
+    future_steps = max(math.ceil(future / scene.dt - 1e-6), 0)
+    offers = {}
+    for ego, kind in enumerate(scene.ego_kind):
+        valid = np.flatnonzero(scene.ego_valid[ego])
+        if kind not in kinds or len(valid) == 0:
+            continue
+        steps = np.arange(valid[0] + past_steps, valid[-1] - future_steps + 1)
+        if future_steps:
+            path = np.where(scene.ego_valid[ego][:, None], scene.ego_pose[ego, :, :2], 0.0)
+            moved = np.linalg.norm(np.diff(path, axis=0), axis=1)
+            driven = np.concatenate(([0.0], np.cumsum(moved)))
+            steps = steps[driven[steps + future_steps] - driven[steps] >= speed * future_steps * scene.dt]
+        if len(steps):
+            offers[ego] = steps
+    return offers
