@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,16 @@ def output_file(path: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, whole or not at all.
+
+    Raises:
+        ConfigurationError: the place cannot be written.
+        ValueError: `content` holds NaN or infinity.
+
+    """
+    from occsora_sim.rendering.atomic_file import atomic_path
+
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     output_file(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,225 @@
+"""`occsora-sim bench`: frames per second of the world, of the environment, and of the paper's sampler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from occsora_sim.commands.device import check_device
+from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from occsora_sim.scenes.start import Start
+    from occsora_sim.worlds.diffusion import DiffusionWorld
+
+SPEED = 5.0
+"""Of the cars that are driven straight on [m/s]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `bench`.
+
+    Attributes:
+        weights: weights of the generated world; by default the shipped ones.
+        preset: time this preset with untrained weights instead; they cost the same time.
+        scenes: where the cars start: a file, a folder or `traffic:A-B`; by default the shipped scenes.
+        batches: how many worlds at once.
+        chunks: how many chunks each measurement takes the mean of.
+        paper: also time OccSora's own model at full size (a minute or two on a CPU).
+        device: cpu, cuda, cuda:1...
+        seed: of the starts and the worlds.
+        json: also write the figures to this file.
+
+    """
+
+    weights: Path | None = None
+    preset: str | None = None
+    scenes: str | None = None
+    batches: tuple[int, ...] = (1, 4)
+    chunks: int = 8
+    paper: bool = True
+    device: str = "cpu"
+    seed: int = 0
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.batches or min(*self.batches, self.chunks, 1) < 1:
+            raise ConfigurationError(f"--batches {self.batches} and --chunks {self.chunks} must be 1 or more")
+        if self.weights is not None and self.preset is not None:
+            raise ConfigurationError(
+                "--weights and --preset exclude each other; the weights name their preset"
+            )
+
+
+def run(options: Options) -> None:
+    """Measure, print a table, write --json."""
+    from rich.console import Console
+    from rich.table import Table
+
+    check_device(options.device)
+    if options.json:
+        output_file(options.json)
+    figures = measure(options)
+    table = Table("what", "figure", title=f"preset {figures['preset']} on {figures['device']}")
+    for row in figures["world"]:
+        table.add_row(f"world, batch {row['batch']}", f"{row['frames_per_second']:.2f} frames/s")
+    table.add_row("environment", f"{figures['env_steps_per_second']:.2f} steps/s")
+    if options.paper:
+        source = figures["paper_estimated_from"]
+        table.add_row(
+            f"OccSora's sampler, {source['diffusion_steps']} steps (estimated from {source['steps_timed']})",
+            f"{figures['paper_seconds_per_clip']:.0f} s per clip of {source['frames']} frames",
+        )
+        table.add_row("world, batch 1, against it", f"{figures['speedup_vs_paper']:.0f} times the frames/s")
+    Console().print(table)
+    if options.json:
+        write_json(options.json, figures)
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All figures, as the JSON file holds them."""
+    from occsora_sim.envs.config import DriveConfig
+    from occsora_sim.envs.drive import DriveEnv
+    from occsora_sim.envs.starts import open_starts
+
+    world = open_world(options)
+    starts = open_starts(
+        DriveConfig(world=world, scenes=options.scenes, starts=max(options.batches), seed=options.seed), world
+    )
+    rates = [
+        {"batch": batch, "frames_per_second": world_rate(world, starts, batch, options)}
+        for batch in options.batches
+    ]
+    env = DriveEnv(world=world, scenes=starts, seconds=1e6)
+    figures: dict[str, Any] = {
+        "device": options.device,
+        "preset": world.model.config.preset,
+        "world": rates,
+        "env_steps_per_second": env_rate(env, options),
+        "paper_seconds_per_clip": None,
+        "speedup_vs_paper": None,
+    }
+    if options.paper:
+        seconds, source = paper_seconds(options.device, options.seed)
+        alone = world_rate(
+            world, starts, 1, options
+        )  # again, close in time: the two share the machine's mood
+        figures |= {
+            "paper_seconds_per_clip": seconds,
+            "speedup_vs_paper": alone * seconds / source["frames"],
+            "paper_estimated_from": source,
+        }
+    return figures
+
+
+def open_world(options: Options) -> DiffusionWorld:
+    """The world to time: of a weights file, or an untrained one of a preset."""
+    from occsora_sim.worlds.diffusion import DiffusionWorld, load_world
+
+    if options.preset is None:
+        return load_world(options.weights, device=options.device)
+    from occsora_sim.models.world_model import WorldModel
+    from occsora_sim.presets import preset
+
+    return DiffusionWorld(WorldModel(preset(options.preset)).to(options.device))
+
+
+def timed(work: Callable[[], Any], device: str) -> float:
+    """Seconds that `work` takes, with what it started on a GPU."""
+    import torch
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    wait()
+    begin = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - begin
+
+
+def world_rate(world: DiffusionWorld, starts: Sequence[Start], batch: int, options: Options) -> float:
+    """Frames per second, over all worlds of a batch that drive straight on."""
+    import torch
+
+    rows = [starts[row % len(starts)] for row in range(batch)]
+    state = world.reset(rows, [options.seed + row for row in range(batch)])
+    from occsora_sim.grid import FRAME_SECONDS
+
+    frames = world.frames_per_chunk
+    ahead = torch.zeros(batch, frames, 3)
+    ahead[..., 0] = SPEED * FRAME_SECONDS * torch.arange(1, frames + 1)
+    state = world.step(state, ahead)  # the first call of a kind is slower
+
+    def work() -> None:
+        nonlocal state
+        for _ in range(options.chunks):
+            state = world.step(state, ahead)
+
+    return options.chunks * batch * frames / timed(work, options.device)
+
+
+def env_rate(env: Any, options: Options) -> float:
+    """Environment steps per second, one episode at a time, coasting; what `reset` takes is left out."""
+    import numpy as np
+
+    action = np.zeros(env.action_space.shape, dtype=np.float32)
+    env.reset(seed=options.seed)
+    ended, seconds = False, 0.0
+
+    def work() -> None:
+        nonlocal ended
+        _, _, terminated, truncated, _ = env.step(action)
+        ended = terminated or truncated
+
+    for _ in range(options.chunks):
+        if ended:
+            env.reset()
+        seconds += timed(work, options.device)
+    return options.chunks / seconds
+
+
+def paper_seconds(device: str, seed: int, steps: int = 3) -> tuple[float, dict[str, Any]]:
+    """Seconds that OccSora's model takes for a clip, untrained at full size: a few denoiser steps timed and
+    multiplied by their number, plus one decoding.
+    """
+    import torch
+
+    from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, OccSoraTokenizerConfig
+    from occsora_sim.models.occsora_world import OccSoraWorldModel, OccSoraWorldModelConfig
+
+    model = (
+        OccSoraWorldModel(OccSoraWorldModelConfig(), OccSoraTokenizer(OccSoraTokenizerConfig()))
+        .to(device)
+        .eval()
+    )
+    config = model.tokenizer.config
+    generator = torch.Generator().manual_seed(seed)
+    # Guidance takes the denoiser twice a step: with the prompt and without.
+    noisy = torch.randn(2, *config.latent_shape, generator=generator).to(device)
+    prompt = torch.zeros(2, config.frames, 2, device=device)
+    level = torch.full((2,), 500, device=device)
+    keep = torch.tensor([True, False], device=device)
+
+    @torch.no_grad()
+    def step() -> None:
+        model.denoiser(noisy, level, prompt, keep=keep)
+
+    step()
+    step_seconds = timed(lambda: [step() for _ in range(steps)], device) / steps
+    decode_seconds = timed(lambda: model.tokenizer.draw(noisy[:1]), device)
+    total = model.config.diffusion_steps * step_seconds + decode_seconds
+    return total, {
+        "steps_timed": steps,
+        "diffusion_steps": model.config.diffusion_steps,
+        "seconds_per_step": step_seconds,
+        "seconds_decoding": decode_seconds,
+        "frames": config.frames,
+        "guidance": model.config.guidance,
+    }
