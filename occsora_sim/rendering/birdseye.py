@@ -35,8 +35,8 @@ def render_birdseye(
         scale: pixels a voxel.
         text: lines to write in the upper left corner.
         grid: where the voxels lie.
-        offset: the ego's present pose in the frame of the occupancy, if it has moved since (x [m], y [m], yaw [rad]);
-            the picture keeps the ego at the same place and turns the map.
+        offset: the ego's present pose (x [m], y [m], yaw [rad]) in the frame of the occupancy, if it has
+            moved since; the picture keeps the ego at the same place and turns the map.
         ego: draw the ego vehicle.
 
     Returns:
@@ -50,7 +50,7 @@ def render_birdseye(
     if offset == (0.0, 0.0, 0.0):
         picture = picture.resize(size, Image.Resampling.NEAREST)
     else:
-        # A picture's column u and row v lie at x = top - v * pixel, y = left - u * pixel of the present ego frame.
+        # Column u and row v lie at x = top - v * pixel, y = left - u * pixel of the present ego frame.
         cos, sin = math.cos(offset[2]), math.sin(offset[2])
         source = np.array([[cos, -sin, offset[0]], [sin, cos, offset[1]]])
         from_pixel = np.array([[0.0, -pixel, top], [-pixel, 0.0, left], [0.0, 0.0, 1.0]])
@@ -81,7 +81,9 @@ def render_birdseye(
         draw.line(line, fill=(*PLAN, 255), width=2 * width, joint="curve")
         radius = 1.1 * scale
         for u, v in line[1:]:
-            draw.ellipse((u - radius, v - radius, u + radius, v + radius), fill=(255, 255, 255, 255), outline=PLAN)
+            draw.ellipse(
+                (u - radius, v - radius, u + radius, v + radius), fill=(255, 255, 255, 255), outline=PLAN
+            )
     if ego:
         _draw_ego(draw, pixels, scale)
     picture = picture.convert("RGBA")
@@ -97,7 +99,7 @@ render = render_birdseye
 
 
 def shaded_map(occupancy: np.ndarray) -> np.ndarray:
-    """Colour (x, y, 3) uint8 of the uppermost voxel of each column, brighter the higher, with edges in relief."""
+    """Colour (x, y, 3) uint8 of each column's uppermost voxel, brighter the higher, edges in relief."""
     solid = occupancy != FREE
     depth = occupancy.shape[2]
     top = depth - 1 - np.argmax(solid[:, :, ::-1], axis=2)

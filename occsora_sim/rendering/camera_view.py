@@ -36,7 +36,7 @@ class ChaseCamera:
 
     Raises:
         ConfigurationError: OCCSORA_SIM_RENDERER holds another word than gl, raycast or auto.
-        MissingDependencyError: Open3D or its system libraries are missing, or gl is forced where there is none.
+        MissingDependencyError: Open3D or its system libraries are missing, or gl is forced where none is.
 
     """
 
@@ -45,7 +45,7 @@ class ChaseCamera:
         self.grid = grid
         self._car = ego_car_mesh()
         self._sky = sky_mesh()
-        self._key: tuple[int, float] | None = None
+        self._heading: float | None = None
         self._frame: np.ndarray | None = None
         self._world: Mesh | None = None
         self._raycast: RaycastRenderer | None = None
@@ -69,20 +69,20 @@ class ChaseCamera:
 
         Args:
             occupancy: (x, y, z) uint8 labels of one frame. The same array object is meshed only once.
-            trajectory: (f, 2 or 3) planned poses in the ego frame [m], from the present pose on; drawn on the ground.
-            route: (r, 2) route in the ego frame [m].
+            trajectory: (f, 2 or 3) planned poses in the car's present frame [m]; drawn on the ground.
+            route: (r, 2) route in the car's present frame [m].
             heading: yaw of the ego in the world [rad], so that the sun stands still while the car turns.
-            offset: where car and camera are in the frame of the occupancy (x [m], y [m], yaw [rad]): how far the
-                car has moved since that frame. Trajectory and route are in the car's own frame.
+            offset: how far the car (with its camera) has moved since the frame: its pose (x [m], y [m], yaw
+                [rad]) in the frame of the occupancy.
 
         Returns:
             (height, width, 3) uint8.
 
         """
-        if self._world is None or self._frame is not occupancy or self._key != heading:
+        if self._world is None or self._frame is not occupancy or self._heading != heading:
             clear = clear_view(occupancy, self.camera, self.grid)
             self._world = merge_meshes([self._sky, occupancy_mesh(clear, self.grid, heading)])
-            self._frame, self._key = occupancy, heading
+            self._frame, self._heading = occupancy, heading
         moving = self._moving(occupancy, trajectory, route, offset)
         camera = self.camera.following(offset)
         if self._raycast is None:
@@ -109,7 +109,9 @@ class ChaseCamera:
 
     def _choose(self, wanted: str) -> None:
         if wanted not in ("auto", "gl", "raycast"):
-            raise ConfigurationError(f"{RENDERER_VARIABLE}={wanted}: no such renderer; set it to gl, raycast or auto")
+            raise ConfigurationError(
+                f"{RENDERER_VARIABLE}={wanted}: no such renderer; set it to gl, raycast or auto"
+            )
         if wanted == "raycast":
             self._raycast = RaycastRenderer()
             return
@@ -118,8 +120,8 @@ class ChaseCamera:
         except NoOpenGLError as error:
             if wanted == "gl":
                 raise MissingDependencyError(
-                    f"{RENDERER_VARIABLE}=gl, but {error}: apt-get install -y libgl1 libegl1 libgl1-mesa-dri, "
-                    f"or unset the variable"
+                    f"{RENDERER_VARIABLE}=gl, but {error}: "
+                    f"apt-get install -y libgl1 libegl1 libgl1-mesa-dri, or unset the variable"
                 ) from error
             self._raycast = RaycastRenderer()
 
@@ -134,7 +136,7 @@ class ChaseCamera:
         here = float(ground_height(occupancy, np.array([offset[:2]]), self.grid)[0])
         meshes = [self._car.moved(offset, here)]
         turn = np.array([[np.cos(offset[2]), np.sin(offset[2])], [-np.sin(offset[2]), np.cos(offset[2])]])
-        for line, width, colour in ((route, 0.35, ROUTE), (trajectory, 0.9, PLAN)):
+        for line, width, colour in ((route, 0.35, ROUTE), (trajectory, 1.2, PLAN)):
             if line is None or not len(line):
                 continue
             points = np.asarray(line, dtype=np.float64)[:, :2]
@@ -151,17 +153,20 @@ class ChaseCamera:
 def clear_view(occupancy: np.ndarray, camera: Pinhole, grid: Grid = OCC3D) -> np.ndarray:
     """A copy of `occupancy` (x, y, z) without what stands around the camera and between it and the car.
 
-    Only what rises above the ground and is no road user is taken away, within 2.6 m of the line from the camera to the
-    car, and of that line carried 6 m further ahead, as the car may move so far until the next frame.
+    Only what rises above the ground and is no road user is taken away: within 2.6 m of the line from the
+    camera to the car, and of that line carried 6 m ahead, as the car may move so far until the next frame.
     """
-    axes = [(np.arange(n) + 0.5) * grid.voxel + low for n, low in zip(occupancy.shape, grid.lower, strict=True)]
+    axes = [
+        (np.arange(n) + 0.5) * grid.voxel + low for n, low in zip(occupancy.shape, grid.lower, strict=True)
+    ]
     eye, car = np.array(camera.eye), np.array([EGO_CENTRE, 0.0, 1.6])
     low = np.minimum(eye, car) - _CLEARANCE
     high = np.maximum(eye, car) + _CLEARANCE + np.array([_REACH, 0.0, 0.0])
     high[2] = np.inf
     low[2] = max(low[2], 0.9)
     box = tuple(
-        slice(int(np.searchsorted(a, b)), int(np.searchsorted(a, c))) for a, b, c in zip(axes, low, high, strict=True)
+        slice(int(np.searchsorted(a, b)), int(np.searchsorted(a, c)))
+        for a, b, c in zip(axes, low, high, strict=True)
     )
     points = np.stack(np.meshgrid(*(a[s] for a, s in zip(axes, box, strict=True)), indexing="ij"), axis=-1)
     near = np.zeros(points.shape[:-1], dtype=bool)
@@ -177,7 +182,10 @@ def clear_view(occupancy: np.ndarray, camera: Pinhole, grid: Grid = OCC3D) -> np
 
 
 def resampled(points: np.ndarray, spacing: float) -> np.ndarray:
-    """A polyline (n, 2) [m] with a point every `spacing` [m] along it, ends included; (m, 2), m = 0 if it has no length."""
+    """A polyline (n, 2) [m] with a point about every `spacing` [m], ends included.
+
+    Shape (m, 2); m = 0 where the line is shorter than `spacing`.
+    """
     if len(points) < 2:
         return np.zeros((0, 2))
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)

@@ -1,4 +1,4 @@
-"""The ego vehicle as a small mesh: body, cabin, wheels and lights, so that a person sees a car and its heading."""
+"""The ego vehicle as a small mesh: body, cabin, wheels and lights: a person sees a car and its heading."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ EGO_CENTRE = 1.3
 
 _WHEELBASE = 2.588
 _GLASS, _TYRE, _LAMP, _HEADLAMP = (44, 54, 66), (30, 32, 36), (214, 30, 34), (255, 246, 214)
+_SHADOW = (52, 55, 60)
 _LIGHT = np.array([-0.35, 0.45, 0.82], dtype=np.float32)
 
 
 def ego_car_mesh() -> Mesh:
-    """The car in its own frame (origin on the ground under the rear axle's centre), lit from behind and above."""
+    """The car in its own frame (origin on the ground under the rear axle), lit from behind and above."""
     rear, front = EGO_CENTRE - EGO_LENGTH / 2, EGO_CENTRE + EGO_LENGTH / 2
     half = EGO_WIDTH / 2
+    sill, belt, roof = 0.62, 0.95, EGO_HEIGHT
+    skirt = [(rear, 0.28), (rear, sill), (front, sill), (front, 0.28)]
+    body = [(rear, sill), (rear + 0.1, belt), (front - 0.95, belt), (front - 0.05, sill)]
+    cabin = [(rear + 0.1, belt), (rear + 0.55, 1.5), (front - 1.95, 1.5), (front - 1.0, belt)]
+    lid = [(rear + 0.5, 1.48), (rear + 0.56, roof), (front - 2.0, roof), (front - 1.9, 1.48)]
+    shadow = [(rear - 0.12, 0.02), (rear - 0.12, 0.04), (front + 0.12, 0.04), (front + 0.12, 0.02)]
     parts = [
-        _slab([(rear, 0.28), (rear, 0.62), (front, 0.62), (front, 0.28)], half, half, EGO),
-        _slab([(rear, 0.62), (rear + 0.1, 0.95), (front - 0.95, 0.95), (front - 0.05, 0.62)], half, half - 0.07, EGO),
-        _slab(
-            [(rear + 0.1, 0.95), (rear + 0.55, 1.5), (front - 1.95, 1.5), (front - 1.0, 0.95)], half - 0.1, 0.6, _GLASS
-        ),
-        _slab(
-            [(rear + 0.5, 1.48), (rear + 0.56, EGO_HEIGHT), (front - 2.0, EGO_HEIGHT), (front - 1.9, 1.48)],
-            0.62, 0.58, EGO,
-        ),
-    ]  # fmt: skip
+        _slab(shadow, half + 0.16, half + 0.16, _SHADOW),
+        _slab(skirt, half, half, EGO),
+        _slab(body, half, half - 0.07, EGO),
+        _slab(cabin, half - 0.1, 0.6, _GLASS),
+        _slab(lid, 0.62, 0.58, EGO),
+    ]
     for side in (-1, 1):
         lamp = [(rear - 0.02, 0.66), (rear + 0.02, 0.84), (rear + 0.1, 0.84), (rear + 0.1, 0.66)]
         parts.append(_slab(lamp, 0.17, 0.17, _LAMP).moved((0.0, side * (half - 0.2), 0.0)))
@@ -59,7 +62,9 @@ def _slab(profile: list[tuple[float, float]], low: float, high: float, colour: t
     right = left * np.array([1, -1, 1], dtype=np.float32)
     centre = np.concatenate((left, right)).mean(axis=0)
     n = len(outline)
-    polygons = [left, right] + [np.stack((left[i], right[i], right[(i + 1) % n], left[(i + 1) % n])) for i in range(n)]
+    polygons = [left, right] + [
+        np.stack((left[i], right[i], right[(i + 1) % n], left[(i + 1) % n])) for i in range(n)
+    ]
     vertices, triangles, colours, start = [], [], [], 0
     for polygon in polygons:
         normal = np.cross(polygon[1] - polygon[0], polygon[2] - polygon[0])

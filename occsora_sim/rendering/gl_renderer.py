@@ -1,4 +1,4 @@
-"""Pictures through OpenGL: Open3D's legacy visualiser in an invisible window, on EGL where there is no display."""
+"""Pictures through OpenGL: Open3D's legacy visualiser in an invisible window (EGL without a display)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SUPERSAMPLING = 2  # the EGL surface has no multisampling, and voxel edges craw
 
 
 class NoOpenGLError(Exception):
-    """There is no usable OpenGL here; the ray caster can draw instead. Never reaches a user unless GL is forced."""
+    """There is no usable OpenGL here; the ray caster can draw instead. Never reaches a user."""
 
 
 class GLRenderer:
-    """One invisible window that draws meshes. Use `shared_renderer`: a process keeps one window per picture size."""
+    """One invisible window that draws meshes. Use `shared_renderer`: a process keeps one window."""
 
     def __init__(self, width: int, height: int) -> None:
         """Open the window; `width` and `height` are the picture's size [pixels]."""
@@ -46,7 +46,7 @@ class GLRenderer:
         self._view = window.get_view_control()
 
     def draw(self, static: Mesh, moving: Mesh, camera: Pinhole) -> np.ndarray:
-        """The picture (height, width, 3) uint8 of both meshes. `static` is uploaded only when it is another object."""
+        """The picture (height, width, 3) uint8 of both meshes. `static` is uploaded only when it changes."""
         if os.getpid() != self._process:
             raise NoOpenGLError("a window does not survive a fork")
         if static is not self._static:
@@ -65,7 +65,9 @@ class GLRenderer:
             width=camera.width * scale,
             height=camera.height * scale,
         )
-        parameters.intrinsic = o3d.camera.PinholeCameraIntrinsic(scaled.width, scaled.height, scaled.intrinsic())
+        parameters.intrinsic = o3d.camera.PinholeCameraIntrinsic(
+            scaled.width, scaled.height, scaled.intrinsic()
+        )
         parameters.extrinsic = scaled.extrinsic()
         self._view.convert_from_pinhole_camera_parameters(parameters, allow_arbitrary=True)
         self._view.set_constant_z_near(0.3)
@@ -86,7 +88,7 @@ class GLRenderer:
         geometry.vertices = vector.Vector3dVector(mesh.vertices.astype(np.float64))
         geometry.triangles = vector.Vector3iVector(mesh.triangles)
         geometry.vertex_colors = vector.Vector3dVector(mesh.colours.astype(np.float64))
-        # The bounding box must hold the geometry, else the camera cannot be set: reset it with the static part.
+        # Without a bounding box the camera cannot be set: the static part gives it.
         self._window.add_geometry(geometry, reset_bounding_box=not self._geometry)
         return geometry
 

@@ -1,6 +1,6 @@
-"""A lit triangle mesh from an occupancy frame: exposed faces only, ambient occlusion and sun baked into the colours.
+"""A lit triangle mesh from an occupancy frame: exposed faces only, with occlusion and sun in the colours.
 
-Frame: the ego's (x forward, y left, z up, [m]). Everything is vectorised over the faces; a voxel face becomes four
+Frame: the ego's (x forward, y left, z up, [m]). All is vectorised over the faces; a voxel face becomes four
 vertices of its own and two triangles, so that each corner carries its own light.
 """
 
@@ -27,10 +27,12 @@ HAZE_START, HAZE_END = 27.0, 46.0
 DIRECTIONS = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)], dtype=np.int64)
 """The outward normals of a voxel's six faces; a face's direction is its row here."""
 
-_AMBIENT = np.array([0.60, 0.56, 0.58, 0.58, 0.70, 0.34], dtype=np.float32)
+_AMBIENT = np.array([0.60, 0.56, 0.58, 0.58, 0.63, 0.34], dtype=np.float32)
 _SUN = np.array([0.66, 0.60, 0.50], dtype=np.float32)
 _SKY_LIGHT = np.array([0.97, 1.0, 1.05], dtype=np.float32)
-_OCCLUSION = np.array([0.0, 0.55, 0.72, 0.87, 1.0], dtype=np.float32)  # by the number of free cells at a corner
+_OCCLUSION = np.array(
+    [0.0, 0.55, 0.72, 0.87, 1.0], dtype=np.float32
+)  # by the number of free cells at a corner
 _CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 
 
@@ -50,7 +52,7 @@ class Mesh:
     colours: np.ndarray
 
     def moved(self, offset: tuple[float, float, float], height: float = 0.0) -> Mesh:
-        """This mesh turned by offset[2] [rad] about z, then shifted by (offset[0], offset[1], height) [m]."""
+        """The mesh turned by offset[2] [rad] about z, then shifted by (offset[0], offset[1], height) [m]."""
         cos, sin = math.cos(offset[2]), math.sin(offset[2])
         turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=np.float32)
         vertices = self.vertices @ turn + np.array([offset[0], offset[1], height], dtype=np.float32)
@@ -74,7 +76,9 @@ def sun_direction(heading: float = 0.0) -> np.ndarray:
     """Unit vector (3,) towards the sun in the frame of an ego whose yaw in the world is `heading` [rad]."""
     azimuth = SUN_AZIMUTH - heading
     flat = math.cos(SUN_ELEVATION)
-    return np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(SUN_ELEVATION)], dtype=np.float32)
+    return np.array(
+        [flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(SUN_ELEVATION)], dtype=np.float32
+    )
 
 
 def exposed_faces(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +101,12 @@ def exposed_faces(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def occupancy_mesh(
-    occupancy: np.ndarray, grid: Grid = OCC3D, heading: float = 0.0, *, bottom: bool = False, haze: bool = True
+    occupancy: np.ndarray,
+    grid: Grid = OCC3D,
+    heading: float = 0.0,
+    *,
+    bottom: bool = False,
+    haze: bool = True,
 ) -> Mesh:
     """The lit mesh of an occupancy frame.
 
@@ -115,13 +124,13 @@ def occupancy_mesh(
     solid, strides = _padded_solid(occupancy)
     sun = sun_direction(heading)
     # One look-up gives both: the low half counts free cells, the high half free cells that the sun reaches.
-    light = np.where(solid, 0, 1 + 16 * _sunlit(solid, sun)).astype(np.uint8).ravel()
+    light = ((1 + 16 * _sunlit(solid, sun).astype(np.uint8)) * ~solid).ravel()
     flat = solid.ravel()
     inside = np.flatnonzero(flat)
-    labels = np.zeros(solid.shape, np.uint8)
-    labels[1:-1, 1:-1, 1:-1] = occupancy
-    labels = labels.ravel()
-    palette = (class_colours().astype(np.float32) / 255.0) ** 1.0
+    padded = np.zeros(solid.shape, np.uint8)
+    padded[1:-1, 1:-1, 1:-1] = occupancy
+    labels = padded.ravel()
+    palette = class_colours().astype(np.float32) / 255.0
 
     vertices, colours, flips = [], [], []
     for index, normal in enumerate(DIRECTIONS):
@@ -131,7 +140,9 @@ def occupancy_mesh(
         faces = inside[light[inside + step] > 0]
         axis = index // 2
         # Tangents ordered so that the corners run counter-clockwise seen from outside.
-        first, second = ((axis + 1) % 3, (axis + 2) % 3) if index % 2 == 0 else ((axis + 2) % 3, (axis + 1) % 3)
+        first, second = (
+            ((axis + 1) % 3, (axis + 2) % 3) if index % 2 == 0 else ((axis + 2) % 3, (axis + 1) % 3)
+        )
         front = faces + step
         cells = np.stack(np.unravel_index(faces, solid.shape), axis=-1).astype(np.float32) - 0.5
         centre = light[front]
@@ -161,7 +172,9 @@ def occupancy_mesh(
     shades = np.concatenate(colours).reshape(-1, 3)
     flip = np.concatenate(flips)[:, None]
     quads = 4 * np.arange(len(flip), dtype=np.int32)[:, None]
-    triangles = np.where(flip, np.array([[1, 2, 3, 1, 3, 0]], np.int32), np.array([[0, 1, 2, 0, 2, 3]], np.int32))
+    triangles = np.where(
+        flip, np.array([[1, 2, 3, 1, 3, 0]], np.int32), np.array([[0, 1, 2, 0, 2, 3]], np.int32)
+    )
     if haze:
         shades = hazed(points, shades)
     return Mesh(
@@ -172,7 +185,7 @@ def occupancy_mesh(
 
 
 def hazed(points: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """`colours` (v, 3) of vertices `points` (v, 3) [m], faded into the haze by their distance from the ego."""
+    """`colours` (v, 3) of vertices `points` (v, 3) [m], faded into the haze by distance from the ego."""
     distance = np.hypot(points[:, 0], points[:, 1])
     fade = np.clip((distance - HAZE_START) / (HAZE_END - HAZE_START), 0.0, 1.0).astype(np.float32)
     fade = (fade * fade * (3.0 - 2.0 * fade))[:, None]
@@ -180,9 +193,11 @@ def hazed(points: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _padded_solid(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is not free with one free cell around it, (x + 2, y + 2, z + 2) bool, and its strides in cells (3,)."""
+    """What is not free, with a free cell around it (x + 2, y + 2, z + 2), and its strides [cells] (3,)."""
     if occupancy.ndim != 3:
-        raise SceneError(f"a picture needs one occupancy frame (x, y, z), not an array of shape {occupancy.shape}")
+        raise SceneError(
+            f"a picture needs one occupancy frame (x, y, z), not an array of shape {occupancy.shape}"
+        )
     solid = np.zeros(tuple(n + 2 for n in occupancy.shape), dtype=bool)
     solid[1:-1, 1:-1, 1:-1] = occupancy != FREE
     return solid, np.array([solid.shape[1] * solid.shape[2], solid.shape[2], 1], dtype=np.int64)
@@ -191,11 +206,11 @@ def _padded_solid(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _sunlit(solid: np.ndarray, sun: np.ndarray) -> np.ndarray:
     """Which cells see the sun, bool of the shape of `solid`: no solid cell on the way up along `sun`.
 
-    Layer by layer: the ray from layer z crosses layer z + k at k * sun_xy / sun_z, so a shifted copy of that layer is
-    the shadow it throws.
+    Layer by layer: the ray from layer z crosses layer z + k at k * sun_xy / sun_z, so that layer's shadow
+    is a shifted copy of it.
     """
     layers = np.ascontiguousarray(solid.transpose(2, 0, 1))
-    shadow = np.zeros_like(layers)
+    shadow: np.ndarray = np.zeros(layers.shape, dtype=bool)
     depth, nx, ny = layers.shape
     slope = sun[:2] / sun[2]
     filled = layers.any(axis=(1, 2))
@@ -207,11 +222,11 @@ def _sunlit(solid: np.ndarray, sun: np.ndarray) -> np.ndarray:
         to_y, from_y = slice(max(0, -dy), ny - max(0, dy)), slice(max(0, dy), ny - max(0, -dy))
         for z in np.flatnonzero(filled[k:]):
             shadow[z, to_x, to_y] |= layers[z + k, from_x, from_y]
-    return ~shadow.transpose(1, 2, 0)
+    return np.logical_not(shadow).transpose(1, 2, 0)
 
 
 def _height_shade(labels: np.ndarray, height: np.ndarray, direction: int) -> np.ndarray:
-    """Brightness (n,) float32 of faces by height [voxels]: tree crowns lighten upwards, storeys band the walls."""
+    """Brightness (n,) float32 of faces by height [voxels]: crowns lighten upwards, storeys band the walls."""
     shade = np.ones(len(labels), dtype=np.float32)
     crown = labels == VEGETATION
     shade[crown] = 0.84 + 0.03 * height[crown]

@@ -45,7 +45,7 @@ class Pinhole:
         )
 
     def intrinsic(self) -> np.ndarray:
-        """The camera matrix (3, 3), float64 [pixels]; the principal point is (size - 1) / 2, as Open3D demands."""
+        """The camera matrix (3, 3), float64 [pixels]; its centre (size - 1) / 2, as Open3D wants."""
         focal = self.height / 2 / math.tan(self.field_of_view / 2)
         return np.array([[focal, 0, self.width / 2 - 0.5], [0, focal, self.height / 2 - 0.5], [0, 0, 1]])
 

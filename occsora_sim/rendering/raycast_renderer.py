@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from occsora_sim.rendering.mesh import Mesh
-from occsora_sim.rendering.pinhole import Pinhole, load_open3d
 from occsora_sim.rendering.palette import HAZE
+from occsora_sim.rendering.pinhole import Pinhole, load_open3d
 
 
 class RaycastRenderer:
@@ -20,7 +20,7 @@ class RaycastRenderer:
         self._scene: Any = None
 
     def draw(self, static: Mesh, moving: Mesh, camera: Pinhole) -> np.ndarray:
-        """The picture (height, width, 3) uint8 of both meshes. `static` is indexed only when it is another object."""
+        """The picture (height, width, 3) uint8 of both meshes. `static` is indexed only when it changes."""
         if static is not self._static:
             self._scene, self._static = self._index(static), static
         core = self._open3d.core
@@ -41,7 +41,7 @@ class RaycastRenderer:
 
     @staticmethod
     def _cast(scene: Any, mesh: Mesh, rays: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (h, w) and colour (h, w, 3) of what each ray meets; infinity and haze where it meets nothing."""
+        """Depth (h, w) and colour (h, w, 3) of what each ray meets; else infinity and haze."""
         shape = tuple(rays.shape)[:2]
         if not len(mesh.triangles):
             return np.full(shape, np.inf, np.float32), np.zeros((*shape, 3), np.float32)

@@ -30,10 +30,8 @@ def sky_mesh() -> Mesh:
     here, after = np.arange(steps)[None], (np.arange(steps)[None] + 1) % steps
     quads = [ring_index + here, ring_index + steps + here, ring_index + steps + after, ring_index + after]
     a, b, c, d = (q.ravel() for q in quads)
-    ground = np.array(
-        [[-_DOME_RADIUS, -_DOME_RADIUS, -3], [_DOME_RADIUS, -_DOME_RADIUS, -3], [_DOME_RADIUS, _DOME_RADIUS, -3],
-         [-_DOME_RADIUS, _DOME_RADIUS, -3]]
-    )  # fmt: skip
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * _DOME_RADIUS
+    ground = np.concatenate((corners, np.full((4, 1), -3.0)), axis=1)
     start = len(rings) * steps
     floor = np.array([[start, start + 1, start + 2], [start, start + 2, start + 3]])
     return Mesh(
@@ -44,9 +42,9 @@ def sky_mesh() -> Mesh:
 
 
 def ground_height(occupancy: np.ndarray, points: np.ndarray, grid: Grid = OCC3D) -> np.ndarray:
-    """Height of the ground's upper surface [m] under `points` (n, 2) [m] of the ego frame, shape (n,) float32.
+    """Height [m] of the ground's upper surface under `points` (n, 2) [m] of the ego frame, (n,) float32.
 
-    Where a column holds no ground, it is the height of the drivable surface closest to the ego's, or the nominal one.
+    Where a column holds no ground, it is the commonest height of the road, or the nominal one.
     """
     flat = class_mask(FLAT).numpy()[occupancy]
     index = np.floor((np.asarray(points)[:, :2] - np.array(grid.lower[:2])) / grid.voxel).astype(np.int64)

@@ -1,0 +1,255 @@
+"""A recorded rollout: what was driven and what the world looked like; saved, loaded and filmed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from occsora_sim.errors import SceneError
+from occsora_sim.geometry import compose, relative, to_frame
+from occsora_sim.grid import FRAME_SECONDS, NUM_CLASSES, OCC3D, Grid
+from occsora_sim.rendering.atomic_file import atomic_path
+from occsora_sim.rendering.birdseye import render_birdseye
+from occsora_sim.rendering.camera_view import ChaseCamera
+from occsora_sim.rendering.inbetween import inbetween_occupancy
+from occsora_sim.rendering.video import compose_frame, write_video
+
+FORMAT = "occsora-sim rollout"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """t frames of one episode, FRAME_SECONDS apart.
+
+    Attributes:
+        occupancy: (t, x, y, z) uint8 labels, each frame in its own ego frame.
+        ego_pose: (t, 3) float32 world poses: x, y [m], yaw [rad].
+        actions: (s, ...) float32, one per environment step.
+        rewards: (s,) float32, one per environment step.
+        planned: (t, f, 3) float32: poses planned at each frame, relative to the ego's pose then; f may be 0.
+        route: (r, 2) float32, the route in the world frame [m]; r may be 0.
+        steps: one dict per frame (or none at all): figures to show, by name. JSON values only.
+        header: what made the rollout (world, agent, seed, score). JSON values only.
+        grid: where the voxels lie.
+
+    """
+
+    occupancy: np.ndarray
+    ego_pose: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    planned: np.ndarray
+    route: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    steps: tuple[dict[str, Any], ...] = ()
+    header: dict[str, Any] = field(default_factory=dict)
+    grid: Grid = OCC3D
+
+    def __post_init__(self) -> None:
+        t = len(self.occupancy)
+        wanted = {
+            "occupancy": (t, *self.grid.shape),
+            "ego_pose": (t, 3),
+            "planned": (t, *self.planned.shape[1:2], 3),
+            "route": (*self.route.shape[:1], 2),
+            "rewards": (len(self.actions),),
+        }
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise SceneError(f"rollout: {name} has shape {getattr(self, name).shape}, expected {shape}")
+        if t == 0:
+            raise SceneError("rollout: it has no frames")
+        if self.occupancy.dtype != np.uint8 or int(self.occupancy.max()) >= NUM_CLASSES:
+            raise SceneError(f"rollout: occupancy must be uint8 labels below {NUM_CLASSES}")
+        if not np.isfinite(self.ego_pose).all():
+            raise SceneError("rollout: ego_pose holds values that are not finite")
+        if len(self.steps) not in (0, t):
+            raise SceneError(f"rollout: {len(self.steps)} steps for {t} frames; give one per frame, or none")
+
+    @property
+    def frames(self) -> int:
+        """Number of frames t."""
+        return len(self.occupancy)
+
+    @property
+    def seconds(self) -> float:
+        """Time from the first to the last frame [s]."""
+        return (self.frames - 1) * FRAME_SECONDS
+
+
+def save_rollout(rollout: Rollout, path: str | Path) -> None:
+    """Write `rollout` as a compressed npz, whole or not at all; dicts go into a JSON header (uint8 bytes).
+
+    Raises:
+        ConfigurationError: the place cannot be written to.
+        SceneError: the header or a step holds what JSON cannot.
+
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "grid": {"shape": rollout.grid.shape, "voxel": rollout.grid.voxel, "lower": rollout.grid.lower},
+        "header": rollout.header,
+        "steps": rollout.steps,
+    }
+    try:
+        text = json.dumps(header, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise SceneError(f"{path}: the rollout's header is not JSON ({error})") from error
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            header=np.frombuffer(text.encode(), dtype=np.uint8),
+            occupancy=rollout.occupancy,
+            ego_pose=rollout.ego_pose.astype(np.float32),
+            actions=np.asarray(rollout.actions, dtype=np.float32),
+            rewards=np.asarray(rollout.rewards, dtype=np.float32),
+            planned=rollout.planned.astype(np.float32),
+            route=rollout.route.astype(np.float32),
+        )
+
+
+def load_rollout(path: str | Path) -> Rollout:
+    """Read a rollout written by `save_rollout`. Nothing in the file is executed.
+
+    Raises:
+        SceneError: the file is missing, truncated, pickled, foreign or inconsistent.
+
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SceneError(f"{path}: no such rollout; `occsora-sim drive --out DIR` writes one")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise SceneError(f"{path}: not a rollout but a plain array; pass a rollout.npz")
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except SceneError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
+        reason = "holds pickled objects" if "allow_pickle" in str(error) else "is truncated or no npz file"
+        raise SceneError(
+            f"{path}: not a rollout, it {reason}; write it again with `occsora-sim drive`"
+        ) from error
+    try:
+        header = json.loads(arrays.pop("header").tobytes())
+        if header["format"] != FORMAT:
+            raise KeyError("format")
+        if header["version"] != VERSION:
+            raise SceneError(
+                f"{path}: rollout version {header['version']}, this program reads {VERSION}; update it"
+            )
+        grid = Grid(
+            shape=tuple(header["grid"]["shape"]),
+            voxel=header["grid"]["voxel"],
+            lower=tuple(header["grid"]["lower"]),
+        )
+        return Rollout(**arrays, steps=tuple(header["steps"]), header=header["header"], grid=grid)
+    except SceneError as error:
+        raise SceneError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SceneError(
+            f"{path}: an npz, but no rollout (no usable header or array); see `save_rollout`"
+        ) from error
+
+
+def rollout_frames(rollout: Rollout, smooth: int = 4, title: str = "") -> Iterator[np.ndarray]:
+    """The composed frames of a rollout's film, (592, 1280, 3) uint8 each.
+
+    Args:
+        rollout: what to show.
+        smooth: pictures per occupancy frame; in between, the car, its camera and other road users move on.
+        title: at the left of the header; a second line is drawn small. By default it is made from the header.
+
+    """
+    smooth = max(1, int(smooth))
+    poses = torch.from_numpy(np.ascontiguousarray(rollout.ego_pose, dtype=np.float32))
+    labels = [int(label) for label in np.unique(rollout.occupancy)]
+    labels = [label for label in labels if label not in (0, NUM_CLASSES - 1)]
+    title = title or _title(rollout.header)
+    with ChaseCamera(grid=rollout.grid) as camera:
+        for k in range(rollout.frames):
+            last = k == rollout.frames - 1
+            motion = torch.zeros(3) if last else relative(poses[k], poses[k + 1])
+            following = rollout.occupancy[k if last else k + 1]
+            for part in range(1 if last else smooth):
+                share = part / smooth
+                offset_pose = motion * share
+                pose = compose(poses[k], offset_pose)
+                offset = (float(offset_pose[0]), float(offset_pose[1]), float(offset_pose[2]))
+                occupancy = rollout.occupancy[k]
+                if part:
+                    occupancy = inbetween_occupancy(occupancy, following, motion.numpy(), share, rollout.grid)
+                planned = relative(
+                    offset_pose, torch.from_numpy(rollout.planned[k].astype(np.float32))
+                ).numpy()
+                planned = planned[planned[:, 0] > 0.5]
+                route = to_frame(torch.from_numpy(rollout.route.astype(np.float32)), pose).numpy()
+                history = relative(pose, torch.cat((poses[: k + 1], pose[None]))).numpy()
+                view = camera.render(occupancy, planned, route, heading=float(poses[k, 2]), offset=offset)
+                above = render_birdseye(
+                    occupancy,
+                    trajectory=planned,
+                    route=route,
+                    history=history,
+                    scale=max(1, round(600 / rollout.grid.shape[1])),
+                    grid=rollout.grid,
+                    offset=offset,
+                )
+                yield compose_frame(
+                    view,
+                    above,
+                    title=title,
+                    time=(k + share) * FRAME_SECONDS,
+                    speed=_speed(poses, k, share),
+                    terms=_terms(rollout.steps[k]) if rollout.steps else None,
+                    labels=labels,
+                )
+
+
+def rollout_video(rollout: Rollout, path: str | Path, *, smooth: int = 4, title: str = "") -> int:
+    """Film a rollout in real time; returns the number of pictures. See `rollout_frames` and `write_video`."""
+    return write_video(path, rollout_frames(rollout, smooth, title), fps=max(1, int(smooth)) / FRAME_SECONDS)
+
+
+def _title(header: Mapping[str, Any]) -> str:
+    parts = [str(header[key]) for key in ("world", "agent", "name") if header.get(key)]
+    if "seed" in header:
+        parts.append(f"seed {header['seed']}")
+    return "occsora-sim\n" + "  ·  ".join(parts)
+
+
+def _speed(poses: torch.Tensor, k: int, share: float) -> float:
+    """Speed [m/s] between the frames around frame k, interpolated so that the figure does not jump."""
+    if len(poses) < 2:
+        return 0.0
+    speeds = torch.linalg.norm(torch.diff(poses[:, :2], dim=0), dim=1) / FRAME_SECONDS
+    middle = np.arange(len(speeds)) + 0.5
+    return float(np.interp(k + share, middle, speeds.numpy()))
+
+
+def _terms(step: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step says that fits a header: numbers and short words."""
+    return {
+        key: value
+        for key, value in step.items()
+        if isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= 16)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Numpy values as JSON ones."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
