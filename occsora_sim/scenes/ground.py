@@ -1,0 +1,125 @@
+"""The flat layers of a town: terrain, roads, pavements. Also the plain shapes that static layers are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from occsora_sim import grid
+from occsora_sim.scenes.town import Network
+
+GROUND_Z = (-0.2, 0.2)
+"""Lower and upper height of ground polygons [m]: one voxel layer."""
+
+MARGIN = 60.0
+"""How far the terrain reaches beyond the map [m]: an ego sees 40 m."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polygon:
+    """A prism: points (n, 2) [m], its label, and its lower and upper height [m]."""
+
+    points: np.ndarray
+    label: int
+    z: tuple[float, float]
+
+
+def ribbon(points: np.ndarray, width: float, extend: float = 0.0) -> np.ndarray:
+    """Outline (2n, 2) of a polyline (n, 2) [m] of some width [m], its ends extended [m]; corners are mitred."""
+    keep = np.concatenate(([True], np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-3))
+    points = points[keep]
+    if len(points) < 2:
+        points = np.concatenate((points, points + [[0.01, 0.0]]))
+    along = np.diff(points, axis=0)
+    along = along / np.linalg.norm(along, axis=1, keepdims=True)
+    points = points.copy()
+    points[0] -= along[0] * extend
+    points[-1] += along[-1] * extend
+    normal = np.stack((-along[:, 1], along[:, 0]), -1)
+    first, last = normal[:1], normal[-1:]
+    middle = normal[:-1] + normal[1:]
+    # A mitre is as long as 1 / cos(half the bend); kept below 2 for hairpins.
+    middle = middle / np.maximum((middle**2).sum(1, keepdims=True) / 2, 0.5)
+    side = np.concatenate((first, middle, last)) * width / 2
+    return np.concatenate((points + side, (points - side)[::-1]))
+
+
+def rectangle(centre: np.ndarray, yaw: float, length: float, width: float) -> np.ndarray:
+    """Corners (4, 2) [m] of a rectangle, counter-clockwise."""
+    u, v = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
+    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) / 2
+    return np.asarray(centre + signs[:, :1] * length * u + signs[:, 1:] * width * v)
+
+
+def octagon(centre: np.ndarray, diameter: float) -> np.ndarray:
+    """Corners (8, 2) [m] of a regular octagon."""
+    angle = (np.arange(8) + 0.5) * np.pi / 4
+    return np.asarray(centre + diameter / 2 * np.stack((np.cos(angle), np.sin(angle)), -1))
+
+
+def terrain_bounds(network: Network) -> tuple[float, float, float, float]:
+    """The square of the map: (x lower, y lower, x upper, y upper) [m]."""
+    x0, y0, x1, y1 = network.bounds
+    return x0 - MARGIN, y0 - MARGIN, x1 + MARGIN, y1 + MARGIN
+
+
+def ground_polygons(network: Network, extras: list[Polygon]) -> list[Polygon]:
+    """The ground in painting order; `extras` (plazas, car parks) lie over the terrain and under the streets."""
+    x0, y0, x1, y1 = terrain_bounds(network)
+    square = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    lanes = list(network.lanes.values())
+    layers = [Polygon(points=square, label=grid.TERRAIN, z=GROUND_Z), *extras]
+
+    def paint(points: np.ndarray, label: int) -> None:
+        layers.append(Polygon(points=points, label=label, z=GROUND_Z))
+
+    for lane in lanes:
+        if lane.kind == "sidewalk":
+            paint(ribbon(lane.shape, lane.width + 0.2, 0.3), grid.SIDEWALK)
+    for shape in network.junctions.values():
+        paint(shape, grid.DRIVEABLE)
+    for lane in lanes:
+        if lane.kind == "walkingarea" and len(lane.shape) >= 3:
+            paint(lane.shape, grid.SIDEWALK)
+    for lane in lanes:  # last, so that the road is continuous wherever something drives
+        if lane.kind in ("drive", "bicycle", "other"):
+            paint(ribbon(lane.shape, lane.width + 0.1, 0.3), grid.DRIVEABLE)
+        elif lane.kind == "crossing" and lane.outline is not None:
+            paint(lane.outline, grid.DRIVEABLE)
+    return layers
+
+
+class Raster:
+    """Which cells of a map are taken, for placing things where nothing is yet."""
+
+    cell = 0.5
+
+    def __init__(self, bounds: tuple[float, float, float, float]) -> None:
+        self.lower = np.array(bounds[:2])
+        size = np.ceil((np.array(bounds[2:]) - self.lower) / self.cell).astype(int)
+        self.taken = np.zeros((size[1], size[0]), dtype=bool)  # rows are y
+
+    def _cover(self, points: np.ndarray) -> tuple[slice, slice, np.ndarray] | None:
+        """The cells that a polygon touches: rows, columns, and which of them. None outside the map."""
+        at = (points - self.lower) / self.cell
+        low, high = np.floor(at.min(0)).astype(int), np.ceil(at.max(0)).astype(int) + 1
+        if (low < 0).any() or high[0] > self.taken.shape[1] or high[1] > self.taken.shape[0]:
+            return None
+        width, height = high - low
+        picture = Image.new("L", (int(width), int(height)))
+        corners = [(float(x), float(y)) for x, y in at - low - 0.5]
+        ImageDraw.Draw(picture).polygon(corners, fill=1, outline=1)
+        return slice(low[1], high[1]), slice(low[0], high[0]), np.asarray(picture) > 0
+
+    def free(self, points: np.ndarray) -> bool:
+        """Whether a polygon (n, 2) [m] lies inside the map and touches nothing taken."""
+        cover = self._cover(points)
+        return cover is not None and not (self.taken[cover[0], cover[1]] & cover[2]).any()
+
+    def take(self, points: np.ndarray) -> None:
+        """Mark a polygon (n, 2) [m] as taken."""
+        cover = self._cover(points)
+        if cover is not None:
+            self.taken[cover[0], cover[1]] |= cover[2]

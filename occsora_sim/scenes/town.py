@@ -1,0 +1,341 @@
+"""A town for SUMO: its street plan from a seed, the network that netconvert makes of it, and its demand."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from occsora_sim.errors import ConfigurationError, MissingDependencyError, SceneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TownConfig:
+    """What a town is like. All of it travels into `Scene.attributes`.
+
+    Attributes:
+        extent: side of the square that holds the junctions [m]; streets leave it by up to `fringe`.
+        fringe: length of the streets that leave the town [m].
+        block: usual distance of two junctions [m].
+        plan: "grid", "organic", or "any" (the seed chooses).
+        warm_up: traffic before the recording starts [s].
+        duration: recorded time [s].
+        dt: time between two recorded states [s].
+        vehicles_per_km: motor vehicles on each km of street (both directions).
+        bicycles_per_km: bicycles on each km of street.
+        pedestrians_per_km: pedestrians on each km of street.
+        egos: number of ego motions.
+        expert_share: share of the ego motions that are the recorded vehicle's own.
+
+    """
+
+    extent: float = 270.0
+    fringe: float = 70.0
+    block: float = 90.0
+    plan: str = "any"
+    warm_up: float = 40.0
+    duration: float = 60.0
+    dt: float = 0.5
+    vehicles_per_km: float = 26.0
+    bicycles_per_km: float = 6.0
+    pedestrians_per_km: float = 26.0
+    egos: int = 24
+    expert_share: float = 0.45
+
+    def __post_init__(self) -> None:
+        if self.plan not in ("any", "grid", "organic"):
+            raise ConfigurationError(f"town: plan {self.plan!r} is unknown; use 'grid', 'organic' or 'any'")
+        lengths = (self.extent, self.fringe, self.block, self.duration, self.dt)
+        if min(lengths) <= 0 or self.warm_up < 0 or self.extent < self.block:
+            raise ConfigurationError(
+                "town: lengths and times must be positive, and extent at least one block"
+            )
+        if abs(self.dt * 10 - round(self.dt * 10)) > 1e-9:
+            raise ConfigurationError(f"town: dt {self.dt} s must be a multiple of the simulation step, 0.1 s")
+        if self.egos < 1 or not 0 < self.expert_share <= 1:
+            raise ConfigurationError("town: egos must be at least 1 and expert_share in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """One lane of a network.
+
+    Attributes:
+        id: SUMO's name.
+        edge: the name of its edge.
+        kind: "drive", "bicycle", "sidewalk", "crossing" or "walkingarea".
+        internal: whether it lies inside a junction.
+        width: [m].
+        speed: allowed [m/s].
+        shape: (n, 2) float64 centre line [m] (the outline, for a walkingarea).
+        outline: (n, 2) float64 the area itself where SUMO names it, else None.
+
+    """
+
+    id: str
+    edge: str
+    kind: str
+    internal: bool
+    width: float
+    speed: float
+    shape: np.ndarray
+    outline: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The parts of a SUMO network that scenes need.
+
+    Attributes:
+        lanes: by name, in the file's order.
+        edges: names of the ordinary edges, each with its lanes' names from right to left.
+        ends: the junctions (from, to) of each ordinary edge.
+        junctions: outline (n, 2) [m] of each junction.
+        lights: names of the junctions with traffic lights.
+        links: for each lane that one can drive on, the (next lane, its edge) one can drive to, through the internal
+            lanes one after another.
+        bounds: (x lower, y lower, x upper, y upper) [m].
+
+    """
+
+    lanes: dict[str, Lane]
+    edges: dict[str, list[str]]
+    ends: dict[str, tuple[str, str]]
+    junctions: dict[str, np.ndarray]
+    lights: tuple[str, ...]
+    links: dict[str, list[str]]
+    bounds: tuple[float, float, float, float]
+    turns: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """For each ordinary edge, the (next ordinary edge, direction letter) that a car can take, in order."""
+
+
+def sumo_home() -> Path:
+    """The folder of the installed SUMO. Raises MissingDependencyError where there is none."""
+    spec = importlib.util.find_spec("sumo")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError('SUMO is not installed: pip install "occsora-sim[traffic]"')
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def sumo_version() -> str:
+    """Version of the installed SUMO."""
+    sumo_home()
+    return importlib.metadata.version("eclipse-sumo")
+
+
+def run_sumo_tool(tool: str, arguments: Sequence[str]) -> None:
+    """Run one of SUMO's programs. Raises SceneError with its last error line when it fails."""
+    home = sumo_home()
+    done = subprocess.run(
+        [str(home / "bin" / tool), *arguments],
+        env={**os.environ, "SUMO_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("Error")] or ["no message"]
+        raise SceneError(f"town: SUMO's {tool} failed: {lines[0]}; try another seed or configuration")
+
+
+def street_plan(
+    rng: np.random.Generator, config: TownConfig
+) -> tuple[str, np.ndarray, list[tuple[int, int]], list[int]]:
+    """Junctions and streets.
+
+    Returns:
+        The kind of plan; nodes (n, 2) [m]; streets as pairs of nodes; and the nodes at which streets leave the town.
+
+    """
+    kind = config.plan if config.plan != "any" else ("grid", "organic")[int(rng.integers(2))]
+    count = max(2, round(config.extent / config.block) + 1)
+    spacing = config.extent / (count - 1)
+    jitter = 0.04 if kind == "grid" else 0.2
+    cell = np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), -1).reshape(-1, 2)
+    # Whole rows and columns of a grid move together, so that its streets stay straight.
+    steps = rng.uniform(0.75, 1.25, (2, count - 1))
+    axes = np.concatenate((np.zeros((2, 1)), np.cumsum(steps / steps.sum(1, keepdims=True), axis=1)), axis=1)
+    nodes = np.stack((axes[0][cell[:, 0]], axes[1][cell[:, 1]]), -1) * config.extent
+    nodes = nodes + rng.uniform(-jitter, jitter, nodes.shape) * spacing
+    if kind == "organic":
+        offset = (cell[:, 0] % 2) * rng.uniform(-0.3, 0.3) * spacing
+        nodes[:, 1] += offset
+    streets = []
+    for i in range(count):
+        for j in range(count):
+            here = i * count + j
+            if i + 1 < count:
+                streets.append((here, here + count))
+            if j + 1 < count:
+                streets.append((here, here + 1))
+    streets = _thin(rng, len(nodes), streets, share=0.1 if kind == "grid" else 0.25)
+    # Streets leave the town at some of the border's junctions, straight outwards.
+    border = [
+        (n, axis, sign)
+        for n, (i, j) in enumerate(cell)
+        for axis, value in ((0, i), (1, j))
+        for sign in ((-1,) if value == 0 else (1,) if value == count - 1 else ())
+    ]
+    fringe, points = [], list(nodes)
+    for n, axis, sign in border:
+        if rng.random() < 0.6:
+            step = np.zeros(2)
+            step[axis], step[1 - axis] = sign * config.fringe, rng.uniform(-0.1, 0.1) * config.fringe
+            fringe.append(len(points))
+            streets.append((n, len(points)))
+            points.append(nodes[n] + step)
+    return kind, np.asarray(points), streets, fringe
+
+
+def _thin(
+    rng: np.random.Generator, nodes: int, streets: list[tuple[int, int]], share: float
+) -> list[tuple[int, int]]:
+    """Take a share of the streets out, while every junction keeps two and the town stays in one piece."""
+    kept = list(streets)
+    for index in rng.permutation(len(streets))[: round(share * len(streets))]:
+        rest = [s for s in kept if s != streets[index]]
+        degree = np.bincount(np.asarray(rest).reshape(-1), minlength=nodes)
+        seen, frontier = {0}, [0]
+        while frontier:
+            here = frontier.pop()
+            for a, b in rest:
+                for near, far in ((a, b), (b, a)):
+                    if near == here and far not in seen:
+                        seen.add(far)
+                        frontier.append(far)
+        if degree.min() >= 2 and len(seen) == nodes:
+            kept = rest
+    return kept
+
+
+def write_network(rng: np.random.Generator, config: TownConfig, folder: Path, seed: int) -> tuple[str, Path]:
+    """Draw a street plan and have netconvert build its network in `folder`. Returns the kind and the file."""
+    kind, nodes, streets, fringe = street_plan(rng, config)
+    degree = np.bincount(np.asarray(streets).reshape(-1), minlength=len(nodes))
+    inner = np.flatnonzero(degree >= 3)
+    lights = {int(n) for n in inner if rng.random() < 0.45}
+    root = ElementTree.Element("nodes")
+    for n, (x, y) in enumerate(nodes):
+        control = "traffic_light" if n in lights else "dead_end" if n in fringe else "priority"
+        ElementTree.SubElement(
+            root,
+            "node",
+            id=f"n{n}",
+            x=f"{x:.2f}",
+            y=f"{y:.2f}",
+            type=control,
+            radius=f"{rng.uniform(2.5, 5):.1f}",
+        )
+    ElementTree.ElementTree(root).write(folder / "town.nod.xml")
+    root = ElementTree.Element("edges")
+    for a, b in streets:
+        rank = rng.random()
+        main, quiet = rank < 0.3, rank > 0.8
+        shape = _street_shape(rng, nodes[a], nodes[b], 0.05 if kind == "grid" else 0.12)
+        attributes = {
+            "numLanes": "2" if main else "1",
+            "speed": "13.89" if main else "8.33" if quiet else "11.11",
+            "priority": "3" if main else "1" if quiet else "2",
+            "width": f"{rng.uniform(3.1, 3.5):.2f}",
+            "sidewalkWidth": f"{rng.uniform(2.0, 3.4):.1f}",
+        }
+        if rng.random() < 0.3:
+            attributes["bikeLaneWidth"] = "1.6"
+        for start, end, points in ((a, b, shape), (b, a, shape[::-1])):
+            text = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
+            edge = {"id": f"e{start}_{end}", "from": f"n{start}", "to": f"n{end}", "shape": text}
+            ElementTree.SubElement(root, "edge", edge | attributes)
+    ElementTree.ElementTree(root).write(folder / "town.edg.xml")
+    out = folder / "town.net.xml"
+    options = (
+        f"--node-files {folder / 'town.nod.xml'} --edge-files {folder / 'town.edg.xml'} -o {out} --seed {seed % 2**31} "
+        "--no-turnarounds --crossings.guess --junctions.corner-detail 6 --junctions.internal-link-detail 10 "
+        "--tls.cycle.time 50 --no-warnings --offset.disable-normalization --walkingareas"
+    )
+    run_sumo_tool("netconvert", options.split())
+    return kind, out
+
+
+def _street_shape(rng: np.random.Generator, a: np.ndarray, b: np.ndarray, bend: float) -> np.ndarray:
+    """A gently bent street from a to b, (n, 2) [m]: straight at its ends, so that junctions stay regular."""
+    along = b - a
+    normal = np.array([-along[1], along[0]])
+    share = np.linspace(0, 1, 9)
+    height = rng.normal() * bend * (rng.random() < 0.6)
+    return np.asarray(a + share[:, None] * along + (height * np.sin(np.pi * share) ** 2)[:, None] * normal)
+
+
+def read_network(path: Path) -> Network:
+    """Read a network file of SUMO."""
+    root = ElementTree.parse(path).getroot()
+    lanes: dict[str, Lane] = {}
+    edges: dict[str, list[str]] = {}
+    ends: dict[str, tuple[str, str]] = {}
+    for edge in root.iter("edge"):
+        name, function = edge.attrib["id"], edge.get("function", "normal")
+        for lane in edge.iter("lane"):
+            allow, disallow = lane.get("allow", "").split(), lane.get("disallow", "").split()
+            if function in ("crossing", "walkingarea"):
+                kind = function
+            elif allow == ["pedestrian"]:
+                kind = "sidewalk"
+            elif allow == ["bicycle"]:
+                kind = "bicycle"
+            elif "passenger" in disallow or (allow and "passenger" not in allow):
+                kind = "other"
+            else:
+                kind = "drive"
+            outline = lane.get("outlineShape")
+            lanes[lane.attrib["id"]] = Lane(
+                id=lane.attrib["id"],
+                edge=name,
+                kind=kind,
+                internal=function != "normal",
+                width=float(lane.get("width", 3.2)),
+                speed=float(lane.attrib["speed"]),
+                shape=_points(lane.attrib["shape"]),
+                outline=_points(outline) if outline else None,
+            )
+            if function == "normal":
+                edges.setdefault(name, []).append(lane.attrib["id"])
+        if function == "normal":
+            ends[name] = (edge.attrib["from"], edge.attrib["to"])
+    links: dict[str, list[str]] = {}
+    turns: dict[str, list[tuple[str, str]]] = {}
+    for link in root.iter("connection"):
+        source = f"{link.attrib['from']}_{link.attrib['fromLane']}"
+        target = link.get("via") or f"{link.attrib['to']}_{link.attrib['toLane']}"
+        if lanes[source].kind != "drive" or lanes[target].kind != "drive":
+            continue
+        links.setdefault(source, []).append(target)
+        turn = (link.attrib["to"], link.attrib["dir"])
+        if link.attrib["from"] in edges and turn not in turns.setdefault(link.attrib["from"], []):
+            turns[link.attrib["from"]].append(turn)
+    junctions = {
+        j.attrib["id"]: _points(j.attrib["shape"])
+        for j in root.iter("junction")
+        if j.get("type") != "internal" and len(j.get("shape", "").split()) >= 3
+    }
+    every = np.concatenate([lane.shape for lane in lanes.values()])
+    (x0, y0), (x1, y1) = every.min(0), every.max(0)
+    return Network(
+        lanes=lanes,
+        edges=edges,
+        ends=ends,
+        junctions=junctions,
+        lights=tuple(j.attrib["id"] for j in root.iter("junction") if j.get("type") == "traffic_light"),
+        links=links,
+        bounds=(float(x0), float(y0), float(x1), float(y1)),
+        turns=turns,
+    )
+
+
+def _points(text: str) -> np.ndarray:
+    return np.array([[float(v) for v in pair.split(",")[:2]] for pair in text.split()])
