@@ -16,7 +16,8 @@ def plain(codes: list[list[float]], **options) -> VectorQuantiser:
         quantiser.codes.copy_(torch.tensor(codes))
         for layer in (quantiser.project_in, quantiser.project_out):
             layer.weight.copy_(torch.eye(len(codes[0]))[:, :, None, None, None])
-            torch.nn.init.zeros_(layer.bias)
+            assert layer.bias is not None
+            layer.bias.zero_()
     return quantiser
 
 
@@ -32,7 +33,7 @@ def test_each_vector_goes_to_its_nearest_code():
 
 
 def test_loss_is_the_squared_distance_weighted_on_both_sides():
-    # Distances squared 1 and 4 over two vectors of two numbers: mean 5 / 4; codebook once, commitment 0.25 times.
+    # Squared errors 1 and 4 over two vectors of two numbers: mean 5 / 4; once, and 0.25 times.
     answer = plain([[0.0, 0.0], [9.0, 9.0]], commitment=0.25)(latent([[1.0, 0.0], [9.0, 7.0]]))
     assert answer.loss.item() == pytest.approx(1.25 * (1 + 0.25))
 

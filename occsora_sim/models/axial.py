@@ -1,4 +1,4 @@
-"""Residual block with axial attention: each cell attends along t, x and y in turn (VideoGPT, Yan et al. 2021)."""
+"""Residual block with axial attention: along t, along x, along y (VideoGPT, Yan et al. 2021)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class AxisAttention(nn.Module):
 
 
 class AxialResidualBlock(nn.Module):
-    """Norm, 3 x 3 x 3 convolution to half the width, norm, 1 x 1 x 1 back, norm, attention along t, x and y, summed.
+    """Two convolutions through half the width, then the sum of three attentions, added to the input.
 
-    Batch normalisation, as in the reference. It ties the rows of a training batch together; in evaluation each row
-    is on its own.
+    Batch normalisation and ReLU stand ahead of each of the three, as in the reference. That ties the rows
+    of a training batch together; in evaluation each row is on its own.
     """
 
     def __init__(self, width: int, heads: int) -> None:

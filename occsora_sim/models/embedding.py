@@ -21,6 +21,6 @@ class ClassEmbedding(nn.Module):
         return rearrange(F.embedding(occupancy.int(), self.vectors), "b t x y z c -> b (z c) t x y")
 
     def decode(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (b, z * width, t, x, y) -> logits (b, t, x, y, z, classes): dot products with the vectors."""
+        """Features (b, z * width, t, x, y) -> logits (b, t, x, y, z, classes): dot products."""
         width = self.vectors.shape[1]
         return rearrange(features, "b (z c) t x y -> b t x y z c", c=width) @ self.vectors.T

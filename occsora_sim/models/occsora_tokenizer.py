@@ -85,7 +85,7 @@ class OccSoraTokenizerConfig:
 
 
 def strides(factors: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """The stride of each of the down-sampling convolutions, first to last: 2 along an axis until its factor is met."""
+    """The stride of each down-sampling convolution, in order: 2 along an axis until its factor is met."""
     depths = [int(math.log2(factor)) for factor in factors]
     return [
         (2 if depths[0] > i else 1, 2 if depths[1] > i else 1, 2 if depths[2] > i else 1)
@@ -106,13 +106,14 @@ def _residual_stack(config: OccSoraTokenizerConfig) -> nn.Sequential:
 class OccSoraTokenizer(nn.Module):
     """Occupancy clip <-> latent.
 
-    In: class embedding with z folded into channels, strided convolutions with ReLU, one more convolution, residual
-    blocks with axial attention, 1 x 1 x 1 to the latent, quantiser. Out: the mirror image, then the similarity with
-    the class embeddings. 137.4 M parameters at the default sizes, as the reference.
+    In: class embedding with z folded into channels, strided convolutions with ReLU, one more convolution,
+    residual blocks with axial attention, 1 x 1 x 1 to the latent, quantiser. Out: the mirror image without
+    the extra convolution, then the similarity with the class embeddings. 137.4 M parameters at the default
+    sizes.
 
-    Deviations from the reference code: the bird's-eye convolutions that it builds and never calls are left out; it
-    decodes one clip at a time, this a batch; axes with a factor of 1 use kernels of 3 where it would use 4;
-    query, key and value are one projection. The numbers of parameters and the functions are the same.
+    Deviations from the reference code, none of which changes the function or its parameters at these sizes:
+    it decodes one clip at a time, this a batch; an axis with a factor of 1 has kernels of 3 where it would
+    have 4; query, key and value are one projection.
     """
 
     def __init__(self, config: OccSoraTokenizerConfig) -> None:
@@ -157,8 +158,8 @@ class OccSoraTokenizer(nn.Module):
         wanted = (self.config.frames, *self.config.shape)
         if occupancy.ndim != 5 or tuple(occupancy.shape[1:]) != wanted:
             raise ConfigurationError(
-                f"tokenizer: occupancy of shape {tuple(occupancy.shape)}, need (batch, t, x, y, z) with {wanted} "
-                "after the batch"
+                f"tokenizer: occupancy of shape {tuple(occupancy.shape)}, need (batch, t, x, y, z) "
+                f"with {wanted} after the batch"
             )
         return self.encoder(self.embedding.encode(occupancy))
 

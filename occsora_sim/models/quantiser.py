@@ -1,4 +1,4 @@
-"""Quantisers: a latent vector replaced by the nearest of a learned set of codes (van den Oord et al. 2017)."""
+"""Quantisers: each latent vector becomes the nearest of a set of codes (van den Oord et al. 2017)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Quantised:
         latent: (b, c, t, x, y), what the decoder gets; its gradient reaches the encoder.
         indices: (b, t, x, y) long, the codes chosen; None without codes.
         loss: scalar, the codebook's and the commitment's terms.
-        perplexity: exponential of the entropy of the codes chosen; how many are in use, in effect. Scalar, detached.
+        perplexity: exponential of the entropy of the codes chosen: how many are in use. Scalar, no gradient.
 
     """
 
@@ -38,12 +38,12 @@ class IdentityQuantiser(nn.Module):
 
 
 class VectorQuantiser(nn.Module):
-    """Nearest-code quantiser with straight-through gradients, between two 1 x 1 x 1 projections (as the reference).
+    """Nearest-code quantiser with straight-through gradients between two projections, as in the reference.
 
-    Dead codes: a code that nothing chooses gets no gradient and stays dead. With `revive_after` above 0, a code that
-    was not chosen in that many training steps running moves onto one of the present batch's vectors, taken at even
-    strides, hence without random numbers (after Dhariwal et al. 2020, who restart from random ones). The reference
-    has no such thing; 0, the default, leaves it out.
+    Dead codes: a code that nothing chooses gets no gradient and stays dead. With `revive_after` above 0, a
+    code not chosen in that many training steps running moves onto one of the present batch's vectors, taken
+    at even strides, hence without random numbers (after Dhariwal et al. 2020, who restart from random
+    ones). The reference has no such thing; 0, the default, leaves it out.
     """
 
     idle: torch.Tensor
@@ -78,7 +78,7 @@ class VectorQuantiser(nn.Module):
         loss = (chosen - vectors.detach()).square().mean()
         loss = loss + self.commitment * (chosen.detach() - vectors).square().mean()
         straight = vectors + (chosen - vectors).detach()
-        counts = torch.bincount(indices, minlength=len(self.codes))
+        counts = torch.zeros_like(self.idle).index_add_(0, indices, torch.ones_like(indices))
         if self.training:
             self.idle.add_(1).masked_fill_(counts > 0, 0)
         share = counts / counts.sum()

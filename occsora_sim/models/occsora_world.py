@@ -1,0 +1,178 @@
+"""OccSora's world model, open loop: a trajectory in, a clip of occupancy out (Wang et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.geometry import relative
+from occsora_sim.models.ddpm import ddpm_loss, ddpm_sample, linear_schedule
+from occsora_sim.models.noise import randn
+from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer
+from occsora_sim.models.prompt import keep_mask
+from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccSoraWorldModelConfig:
+    """Sizes of the denoiser and its process; the defaults are the paper's. The tokenizer gives the tokens.
+
+    Attributes:
+        hidden: token width.
+        depth: blocks.
+        heads: attention heads.
+        mlp_ratio: width of a block's MLP over `hidden`.
+        prompt_hidden: hidden widths of the prompt's MLP.
+        latent_scale: factor on the latents ahead of the diffusion.
+        diffusion_steps: of the linear schedule.
+        prompt_dropout: share of the clips trained without their prompt.
+        guidance: weight of classifier-free guidance when sampling; 1 for none.
+
+    """
+
+    hidden: int = 256
+    depth: int = 28
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    prompt_hidden: tuple[int, ...] = (128, 128)
+    latent_scale: float = 0.1
+    diffusion_steps: int = 1000
+    prompt_dropout: float = 0.1
+    guidance: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.prompt_dropout < 1.0 or not self.latent_scale > 0.0 or self.diffusion_steps < 20:
+            raise ConfigurationError(
+                f"world model: prompt_dropout {self.prompt_dropout} must lie in [0, 1), latent_scale "
+                f"{self.latent_scale} be positive, diffusion_steps {self.diffusion_steps} be 20 at least"
+            )
+
+
+def pose_steps(poses: torch.Tensor) -> torch.Tensor:
+    """The prompt of a clip: how far the ego came since the frame before.
+
+    Args:
+        poses: (b, f, 3) ego poses x, y [m], yaw [rad] in any one frame.
+
+    Returns:
+        (b, f, 2): dx, dy [m] in the ego frame of the frame before; zeros for the first.
+
+    """
+    moved = relative(poses[:, :-1], poses[:, 1:])[..., :2]
+    return torch.cat([torch.zeros_like(poses[:, :1, :2]), moved], dim=1)
+
+
+class OccSoraWorldModel(nn.Module):
+    """A trained tokenizer, frozen, and the diffusion transformer over its latents.
+
+    Deviations from the reference code: the null prompt is trained (`prompt_dropout`), guidance covers all
+    channels, the batch has any size, the sample itself is decoded (the reference reads one from a fixed
+    file), and the prompt is defined, by `pose_steps` (the reference does not say what its two numbers a
+    frame are). As there, nothing carries over from clip to clip: chaining is what the closed-loop presets
+    are for.
+    """
+
+    def __init__(self, config: OccSoraWorldModelConfig, tokenizer: OccSoraTokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer.eval().requires_grad_(False)
+        channels, *tokens = tokenizer.config.latent_shape
+        self.denoiser = DiffusionTransformer(
+            DiffusionTransformerConfig(
+                in_channels=channels,
+                out_channels=2 * channels,  # noise and variance
+                tokens=(tokens[0], tokens[1], tokens[2]),
+                hidden=config.hidden,
+                depth=config.depth,
+                heads=config.heads,
+                mlp_ratio=config.mlp_ratio,
+                stem="conv",
+                positions="learned",
+                prompt_frames=tokenizer.config.frames,
+                prompt_features=2,
+                prompt_hidden=config.prompt_hidden,
+            )
+        )
+        self.schedule = linear_schedule(config.diffusion_steps)
+
+    def train(self, mode: bool = True) -> OccSoraWorldModel:
+        """Set the denoiser's mode. The tokenizer stays in evaluation: its statistics must not drift."""
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    @torch.no_grad()
+    def latents(self, occupancy: torch.Tensor) -> torch.Tensor:
+        """Clips (b, t, x, y, z) -> scaled quantised latents (b, c, t', x', y'): what is diffused."""
+        quantised = self.tokenizer.quantise(self.tokenizer.encode(occupancy))
+        return quantised.latent * self.config.latent_scale
+
+    def loss(
+        self, occupancy: torch.Tensor, trajectory: torch.Tensor, *, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Hybrid DDPM loss of clips (b, t, x, y, z) and their `pose_steps` (b, t, 2); what to log."""
+        return self.latent_loss(self.latents(occupancy), trajectory, generator=generator)
+
+    def latent_loss(
+        self, latents: torch.Tensor, trajectory: torch.Tensor, *, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """As `loss`, on what `latents` answered before: encoding once spares most of the time."""
+        keep = keep_mask(len(latents), self.config.prompt_dropout, generator, latents.device)
+        return ddpm_loss(
+            lambda noisy, step: self.denoiser(noisy, step, trajectory, keep=keep),
+            latents,
+            self.schedule,
+            generator,
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        trajectory: torch.Tensor | None,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        """Generate clips.
+
+        Args:
+            trajectory: (b, t, 2) from `pose_steps`; None: no prompt.
+            generators: b of them; row i depends on generators[i] alone.
+            steps: of the diffusion; None: all.
+            guidance: None: the configuration's.
+
+        Returns:
+            (b, t, x, y, z) uint8 labels.
+
+        Raises:
+            ActionError: the trajectory does not fit the generators or the clip, or is not finite.
+
+        """
+        rows, parameter = len(generators), self.denoiser.head.weight
+        if trajectory is None:
+            guidance = 1.0  # nothing to guide towards
+        elif len(trajectory) != rows or not trajectory.isfinite().all():
+            raise ActionError(
+                f"trajectory of {len(trajectory)} rows: need {rows}, one a generator, all finite"
+            )
+        else:
+            trajectory = trajectory.to(parameter.device)
+
+        def answer(noisy: torch.Tensor, step: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+            prompt = None if trajectory is None else trajectory.repeat(len(noisy) // rows, 1, 1)
+            return self.denoiser(noisy, step, prompt, keep=keep)
+
+        noise = randn((rows, *self.tokenizer.config.latent_shape), generators, parameter.device)
+        latents = ddpm_sample(
+            answer,
+            noise,
+            self.schedule,
+            len(self.schedule) if steps is None else steps,
+            generators,
+            self.config.guidance if guidance is None else guidance,
+        )
+        return self.tokenizer.draw(latents / self.config.latent_scale)

@@ -1,0 +1,233 @@
+"""Claims about OccSora's own design: embedding, axial attention, tokenizer and world model."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE
+from occsora_sim.models.axial import AxialResidualBlock, AxisAttention
+from occsora_sim.models.embedding import ClassEmbedding
+from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, OccSoraTokenizerConfig, strides
+from occsora_sim.models.occsora_world import OccSoraWorldModel, OccSoraWorldModelConfig, pose_steps
+
+SMALL = OccSoraTokenizerConfig(
+    shape=(32, 32, 16), frames=8, class_width=4, hidden=32, latent_channels=16, blocks=1, codes=64
+)
+SMALL_WORLD = OccSoraWorldModelConfig(hidden=32, depth=2, heads=4, prompt_hidden=(16,))
+
+
+def street(rows: int = 1) -> torch.Tensor:
+    """Clips (rows, 8, 32, 32, 16): a road along x, a wall, a car that drives 2 voxels a frame."""
+    clip = torch.full((rows, 8, 32, 32, 16), FREE, dtype=torch.uint8)
+    clip[:, :, :, 8:24, 2] = DRIVEABLE
+    clip[:, :, :, :4, 2:12] = MANMADE
+    for row in range(rows):
+        for t in range(8):
+            clip[row, t, 2 * t + row : 2 * t + row + 8, 12:17, 3:7] = CAR
+    return clip
+
+
+def small_world() -> OccSoraWorldModel:
+    torch.manual_seed(0)
+    return OccSoraWorldModel(SMALL_WORLD, OccSoraTokenizer(SMALL))
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_the_embedding_gives_each_class_back():
+    embedding = ClassEmbedding(18, 18)
+    torch.nn.init.eye_(embedding.vectors)
+    labels = torch.arange(2 * 2 * 3 * 3 * 4).remainder(18).view(2, 2, 3, 3, 4).to(torch.uint8)
+    features = embedding.encode(labels)
+    assert features.shape == (2, 4 * 18, 2, 3, 3)
+    assert torch.equal(embedding.decode(features).argmax(-1), labels.long())
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_attention_along_an_axis_stays_in_its_row(axis):
+    attention = AxisAttention(8, 2, axis)
+    x = torch.randn(1, 3, 4, 5, 8, generator=torch.Generator().manual_seed(0))
+    moved = x.clone()
+    moved[0, 1, 2, 3] += 1.0
+    changed = (attention(moved) - attention(x)).abs().amax(-1)[0] > 1e-6
+    expected = torch.zeros(3, 4, 5, dtype=torch.bool)
+    place: list[int | slice] = [1, 2, 3]
+    place[axis - 1] = slice(None)
+    expected[tuple(place)] = True
+    assert torch.equal(changed, expected)
+
+
+def test_attention_is_the_textbooks():
+    attention = AxisAttention(4, 1, 1)
+    x = torch.randn(1, 6, 1, 1, 4, generator=torch.Generator().manual_seed(0))
+    q, k, v = attention.qkv(x[0, :, 0, 0]).chunk(3, dim=-1)
+    expected = attention.out((q @ k.T / math.sqrt(4)).softmax(-1) @ v)
+    torch.testing.assert_close(attention(x)[0, :, 0, 0], expected)
+
+
+def test_an_axial_block_sees_the_cross_and_the_neighbourhood_and_no_more():
+    block = AxialResidualBlock(8, 2).eval()
+    x = torch.randn(1, 8, 5, 9, 9, generator=torch.Generator().manual_seed(0))
+    moved = x.clone()
+    moved[0, :, 2, 4, 4] += 1.0
+    changed = (block(moved) - block(x)).abs().amax(1)[0] > 1e-6
+    assert changed[2, 4, 4] and changed[0, 4, 4] and changed[2, 0, 4] and changed[2, 4, 0]
+    assert not changed[0, 0, 0] and not changed[2, 0, 0]
+
+
+def test_strides_halve_each_axis_until_its_factor_is_met():
+    assert strides((8, 8, 8)) == [(2, 2, 2)] * 3
+    assert strides((2, 8, 4)) == [(2, 2, 2), (1, 2, 2), (1, 2, 1)]
+
+
+def test_the_papers_tokenizer_has_137_4_million_parameters_and_its_latent_shape():
+    with torch.device("meta"):
+        tokenizer = OccSoraTokenizer(OccSoraTokenizerConfig())
+    assert sum(p.numel() for p in tokenizer.parameters()) == pytest.approx(137.4e6, rel=0.001)
+    assert tokenizer.config.latent_shape == (128, 4, 25, 25)
+
+
+def test_the_papers_sizes_pass_a_clip_through():
+    with torch.device("meta"):
+        world = OccSoraWorldModel(OccSoraWorldModelConfig(), OccSoraTokenizer(OccSoraTokenizerConfig()))
+        latent = world.latents(torch.empty(1, 32, 200, 200, 16, dtype=torch.uint8))
+        assert latent.shape == (1, 128, 4, 25, 25)
+        assert world.tokenizer.decode(latent).shape == (1, 32, 200, 200, 16, 18)
+        answer = world.denoiser(latent, torch.zeros(1), torch.zeros(1, 32, 2))
+    assert answer.shape == (1, 256, 4, 25, 25)
+    assert sum(p.numel() for p in world.denoiser.parameters()) == pytest.approx(36.8e6, rel=0.002)
+
+
+@pytest.mark.parametrize("factors", [(8, 8, 8), (1, 4, 4), (2, 8, 4)])
+def test_shapes_come_back_for_other_factors(factors):
+    config = dataclasses.replace(SMALL, factors=factors)
+    tokenizer = OccSoraTokenizer(config).eval()
+    latent = tokenizer.encode(street())
+    assert latent.shape == (1, *config.latent_shape)
+    assert tokenizer.decode(latent).shape == (1, 8, 32, 32, 16, 18)
+    assert tokenizer.draw(latent).dtype == torch.uint8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantiser", ["vector", "identity"])
+def test_the_tokenizer_learns_a_clip(quantiser):
+    torch.manual_seed(0)
+    tokenizer = OccSoraTokenizer(dataclasses.replace(SMALL, quantiser=quantiser, lovasz_points=20000))
+    optimiser = torch.optim.AdamW(tokenizer.parameters(), lr=1e-2)
+    clip, losses = street(), []
+    for _ in range(16):
+        loss, logs = tokenizer.loss(clip)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(logs["loss"])
+    assert losses[0] > 10 * math.log(18)  # untrained, no class is likelier than another
+    assert losses[-1] < 0.3 * losses[0]
+    assert logs["accuracy"] > 0.8
+    expected = 10 * logs["cross_entropy"] + logs["lovasz"] + logs["quantisation"]
+    assert logs["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_clip_encodes_alike_alone_and_in_a_batch():
+    torch.manual_seed(0)
+    tokenizer, clips = OccSoraTokenizer(SMALL).eval(), street(2)
+    torch.testing.assert_close(tokenizer.encode(clips)[1:], tokenizer.encode(clips[1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_are_the_steps_between_poses():
+    # Two metres ahead, then a quarter turn on the spot, then one metre along the new heading.
+    poses = torch.tensor(
+        [[[5.0, 1.0, 0.0], [7.0, 1.0, 0.0], [7.0, 1.0, math.pi / 2], [7.0, 2.0, math.pi / 2]]]
+    )
+    torch.testing.assert_close(
+        pose_steps(poses), torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [1.0, 0.0]]]), atol=1e-5, rtol=0
+    )
+
+
+def test_the_world_model_learns_one_batch_and_leaves_the_tokenizer_alone():
+    world = small_world().train()
+    before = {name: tensor.clone() for name, tensor in world.tokenizer.state_dict().items()}
+    trained = [p for p in world.parameters() if p.requires_grad]
+    assert len(trained) == len(list(world.denoiser.parameters()))
+    optimiser = torch.optim.AdamW(trained, lr=1e-2)
+    clips, trajectory, losses = street(2), torch.randn(2, 8, 2, generator=seeded(1)[0]), []
+    for _ in range(25):
+        # The same steps and noise each time, so that the loss is a function of the weights alone.
+        loss, logs = world.loss(clips, trajectory, generator=seeded(3)[0])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(logs["loss"])
+    assert losses[-1] < 0.6 * losses[0]
+    for name, tensor in world.tokenizer.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_the_loss_depends_on_its_generator_alone():
+    world, clips, trajectory = small_world(), street(2), torch.zeros(2, 8, 2)
+    values = [world.loss(clips, trajectory, generator=seeded(seed)[0])[0].item() for seed in (1, 1, 2)]
+    assert values[0] == values[1] != values[2]
+
+
+def test_sampling_gives_labels_and_a_row_is_the_same_alone_and_in_a_batch():
+    world = small_world().eval()
+    # A new denoiser answers zero; let it answer something, so that rows could meet.
+    torch.nn.init.normal_(world.denoiser.head.weight, std=0.1, generator=seeded(4)[0])
+    trajectory = torch.randn(2, 8, 2, generator=seeded(5)[0])
+    both = world.sample(trajectory, seeded(1, 2), steps=4)
+    assert both.shape == (2, 8, 32, 32, 16) and both.dtype == torch.uint8 and both.max() < 18
+    alone = world.sample(trajectory[1:], seeded(2), steps=4)
+    assert (both[1:] == alone).float().mean() > 0.999  # rounding may tip a voxel between two labels
+    assert torch.equal(alone, world.sample(trajectory[1:], seeded(2), steps=4))
+    assert (alone != world.sample(trajectory[1:], seeded(3), steps=4)).any()
+
+
+def test_the_prompt_and_its_guidance_reach_the_sample():
+    world = small_world().eval()
+    generator = seeded(4)[0]
+    for parameter in world.denoiser.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    left, right = torch.full((1, 8, 2), -5.0), torch.full((1, 8, 2), 5.0)
+    samples = [
+        world.sample(left, seeded(1), steps=3),
+        world.sample(right, seeded(1), steps=3),
+        world.sample(right, seeded(1), steps=3, guidance=1.0),
+        world.sample(None, seeded(1), steps=3),
+    ]
+    for i, one in enumerate(samples):
+        for other in samples[:i]:
+            assert (one != other).any()
+
+
+def test_configurations_survive_json():
+    for config in (SMALL, SMALL_WORLD):
+        stored = json.loads(json.dumps(dataclasses.asdict(config)))
+        stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        assert type(config)(**stored) == config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frames": 6}, {"factors": (3, 8, 8)}, {"factors": (1, 1, 1)}, {"heads": 3}, {"quantiser": "magic"}],
+)
+def test_impossible_tokenizers_are_refused(change):
+    with pytest.raises(ConfigurationError, match="tokenizer"):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    world = small_world()
+    with pytest.raises(ConfigurationError, match="occupancy"):
+        world.tokenizer.encode(street()[:, :4])
+    with pytest.raises(ActionError, match="generator"):
+        world.sample(torch.zeros(2, 8, 2), seeded(1), steps=1)
+    with pytest.raises(ActionError, match="finite"):
+        world.sample(torch.full((1, 8, 2), math.nan), seeded(1), steps=1)
+    with pytest.raises(ConfigurationError, match="dropout"):
+        OccSoraWorldModelConfig(prompt_dropout=1.0)
