@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.models.positions import grid_positions
 from occsora_sim.models.prompt import TrajectoryPrompt, TrajectoryPromptConfig, keep_mask
 from occsora_sim.models.transformer import (
     Block,
     DiffusionTransformer,
     DiffusionTransformerConfig,
-    grid_positions,
 )
 
 CONFIG = DiffusionTransformerConfig(

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.models.positions import grid_positions, sinusoids
 from occsora_sim.models.prompt import TrajectoryPrompt, TrajectoryPromptConfig
 
 NOISE_FEATURES = 256
@@ -76,34 +77,6 @@ class DiffusionTransformerConfig:
             fail(f"unknown stem {self.stem!r} or positions {self.positions!r}")
         if self.stem == "conv" and self.patch != 1:
             fail("the conv stem needs patch 1")
-
-
-def sinusoids(values: torch.Tensor, width: int, period: float = 10_000.0) -> torch.Tensor:
-    """Cosines and sines of `values` at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
-
-    Args:
-        values: (n,) float.
-        width: channels wanted; an odd last one stays zero.
-        period: the longest wavelength over 2 pi.
-
-    Returns:
-        (n, width) float32.
-
-    """
-    half = width // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=values.device) / max(half, 1)
-    angles = values.float()[:, None] * torch.exp(-math.log(period) * exponents)
-    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width - 2 * half))
-
-
-def grid_positions(grid: tuple[int, int, int], width: int) -> torch.Tensor:
-    """(t*h*w, width) float32: sinusoids of the position along each axis longer than 1, side by side."""
-    axes = [axis for axis, size in enumerate(grid) if size > 1]
-    indices = torch.meshgrid(*[torch.arange(size, dtype=torch.float32) for size in grid], indexing="ij")
-    share = 2 * (width // (2 * max(len(axes), 1)))
-    parts = [sinusoids(indices[axis].flatten(), share) for axis in axes]
-    filled = torch.cat(parts, dim=-1) if parts else torch.zeros(1, 0)
-    return F.pad(filled, (0, width - filled.shape[-1]))
 
 
 class Attention(nn.Module):

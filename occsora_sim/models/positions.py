@@ -1,0 +1,36 @@
+"""Sinusoids that tell a network where a token lies and how noisy it is."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+
+def sinusoids(values: torch.Tensor, width: int, period: float = 10_000.0) -> torch.Tensor:
+    """Cosines and sines of `values` at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        values: (n,) float.
+        width: channels wanted; an odd last one stays zero.
+        period: the longest wavelength over 2 pi.
+
+    Returns:
+        (n, width) float32.
+
+    """
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=values.device) / max(half, 1)
+    angles = values.float()[:, None] * torch.exp(-math.log(period) * exponents)
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width - 2 * half))
+
+
+def grid_positions(grid: tuple[int, int, int], width: int) -> torch.Tensor:
+    """(t*h*w, width) float32: sinusoids of the position along each axis longer than 1, side by side."""
+    axes = [axis for axis, size in enumerate(grid) if size > 1]
+    indices = torch.meshgrid(*[torch.arange(size, dtype=torch.float32) for size in grid], indexing="ij")
+    share = 2 * (width // (2 * max(len(axes), 1)))
+    parts = [sinusoids(indices[axis].flatten(), share) for axis in axes]
+    filled = torch.cat(parts, dim=-1) if parts else torch.zeros(1, 0)
+    return F.pad(filled, (0, width - filled.shape[-1]))
