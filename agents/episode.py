@@ -1,0 +1,202 @@
+"""Running agents: many episodes at once, their scores, and recordings of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+
+from occsora_sim.agents.protocol import Agent
+from occsora_sim.envs.simulation import DriveSimulation
+from occsora_sim.errors import ConfigurationError
+
+SCORE_TERMS = ("score", "nc", "dac", "ttc", "ep", "comfort")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """All that is needed to look at an episode again. k steps of f frames; t = 1 + k * f frames.
+
+    Attributes:
+        occupancy: (t, x, y, z) uint8; the first is the frame that the episode began with.
+        ego_pose: (t, 3) float32 world poses of the frames.
+        actions: (k, a) float32.
+        rewards: (k,) float64.
+        trajectories: (k, f, 3) float32: planned poses, relative to the ego before the step.
+        terms: per step, the driving score's terms by name.
+        routes: (k, 20, 2) float32: the route ahead, in the ego frame before the step [m].
+
+    """
+
+    occupancy: np.ndarray
+    ego_pose: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    trajectories: np.ndarray
+    terms: list[dict[str, float]]
+    routes: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """How an episode went.
+
+    Attributes:
+        start: name of the start.
+        seed: that it was run with.
+        summary: score, nc, dac, ttc, ep, comfort, progress [m], seconds [s].
+        reward: sum of the rewards.
+        ended: why: "collision", "off_road", "goal" or "time".
+        recording: frames and actions, if asked for.
+
+    """
+
+    start: str
+    seed: int
+    summary: dict[str, float]
+    reward: float
+    ended: str
+    recording: Recording | None = None
+
+
+def run_episodes(
+    env: gym.Env | gym.vector.VectorEnv | DriveSimulation,
+    agent: Agent,
+    episodes: int,
+    *,
+    seed: int = 0,
+    batch: int | None = None,
+    record: int = 0,
+    starts: Sequence[int] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> list[Episode]:
+    """Drive whole episodes, several side by side; those that have ended cost nothing more.
+
+    Episode i begins at start i (over and over) with seed `seed + i`, whatever the batch, so that two agents or
+    two worlds meet the same situations.
+
+    Args:
+        env: a driving environment, of which only the simulation is used.
+        agent: drives.
+        episodes: how many.
+        seed: of the first episode.
+        batch: how many side by side; default: the environment's.
+        record: the first `record` episodes are recorded.
+        starts: indices of the starts, one for each episode, instead of one after another.
+        on_step: called after each step with the number of episodes that have ended.
+
+    Returns:
+        the episodes in order.
+
+    """
+    simulation = _simulation_of(env)
+    batch = batch or getattr(env, "num_envs", None) or 1
+    if episodes < 1 or batch < 1:
+        raise ConfigurationError(f"episodes={episodes} and batch={batch} must be 1 or more")
+    if starts is None:
+        starts = [index % len(simulation.starts) for index in range(episodes)]
+    done: list[Episode] = []
+    for first in range(0, episodes, batch):
+        size = min(batch, episodes - first)
+        group = _Group(simulation, agent, starts[first : first + size], seed + first, record - first)
+        while group.live:
+            group.step()
+            if on_step is not None:
+                on_step(len(done) + len(group.done))
+        done += [group.done[row] for row in range(size)]
+    return done
+
+
+def average(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Mean of each term of the score over the episodes, and the simulated seconds altogether."""
+    means = {name: float(np.mean([episode.summary[name] for episode in episodes])) for name in SCORE_TERMS}
+    return {**means, "seconds_simulated": float(sum(episode.summary["seconds"] for episode in episodes))}
+
+
+class _Group:
+    """Some episodes side by side. The agent sees all rows always; the world steps those that go on."""
+
+    def __init__(
+        self, simulation: DriveSimulation, agent: Agent, starts: Sequence[int], seed: int, record: int
+    ) -> None:
+        self.simulation, self.agent, self.seed = simulation, agent, seed
+        generators = [seeding.np_random(seed + row)[0] for row in range(len(starts))]
+        self.state = simulation.begin(*simulation.draw(generators, starts))
+        self.observation = simulation.observe(self.state)
+        self.live = list(range(len(starts)))
+        self.done: dict[int, Episode] = {}
+        self.reward = np.zeros(len(starts))
+        self.logs: dict[int, list[dict[str, Any]]] = {row: [] for row in self.live[: max(record, 0)]}
+        for row, log in self.logs.items():
+            frame, pose = self.observation["occupancy"][row, -1:], self.state.poses[row, -1:].cpu().numpy()
+            log.append({"occupancy": frame.copy(), "ego_pose": pose})
+        agent.reset(len(starts))
+
+    def step(self) -> None:
+        """Roll the live rows on."""
+        actions = np.clip(self.agent.act(self.observation), -1.0, 1.0)
+        routes = self.observation["route"].copy()
+        self.state, outcome = self.simulation.step(self.state, actions[self.live])
+        fresh = self.simulation.observe(self.state)
+        rewards, terminated = outcome.reward.tolist(), outcome.terminated.tolist()
+        over = (outcome.terminated | outcome.truncated).tolist()
+        infos = self.simulation.describe(self.state, outcome)
+        for name, value in fresh.items():
+            self.observation[name][self.live] = value
+        for index, row in enumerate(self.live):
+            self.reward[row] += rewards[index]
+            if row in self.logs:
+                self.logs[row].append(
+                    {
+                        "occupancy": fresh["occupancy"][index].copy(),
+                        "ego_pose": infos[index]["ego_poses"],
+                        "action": actions[row],
+                        "reward": rewards[index],
+                        "trajectory": infos[index]["trajectory"],
+                        "terms": infos[index]["terms"],
+                        "route": routes[row],
+                    }
+                )
+            if over[index]:
+                self.done[row] = Episode(
+                    start=infos[index]["start"],
+                    seed=self.seed + row,
+                    summary=infos[index]["episode_score"],
+                    reward=float(self.reward[row]),
+                    ended=_reason(infos[index]["terms"]) if terminated[index] else "time",
+                    recording=_recording(self.logs[row]) if row in self.logs else None,
+                )
+        keep = [index for index, ended in enumerate(over) if not ended]
+        self.live = [self.live[index] for index in keep]
+        if keep and len(keep) < len(over):
+            self.state = self.simulation.select(self.state, keep)
+
+
+def _reason(terms: dict[str, Any]) -> str:
+    if terms["nc"] < 1:
+        return "collision"
+    return "off_road" if terms["outside"] else "goal"
+
+
+def _recording(log: list[dict[str, Any]]) -> Recording:
+    steps = log[1:]
+    return Recording(
+        occupancy=np.concatenate([entry["occupancy"] for entry in log]),
+        ego_pose=np.concatenate([entry["ego_pose"] for entry in log]),
+        actions=np.stack([entry["action"] for entry in steps]),
+        rewards=np.array([entry["reward"] for entry in steps]),
+        trajectories=np.stack([entry["trajectory"] for entry in steps]),
+        terms=[entry["terms"] for entry in steps],
+        routes=np.stack([entry["route"] for entry in steps]),
+    )
+
+
+def _simulation_of(env: Any) -> DriveSimulation:
+    found = env if isinstance(env, DriveSimulation) else getattr(env.unwrapped, "simulation", None)
+    if not isinstance(found, DriveSimulation):
+        raise ConfigurationError(f"run_episodes: {env} is not a driving environment; make OccSora/Drive-v0")
+    return found

@@ -1,0 +1,90 @@
+"""The options of the driving environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from occsora_sim.envs.reward import RewardConfig
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.driving import ScoreConfig
+from occsora_sim.vehicle import Vehicle
+from occsora_sim.worlds.protocol import World
+
+ACTIONS = ("controls", "trajectory")
+AUTORESETS = ("next_step", "same_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveConfig:
+    """Options of `OccSora/Drive-v0`; `gymnasium.make` takes each as a keyword.
+
+    Attributes:
+        world: "diffusion" (generated), "replay" (recorded scenes), or a World.
+        weights: weights file of the generated world; None: the shipped ones.
+        scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. Or
+            starts or scenes themselves.
+        starts: how many beginnings to draw from scenes.
+        action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
+            (forward, left, turn) of each frame from the one before, normalised.
+        frames_per_decision: frames of 0.5 s that an action lasts; None: the world's chunk.
+        seconds: an episode is truncated after this time [s].
+        reward: weights of the reward terms, a RewardConfig or a mapping.
+        score: options of the driving metrics.
+        vehicle: the ego's size and limits.
+        autoreset: how the vector environment begins the next episode, "next_step" or "same_step".
+        device: where the world runs.
+        seed: draws the beginnings from the scenes, and seeds the first episode if `reset` is given no seed.
+
+    """
+
+    world: str | World = "diffusion"
+    weights: str | None = None
+    scenes: str | Sequence[Start] | Sequence[Scene] | None = None
+    starts: int = 64
+    action: Literal["controls", "trajectory"] = "controls"
+    frames_per_decision: int | None = None
+    seconds: float = 20.0
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    vehicle: Vehicle = field(default_factory=Vehicle)
+    autoreset: Literal["next_step", "same_step"] = "next_step"
+    device: str = "cpu"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise ConfigurationError(f"action={self.action!r}: choose one of {', '.join(ACTIONS)}")
+        if self.autoreset not in AUTORESETS:
+            raise ConfigurationError(f"autoreset={self.autoreset!r}: choose one of {', '.join(AUTORESETS)}")
+        if not self.seconds > 0:
+            raise ConfigurationError(f"seconds={self.seconds}: must be positive")
+        if self.starts < 1:
+            raise ConfigurationError(f"starts={self.starts}: must be 1 or more")
+
+
+def make_config(options: Mapping[str, Any]) -> DriveConfig:
+    """A DriveConfig from keywords; `reward`, `score` and `vehicle` may be mappings.
+
+    Raises:
+        ConfigurationError: an option that does not exist, or cannot work.
+
+    """
+    values = dict(options)
+    for name, kind in {"reward": RewardConfig, "score": ScoreConfig, "vehicle": Vehicle}.items():
+        if isinstance(values.get(name), Mapping):
+            _refuse_unknown(values[name], kind, f"{name} option")
+            values[name] = kind(**values[name])
+    _refuse_unknown(values, DriveConfig, "option")
+    return DriveConfig(**values)
+
+
+def _refuse_unknown(values: Mapping[str, Any], kind: type, what: str) -> None:
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise ConfigurationError(f"unknown {what} {name!r}: choose from {', '.join(known)}")

@@ -1,0 +1,95 @@
+"""The driving environment, one episode at a time: a batch of one of the same simulation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from occsora_sim.envs.config import make_config
+from occsora_sim.envs.motion import check_actions
+from occsora_sim.envs.render import render_row
+from occsora_sim.envs.simulation import DriveSimulation, DriveState
+from occsora_sim.envs.spaces import action_space, observation_space
+from occsora_sim.envs.starts import open_starts
+from occsora_sim.envs.worlds import make_world
+from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
+
+Observation = dict[str, np.ndarray]
+
+
+class DriveEnv(gym.Env):
+    """Drive a car through a world of occupancy. Options: see `DriveConfig`.
+
+    An episode terminates with an at-fault collision, with the whole footprint off the road, or at the goal;
+    it is truncated after `seconds`. `info["reward_terms"]` names what the reward is made of.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 2}  # type: ignore[misc]
+
+    def __init__(self, *, render_mode: str | None = None, **options: Any) -> None:
+        limit = options.pop("max_episode_steps", None)
+        if render_mode not in (None, "rgb_array"):
+            raise ConfigurationError(f"render_mode={render_mode!r}: choose None or 'rgb_array'")
+        self.config = make_config(options)
+        world = make_world(self.config)
+        self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world))
+        self.render_mode = render_mode
+        self.action_space = action_space(self.simulation)
+        self.observation_space = observation_space(self.simulation)
+        self.state: DriveState | None = None
+        self._limit, self._steps, self._ended = limit, 0, False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; `options["start"]` chooses the start by its index."""
+        if seed is None and self._np_random is None:
+            seed = self.config.seed
+        super().reset(seed=seed)
+        chosen = (options or {}).get("start")
+        choices, seeds = self.simulation.draw([self.np_random], None if chosen is None else [chosen])
+        self.state = self.simulation.begin(choices, seeds)
+        self._steps, self._ended = 0, False
+        return self._observation(), self.simulation.describe(self.state)[0]
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Drive on with `action` (a,).
+
+        Raises:
+            ActionError: wrong shape, not finite, or outside the space.
+            NotResetError: before `reset`, or after the episode's end.
+
+        """
+        if self.state is None:
+            raise NotResetError("step: the environment was not reset; call reset() first")
+        if self._ended:
+            raise NotResetError("step: the episode has ended; call reset() to begin the next")
+        if np.shape(action) != self.action_space.shape:
+            raise ActionError(
+                f"action: shape {np.shape(action)}, expected {self.action_space.shape}; see action_space"
+            )
+        values = check_actions([action], 1, self.simulation.action_size)
+        self.state, outcome = self.simulation.step(self.state, values)
+        self._steps += 1
+        if self._limit is not None and self._steps >= self._limit:
+            outcome = replace(outcome, truncated=torch.ones_like(outcome.truncated))
+        terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
+        self._ended = terminated or truncated
+        info = self.simulation.describe(self.state, outcome)[0]
+        return self._observation(), float(outcome.reward[0]), terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """A bird's-eye picture (h, w, 3) uint8, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if self.state is None:
+            raise NotResetError("render: the environment was not reset; call reset() first")
+        return render_row(self.simulation, self.state, 0)
+
+    def _observation(self) -> Observation:
+        assert self.state is not None
+        return {name: value[0] for name, value in self.simulation.observe(self.state).items()}

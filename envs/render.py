@@ -1,0 +1,21 @@
+"""The picture of an episode under way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from occsora_sim.envs.simulation import DriveSimulation, DriveState
+from occsora_sim.geometry import relative
+
+
+def render_row(simulation: DriveSimulation, state: DriveState, row: int) -> np.ndarray:
+    """Bird's-eye picture (h, w, 3) uint8 of episode `row`, with its route and the way that it came."""
+    from occsora_sim.rendering.birdseye import render_birdseye
+
+    poses = state.episodes.poses[row].cpu()
+    return render_birdseye(
+        state.frames[row, -1].cpu().numpy(),
+        route=simulation.observe(simulation.select(state, [row]))["route"][0],
+        history=relative(poses[-1:].expand_as(poses), poses).numpy(),
+        grid=simulation.world.grid,
+    )

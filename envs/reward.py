@@ -1,0 +1,49 @@
+"""The reward: a weighted sum of named terms, each computed from the driving score of the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from occsora_sim.scoring.episode import StepScore
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Weights of the terms; a weight of 0 switches a term off.
+
+    Attributes:
+        progress: per metre gained on the route; nothing in a step with an at-fault collision, so that driving
+            into something never pays.
+        collision: for an at-fault collision with a road user; half of it for a static object.
+        off_road: per second with a footprint point off the road.
+        ttc: per second without time to collision.
+        comfort: per second that is not comfortable.
+
+    """
+
+    progress: float = 0.1
+    collision: float = -10.0
+    off_road: float = -1.0
+    ttc: float = -0.2
+    comfort: float = -0.1
+
+
+def reward_terms(score: StepScore, seconds: float, config: RewardConfig) -> dict[str, torch.Tensor]:
+    """The weighted terms of the reward, each (b,); the reward is their sum.
+
+    Args:
+        score: of the step.
+        seconds: the step's duration [s].
+        config: the weights.
+
+    """
+    values = {
+        "progress": torch.where(score.nc < 1, 0.0, score.progress),
+        "collision": 1.0 - score.nc,
+        "off_road": score.off_road * seconds,
+        "ttc": (1.0 - score.ttc) * seconds,
+        "comfort": (1.0 - score.comfort) * seconds,
+    }
+    return {entry.name: getattr(config, entry.name) * values[entry.name] for entry in fields(config)}

@@ -1,0 +1,250 @@
+"""The driving task as functions of a state: begin episodes, step them, pick and put rows. No Gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from occsora_sim.envs.config import DriveConfig
+from occsora_sim.envs.motion import (
+    EGO_BOUNDS,
+    controls_to_trajectory,
+    offsets_to_trajectory,
+    starting_motion,
+)
+from occsora_sim.envs.reward import reward_terms
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import relative
+from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.episode import Episodes, StepScore, advance, begin_episodes
+from occsora_sim.worlds.protocol import World, WorldState
+
+ROUTE_POINTS, ROUTE_SPACING, ROUTE_BOUND = 20, 2.0, 200.0
+"""The observed route: points, distance between them [m], largest coordinate [m]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveState:
+    """b episodes under way.
+
+    Attributes:
+        world: the world's state.
+        episodes: the running score.
+        frames: (b, f, x, y, z) uint8, the observed frames.
+        poses: (b, f, 3) float32, their world poses.
+        motion: (b, 4) float64: speed [m/s], acceleration [m/s2], yaw rate [rad/s], steering [rad].
+        names: of the starts.
+
+    """
+
+    world: WorldState
+    episodes: Episodes
+    frames: torch.Tensor
+    poses: torch.Tensor
+    motion: torch.Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one step brought to b episodes.
+
+    Attributes:
+        reward: (b,) the sum of the terms.
+        terms: the weighted terms by name, each (b,).
+        terminated: (b,) bool: at-fault collision, footprint entirely off the road, or goal.
+        truncated: (b,) bool: time is up.
+        trajectory: (b, f, 3) that the action asked for, in the ego frame before the step.
+        score: the driving score of the step.
+
+    """
+
+    reward: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    trajectory: torch.Tensor
+    score: StepScore
+
+
+class DriveSimulation:
+    """Rolls any number of episodes on in one world call.
+
+    Args:
+        config: the options.
+        world: the world that is driven.
+        starts: where episodes may begin.
+
+    """
+
+    def __init__(self, config: DriveConfig, world: World, starts: Sequence[Start]) -> None:
+        self.config, self.world, self.starts = config, world, tuple(starts)
+        self.frames = (
+            world.frames_per_chunk if config.frames_per_decision is None else config.frames_per_decision
+        )
+        if not 1 <= self.frames <= world.frames_per_chunk:
+            raise ConfigurationError(
+                f"frames_per_decision={self.frames}: this world makes 1 to {world.frames_per_chunk} in a step"
+            )
+        if not self.starts:
+            raise ConfigurationError("scenes: no start to begin an episode at")
+        self.action_size = 2 if config.action == "controls" else 3 * self.frames
+
+    def draw(
+        self, generators: Sequence[np.random.Generator], chosen: Sequence[int] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """A start and a world seed from each generator; `chosen` overrides the starts.
+
+        Raises:
+            ConfigurationError: `chosen` names no start, or is not one for each.
+
+        """
+        choices = [int(generator.integers(len(self.starts))) for generator in generators]
+        seeds = [int(generator.integers(1 << 31)) for generator in generators]
+        if chosen is not None:
+            choices = [int(choice) for choice in chosen]
+            if len(choices) != len(generators) or not all(0 <= pick < len(self.starts) for pick in choices):
+                raise ConfigurationError(
+                    f"start={choices}: give one index from 0 to {len(self.starts) - 1} for each of "
+                    f"{len(generators)} episodes"
+                )
+        return choices, seeds
+
+    def begin(self, choices: Sequence[int], seeds: Sequence[int]) -> DriveState:
+        """Begin len(choices) episodes at these starts, the world's randomness from `seeds`."""
+        starts = [self.starts[choice] for choice in choices]
+        world = self.world.reset(starts, seeds)
+        device = world.occupancy.device
+        frames, poses = [], []
+        for row, start in enumerate(starts):
+            past = [start.occupancy[:-1].to(device), world.occupancy[row, -1:]]
+            track = [start.ego_pose[:-1].to(device), world.ego_pose[row, -1:]]
+            missing = self.frames - len(start.occupancy)
+            if missing > 0:  # a short history is repeated at its beginning
+                past.insert(0, start.occupancy[:1].to(device).expand(missing, -1, -1, -1))
+                track.insert(0, start.ego_pose[:1].to(device).expand(missing, -1))
+            frames.append(torch.cat(past)[-self.frames :])
+            poses.append(torch.cat(track)[-self.frames :])
+        return DriveState(
+            world=world,
+            episodes=begin_episodes(starts, device),
+            frames=torch.stack(frames),
+            poses=torch.stack(poses).float(),
+            motion=starting_motion(starts, self.config.vehicle).to(device),
+            names=tuple(start.name for start in starts),
+        )
+
+    def step(self, state: DriveState, actions: np.ndarray) -> tuple[DriveState, Outcome]:
+        """Drive on with `actions` (b, action_size) in [-1, 1]."""
+        config, device = self.config, state.frames.device
+        action = torch.as_tensor(actions, dtype=torch.float64, device=device)
+        if config.action == "controls":
+            plan = controls_to_trajectory(action, state.motion[:, 0], self.frames, config.vehicle)
+        else:
+            plan = offsets_to_trajectory(action, self.frames, config.vehicle)
+        trajectory, speeds, steering = plan
+        world = self.world.step(state.world, trajectory.float())
+        occupancy, poses = world.occupancy, world.ego_pose
+        episodes, score = advance(
+            state.episodes, occupancy, poses, speeds.float(), self.world.grid, config.vehicle, config.score
+        )
+        before = torch.cat((state.motion[:, :1], speeds), dim=1)  # (b, f + 1)
+        last = trajectory[:, -1]
+        origin = trajectory[:, -2] if self.frames > 1 else torch.zeros_like(last)
+        turn = relative(origin, last)[:, 2]
+        motion = torch.stack(
+            (speeds[:, -1], before.diff(dim=1)[:, -1] / FRAME_SECONDS, turn / FRAME_SECONDS, steering), dim=-1
+        )
+        terms = reward_terms(score, self.frames * FRAME_SECONDS, config.reward)
+        outcome = Outcome(
+            reward=torch.stack(list(terms.values())).sum(dim=0),
+            terms=terms,
+            terminated=(score.nc < 1) | score.outside | score.goal,
+            truncated=episodes.frames * FRAME_SECONDS >= config.seconds - 1e-6,
+            trajectory=trajectory,
+            score=score,
+        )
+        state = DriveState(
+            world=world, episodes=episodes, frames=occupancy, poses=poses, motion=motion, names=state.names
+        )
+        return state, outcome
+
+    def select(self, state: DriveState, rows: Sequence[int]) -> DriveState:
+        """The episodes `rows`."""
+        index = list(rows)
+        return DriveState(
+            world=self.world.select(state.world, index),
+            episodes=state.episodes.select(index),
+            frames=state.frames[index],
+            poses=state.poses[index],
+            motion=state.motion[index],
+            names=tuple(state.names[row] for row in index),
+        )
+
+    def replace(self, state: DriveState, rows: Sequence[int], other: DriveState) -> DriveState:
+        """`state` with the episodes `rows` taken from `other`, in order."""
+        index = list(rows)
+        put = {}
+        for name in ("frames", "poses", "motion"):
+            put[name] = getattr(state, name).clone()
+            put[name][index] = getattr(other, name)
+        names = list(state.names)
+        for row, name in zip(index, other.names, strict=True):
+            names[row] = name
+        return DriveState(
+            world=self.world.replace(state.world, index, other.world),
+            episodes=state.episodes.replace(index, other.episodes),
+            names=tuple(names),
+            **put,
+        )
+
+    def observe(self, state: DriveState) -> dict[str, np.ndarray]:
+        """The observation, each with the batch axis first."""
+        episodes = state.episodes
+        route = episodes.routes.ahead(episodes.poses[:, -1], episodes.near, ROUTE_POINTS, ROUTE_SPACING)
+        ego = state.motion.cpu().numpy().astype(np.float32)
+        return {
+            "occupancy": state.frames.cpu().numpy(),
+            "ego": np.clip(ego, -EGO_BOUNDS, EGO_BOUNDS),
+            "route": np.clip(route.cpu().numpy().astype(np.float32), -ROUTE_BOUND, ROUTE_BOUND),
+        }
+
+    def describe(self, state: DriveState, outcome: Outcome | None = None) -> list[dict[str, Any]]:
+        """The info of each episode: ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start.
+
+        After a step also reward_terms, terms (of the driving score) and trajectory (f, 3); after the last
+        step episode_score.
+        """
+        summary = _rows(state.episodes.summary(self.config.score))
+        poses, speed = state.poses.cpu().numpy(), state.motion[:, 0].tolist()
+        infos: list[dict[str, Any]] = [
+            {
+                "ego_pose": poses[row, -1],
+                "ego_poses": poses[row],
+                "speed": speed[row],
+                "progress": summary[row]["progress"],
+                "start": state.names[row],
+            }
+            for row in range(len(poses))
+        ]
+        if outcome is None:
+            return infos
+        terms, ended = _rows(outcome.terms), (outcome.terminated | outcome.truncated).tolist()
+        score = _rows({entry.name: getattr(outcome.score, entry.name) for entry in fields(StepScore)})
+        trajectory = outcome.trajectory.float().cpu().numpy()
+        for row, info in enumerate(infos):
+            info |= {"reward_terms": terms[row], "terms": score[row], "trajectory": trajectory[row]}
+            if ended[row]:
+                info["episode_score"] = summary[row]
+        return infos
+
+
+def _rows(values: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """Batched tensors (b,) by name as one dictionary of numbers for each row."""
+    lists = {name: value.tolist() for name, value in values.items()}
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]

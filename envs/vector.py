@@ -1,0 +1,173 @@
+"""The driving environment as one batch: N episodes in a single world call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from occsora_sim.envs.config import make_config
+from occsora_sim.envs.motion import check_actions
+from occsora_sim.envs.render import render_row
+from occsora_sim.envs.simulation import DriveSimulation, DriveState
+from occsora_sim.envs.spaces import action_space, observation_space
+from occsora_sim.envs.starts import open_starts
+from occsora_sim.envs.worlds import make_world
+from occsora_sim.errors import ConfigurationError, NotResetError
+
+Observation = dict[str, np.ndarray]
+
+
+class DriveVectorEnv(gym.vector.VectorEnv):
+    """N driving episodes side by side. Options: see `DriveConfig`.
+
+    An episode that has ended begins anew by itself: with `autoreset="next_step"` in the next step, whose
+    action it ignores (reward 0); with "same_step" at once, its last observation and info in
+    `infos["final_obs"]` and `infos["final_info"]`.
+
+    Every episode has its own random generator, seeded with `seed + i`, so an episode is the same alone and in
+    a batch.
+    """
+
+    def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **options: Any) -> None:
+        limit = options.pop("max_episode_steps", None)
+        if num_envs < 1:
+            raise ConfigurationError(f"num_envs={num_envs}: must be 1 or more")
+        if render_mode not in (None, "rgb_array"):
+            raise ConfigurationError(f"render_mode={render_mode!r}: choose None or 'rgb_array'")
+        self.config = make_config(options)
+        world = make_world(self.config)
+        self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world))
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self._max_steps = limit if limit is not None else 1 << 62
+        self._same_step = self.config.autoreset == "same_step"
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": 2,
+            "autoreset_mode": AutoresetMode.SAME_STEP if self._same_step else AutoresetMode.NEXT_STEP,
+        }
+        self.single_action_space = action_space(self.simulation)
+        self.single_observation_space = observation_space(self.simulation)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.generators: list[np.random.Generator] | None = None
+        self.state: DriveState | None = None
+        self._ended: np.ndarray = np.zeros(num_envs, dtype=bool)
+        self._steps = np.zeros(num_envs, dtype=np.int64)
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin all episodes.
+
+        Args:
+            seed: episode i is seeded with `seed + i`, or with `seed[i]`; None goes on with the generators.
+            options: `start`: index of the start, one for all or a list.
+
+        """
+        if seed is None and self.generators is None:
+            seed = self.config.seed
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+            seed = [int(seed) + row for row in range(self.num_envs)]
+        if seed is not None and len(seed) != self.num_envs:
+            raise ConfigurationError(
+                f"seed: {len(seed)} seeds for {self.num_envs} episodes; give one for each"
+            )
+        if self.generators is None:
+            fresh = self.np_random.integers(1 << 31, size=self.num_envs)
+            self.generators = [seeding.np_random(int(value))[0] for value in fresh]
+        for row, value in enumerate(seed or []):
+            if value is not None:
+                self.generators[row] = seeding.np_random(value)[0]
+        chosen = (options or {}).get("start")
+        if chosen is not None and np.ndim(chosen) == 0:
+            chosen = [chosen] * self.num_envs
+        choices, seeds = self.simulation.draw(self.generators, chosen)
+        self.state = self.simulation.begin(choices, seeds)
+        self._ended[:] = False
+        self._steps[:] = 0
+        infos: dict[str, Any] = {}
+        for row, info in enumerate(self.simulation.describe(self.state)):
+            infos = self._add_info(infos, info, row)
+        return self.simulation.observe(self.state), infos
+
+    def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Drive on with `actions` (n, a).
+
+        Raises:
+            ActionError: wrong shape, not finite, or outside the space.
+            NotResetError: before the first `reset`.
+
+        """
+        if self.state is None or self.generators is None:
+            raise NotResetError("step: the environment was not reset; call reset() first")
+        simulation, count = self.simulation, self.num_envs
+        over = [row for row in range(count) if self._ended[row]]
+        live = [row for row in range(count) if not self._ended[row]]
+        values = check_actions(actions, count, simulation.action_size, ignore=over)
+        reward = np.zeros(count)
+        ended = np.zeros((2, count), dtype=bool)  # terminated, truncated
+        described: list[dict[str, Any]] = [{} for _ in range(count)]
+        self._steps[over] = 0
+        begun = self._begin(over) if over else None
+        if begun is not None:
+            for row, info in zip(over, simulation.describe(begun), strict=True):
+                described[row] = info
+        if live:
+            before = self.state if begun is None else simulation.select(self.state, live)
+            after, outcome = simulation.step(before, values[live])
+            self._steps[live] += 1
+            late = torch.as_tensor(self._steps[live] >= self._max_steps, device=outcome.truncated.device)
+            outcome = replace(outcome, truncated=outcome.truncated | late)
+            reward[live] = outcome.reward.double().cpu().numpy()
+            ended[:, live] = torch.stack((outcome.terminated, outcome.truncated)).cpu().numpy()
+            for row, info in zip(live, simulation.describe(after, outcome), strict=True):
+                described[row] = info
+            if begun is None:
+                self.state = after
+            else:  # rows that begin anew hold a copy of another until they are put in
+                spread = [live.index(row) if row in live else 0 for row in range(count)]
+                self.state = simulation.replace(simulation.select(after, spread), over, begun)
+        else:
+            self.state = begun
+        self._ended = np.asarray(ended.any(axis=0))
+        if self._same_step and self._ended.any():
+            self._begin_at_once(described)
+        infos: dict[str, Any] = {}
+        for row, info in enumerate(described):
+            infos = self._add_info(infos, info, row)
+        return simulation.observe(self.state), reward, ended[0], ended[1], infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
+        """A bird's-eye picture (h, w, 3) uint8 of each episode, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if self.state is None:
+            raise NotResetError("render: the environment was not reset; call reset() first")
+        return tuple(render_row(self.simulation, self.state, row) for row in range(self.num_envs))
+
+    def _begin(self, rows: Sequence[int]) -> DriveState:
+        """New episodes for `rows`, drawn from their generators."""
+        generators = self.generators or []
+        return self.simulation.begin(*self.simulation.draw([generators[row] for row in rows]))
+
+    def _begin_at_once(self, described: list[dict[str, Any]]) -> None:
+        """Same-step autoreset: put new episodes in; keep the last observation and info of the old ones."""
+        simulation, state = self.simulation, self.state
+        rows = [row for row in range(self.num_envs) if self._ended[row]]
+        last = simulation.observe(simulation.select(state, rows))
+        begun = self._begin(rows)
+        for index, (row, info) in enumerate(zip(rows, simulation.describe(begun), strict=True)):
+            final = {name: value[index] for name, value in last.items()}
+            described[row] = {**info, "final_obs": final, "final_info": described[row]}
+        self.state = simulation.replace(state, rows, begun)
+        self._ended[:] = False
+        self._steps[rows] = 0

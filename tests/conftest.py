@@ -1,0 +1,53 @@
+"""Scenes that several tests share."""
+
+import numpy as np
+import pytest
+
+from occsora_sim.grid import CAR, DRIVEABLE, SIDEWALK
+from occsora_sim.scenes.scene import Scene
+
+
+@pytest.fixture
+def straight_road():
+    """Builds a straight road; see `build_straight_road`."""
+    return build_straight_road
+
+
+def build_straight_road(cars=(), steps=41, ego_speed=8.0, length=400.0):
+    """A road 8 m wide along x from -50 m, pavements beside it; cars (x at time 0 [m], y [m], speed [m/s]).
+
+    The ego's own car is track 0; it drives along y = 0 from x = 0.
+    """
+    rectangle = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], dtype=np.float32)
+    middle, half = np.array([length / 2 - 50, 0]), length / 2
+    ground = rectangle * (half, 60) + middle
+    road = rectangle * (half, 4) + middle
+    tracks = [(1.3, 0.0, ego_speed), *cars]
+    time = np.arange(steps) * 0.5
+    state = np.zeros((len(tracks), steps, 5), dtype=np.float32)
+    for index, (x, y, speed) in enumerate(tracks):
+        state[index, :, 0], state[index, :, 1], state[index, :, 3] = x + speed * time, y, speed
+    ego = np.zeros((1, steps, 3), dtype=np.float32)
+    ego[0, :, 0] = ego_speed * time
+    route = np.stack((np.arange(-10.0, length - 60), np.zeros(int(length - 50))), axis=-1)
+    return Scene(
+        name="straight",
+        dt=0.5,
+        polygon_points=np.concatenate((ground, road)).astype(np.float32),
+        polygon_offsets=np.array([0, 4, 8]),
+        polygon_class=np.array([SIDEWALK, DRIVEABLE], dtype=np.uint8),
+        polygon_z=np.array([[-0.2, 0.2], [-0.2, 0.2]], dtype=np.float32),
+        lane_points=route.astype(np.float32),
+        lane_offsets=np.array([0, len(route)]),
+        lane_width=np.array([4.0], dtype=np.float32),
+        track_state=state,
+        track_valid=np.ones((len(tracks), steps), dtype=bool),
+        track_size=np.tile(np.array([4.4, 1.8, 1.6], dtype=np.float32), (len(tracks), 1)),
+        track_class=np.full(len(tracks), CAR, dtype=np.uint8),
+        ego_pose=ego,
+        ego_valid=np.ones((1, steps), dtype=bool),
+        ego_track=np.array([0]),
+        ego_kind=("expert",),
+        route_points=route.astype(np.float32),
+        route_offsets=np.array([0, len(route)]),
+    )
