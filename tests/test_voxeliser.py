@@ -20,7 +20,7 @@ from occsora_sim.grid import (
     TINY,
     VEGETATION,
 )
-from occsora_sim.scenes.raster import fill_polygon
+from occsora_sim.scenes.raster import polygon_spans
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.voxeliser import Voxeliser
 
@@ -219,28 +219,38 @@ def test_a_batch_equals_its_frames_one_by_one():
         assert torch.equal(one[0][0], occ[k]) and torch.equal(one[1][0], flow[k])
 
 
+def fill(polygons, width, height):
+    """How often each cell of the lattice is filled."""
+    corners = np.concatenate([np.array(p, dtype=np.float64) for p in polygons])
+    offsets = np.cumsum([0, *map(len, polygons)])
+    count = np.zeros(width * height, dtype=int)
+    for _, start, stop in zip(*polygon_spans(corners, offsets, width, height), strict=True):
+        count[start:stop] += 1
+    return count.reshape(width, height)
+
+
 def test_a_concave_polygon_is_filled_even_odd():
     # a "C": the notch stays empty
     corners = [(0, 0), (6, 0), (6, 2), (2, 2), (2, 4), (6, 4), (6, 6), (0, 6)]
-    filled = fill_polygon(np.array(corners, dtype=np.float64))
-    assert filled is not None
-    i, j, mask = filled
-    expected = np.ones((6, 6), dtype=bool)
-    expected[2:, 2:4] = False
-    assert (i, j) == (0, 0) and np.array_equal(mask, expected)
+    expected = np.zeros((8, 9), dtype=int)
+    expected[:6, :6] = 1
+    expected[2:6, 2:4] = 0
+    assert np.array_equal(fill([corners], 8, 9), expected)
 
 
 def test_neighbours_share_no_cell_and_leave_no_gap():
     generator = np.random.default_rng(1)
-    corners = np.array([(0, 0), (23, 0), (23, 31), (0, 31)], dtype=np.float64)
-    middle = generator.uniform(5, 18, 2)
-    count = np.zeros((23, 31), dtype=int)
-    for k in range(4):
-        filled = fill_polygon(np.stack([corners[k], corners[(k + 1) % 4], middle]))
-        assert filled is not None
-        i, j, mask = filled
-        count[i : i + mask.shape[0], j : j + mask.shape[1]] += mask
-    assert (count == 1).all()
+    corners = [(0, 0), (23, 0), (23, 31), (0, 31)]
+    middle = tuple(generator.uniform(5, 18, 2))
+    fans = [[corners[k], corners[(k + 1) % 4], middle] for k in range(4)]
+    expected = np.zeros((24, 32), dtype=int)
+    expected[:23, :31] = 1
+    assert np.array_equal(fill(fans, 24, 32), expected)
+
+
+def test_what_has_no_area_fills_nothing():
+    line, point, tiny = [(1, 1), (5, 5)], [(2, 2)], [(1.2, 1.2), (1.4, 1.2), (1.3, 1.4)]
+    assert not fill([line, point, tiny], 8, 8).any()
 
 
 def test_an_empty_scene_is_free():

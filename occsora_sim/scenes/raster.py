@@ -22,6 +22,10 @@ _TIE = 1e-3
 round numbers fall on the same side everywhere."""
 
 
+_LONG_RUNS = 400
+"""Runs of more cells than this are painted one by one, as slices; shorter ones gathered by index."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Raster:
     """Voxel columns on a world-aligned lattice; the cell (i, j) has its centre at origin + (i, j) * cell.
@@ -51,37 +55,69 @@ def layers_between(grid: Grid, lower: float, upper: float) -> np.ndarray:
     return (centres >= lower - 1e-4) & (centres < upper - 1e-4)
 
 
-def fill_polygon(corners: np.ndarray) -> tuple[int, int, np.ndarray] | None:
-    """Even-odd fill by cell centre of one closed polygon.
+def polygon_spans(
+    corners: np.ndarray, offsets: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Even-odd fill by cell centre of closed polygons on a lattice of (width, height) cells, by scan lines.
 
     Args:
-        corners: (m, 2) float64 in cell units: the cell (i, j) has its centre at exactly (i, j).
+        corners: (p, 2) float64 in cell units, inside the lattice; cell (i, j) has its centre at (i, j).
+        offsets: (n + 1,) int64, polygon k owns corners[offsets[k]:offsets[k + 1]].
+        width: cells along i.
+        height: cells along j.
 
     Returns:
-        The first i and j of the bounding box and a bool mask (w, h) of the cells inside it, or None when the
-        polygon holds no centre. A centre on an edge belongs to the polygon on its upper side only, so that
-        neighbours that share an edge neither overlap nor leave a gap.
+        Runs of cells inside a polygon, in the polygons' order: the polygon, the first flat index
+        i * height + j, and the index after the last, each (s,) int64. A centre on an edge belongs to the
+        polygon on its upper side only, so that neighbours neither overlap nor leave a gap.
 
     """
-    if len(corners) < 3:
-        return None
-    snapped = np.ceil(corners - _TIE).astype(np.int64)
-    (first_i, first_j), (last_i, last_j) = snapped.min(0), snapped.max(0)
-    if last_i <= first_i or last_j <= first_j:
-        return None
-    a, b = corners, np.roll(corners, -1, axis=0)
-    swap = a[:, 0] > b[:, 0]
-    a, b = np.where(swap[:, None], b, a), np.where(swap[:, None], a, b)
-    start, stop = np.ceil(a[:, 0] - _TIE).astype(np.int64), np.ceil(b[:, 0] - _TIE).astype(np.int64)
-    rows = stop - start  # scan lines i that each edge crosses
-    edge = np.repeat(np.arange(len(a)), rows)
-    i = np.arange(len(edge)) - np.repeat(np.cumsum(rows) - rows, rows) + start[edge]
-    slope = (b[edge, 1] - a[edge, 1]) / (b[edge, 0] - a[edge, 0])
-    j = np.ceil(a[edge, 1] + (i - a[edge, 0]) * slope - _TIE).astype(np.int64)
-    toggles = np.zeros((last_i - first_i, last_j - first_j + 1), dtype=np.uint8)
-    np.add.at(toggles, (i - first_i, np.clip(j - first_j, 0, last_j - first_j)), 1)
-    parity = np.bitwise_xor.accumulate(toggles & 1, axis=1)[:, :-1]
-    return int(first_i), int(first_j), parity.astype(bool)
+    following = np.arange(1, len(corners) + 1)
+    some = np.diff(offsets) > 0
+    following[offsets[1:][some] - 1] = offsets[:-1][some]
+    a, b = corners, corners[following]
+    swap = (a[:, 0] > b[:, 0])[:, None]
+    a, b = np.where(swap, b, a), np.where(swap, a, b)
+    first, stop = np.ceil(a[:, 0] - _TIE).astype(np.int64), np.ceil(b[:, 0] - _TIE).astype(np.int64)
+    lines = stop - first  # scan lines i that each edge crosses
+    edge = np.repeat(np.arange(len(a)), lines)
+    i = np.arange(len(edge)) - np.repeat(np.cumsum(lines) - lines, lines) + first[edge]
+    slope = np.divide(b[:, 1] - a[:, 1], b[:, 0] - a[:, 0], where=lines > 0, out=np.zeros(len(a)))
+    j = np.ceil(a[edge, 1] + (i - a[edge, 0]) * slope[edge] - _TIE).astype(np.int64)
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[edge]
+    # A scan line crosses a closed polygon an even number of times: in order, every two bound a run.
+    crossings = np.sort((owner * width + i) * height + np.clip(j, 0, height - 1))
+    start, stop = crossings[0::2], crossings[1::2]
+    some = stop > start
+    area = width * height
+    return start[some] // area, start[some] % area, stop[some] % area
+
+
+class _Columns:
+    """The unique columns so far, and what becomes of each under each brush (a label and its layers)."""
+
+    def __init__(self, layers: int) -> None:
+        self.palette = [bytes([FREE] * layers)]
+        self._index = {self.palette[0]: 0}
+        self._brushes: dict[tuple[int, bytes], np.ndarray] = {}
+
+    def painted(self, columns: np.ndarray, label: int, layers: np.ndarray) -> np.ndarray:
+        """The indices of `columns` (c,) int32 after the brush."""
+        brush = (label, layers.tobytes())
+        result = self._brushes.get(brush, np.zeros(0, dtype=np.int32))
+        if len(result) < len(self.palette):
+            result = np.append(result, np.full(2 * len(self.palette) - len(result), -1, dtype=np.int32))
+            self._brushes[brush] = result
+        painted = result[columns]
+        if (painted < 0).any():
+            for old in np.unique(columns[painted < 0]):
+                column = np.frombuffer(self.palette[old], dtype=np.uint8).copy()
+                column[layers] = label
+                result[old] = self._index.setdefault(column.tobytes(), len(self.palette))
+                if result[old] == len(self.palette):
+                    self.palette.append(column.tobytes())
+            painted = result[columns]
+        return painted
 
 
 def rasterise(scene: Scene, grid: Grid, cell: float = 0.2) -> Raster:
@@ -93,44 +129,34 @@ def rasterise(scene: Scene, grid: Grid, cell: float = 0.2) -> Raster:
     """
     points = scene.polygon_points.astype(np.float64)
     if not np.isfinite(points).all():
-        raise SceneError(
-            f"scene {scene.name}: polygon_points holds values that are not finite; remake the scene"
-        )
+        raise SceneError(f"scene {scene.name}: polygon_points are not all finite; remake the scene")
     corners = np.round(points / cell, 6)
     # A border of free cells, so that clamping an index that lies outside answers "free".
     low = np.floor(corners.min(0)).astype(np.int64) - 1 if len(corners) else np.zeros(2, dtype=np.int64)
     high = np.ceil(corners.max(0)).astype(np.int64) + 1 if len(corners) else np.zeros(2, dtype=np.int64)
     width, height = (int(n) for n in high - low + 1)
     if width * height > MAX_CELLS:
-        raise SceneError(
-            f"scene {scene.name}: polygons span {width * cell:.0f} x {height * cell:.0f} m; cut it up"
-        )
-    columns = np.zeros((width, height), dtype=np.int32)
-    palette: list[bytes] = [bytes([FREE] * grid.shape[2])]
-    index = {palette[0]: 0}
-    for k in range(len(scene.polygon_class)):
-        filled = fill_polygon(corners[scene.polygon_offsets[k] : scene.polygon_offsets[k + 1]] - low)
-        layers = layers_between(grid, float(scene.polygon_z[k, 0]), float(scene.polygon_z[k, 1]))
-        if filled is None or not layers.any():
-            continue
-        i, j, mask = filled
-        window = columns[i : i + mask.shape[0], j : j + mask.shape[1]]
-        covered = window[mask]
-        repainted = np.arange(len(palette), dtype=np.int32)
-        for old in np.flatnonzero(np.bincount(covered)):
-            column = np.frombuffer(palette[old], dtype=np.uint8).copy()
-            column[layers] = scene.polygon_class[k]
-            key = column.tobytes()
-            if key not in index:
-                index[key] = len(palette)
-                palette.append(key)
-            repainted[old] = index[key]
-        window[mask] = repainted[covered]
-    kind = np.int16 if len(palette) < 32768 else np.int32
-    labels = np.frombuffer(b"".join(palette), dtype=np.uint8).reshape(len(palette), -1).copy()
+        span = f"{width * cell:.0f} x {height * cell:.0f} m"
+        raise SceneError(f"scene {scene.name}: polygons span {span}; cut it into smaller scenes")
+    owner, start, stop = polygon_spans(corners - low, scene.polygon_offsets, width, height)
+    bounds = np.searchsorted(owner, np.arange(len(scene.polygon_class) + 1))
+    cells = np.zeros(width * height, dtype=np.int32)
+    columns = _Columns(grid.shape[2])
+    for k, label in enumerate(scene.polygon_class.tolist()):
+        layers = layers_between(grid, *scene.polygon_z[k].tolist())
+        begin, end = start[bounds[k] : bounds[k + 1]], stop[bounds[k] : bounds[k + 1]]
+        lengths = end - begin
+        if lengths.sum() > _LONG_RUNS * len(lengths):
+            for run in map(slice, begin, end):
+                cells[run] = columns.painted(cells[run], label, layers)
+        elif len(lengths):
+            inside = np.repeat(begin - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+            cells[inside] = columns.painted(cells[inside], label, layers)
+    kind = np.int16 if len(columns.palette) < 32768 else np.int32
+    labels = np.frombuffer(b"".join(columns.palette), dtype=np.uint8).reshape(len(columns.palette), -1)
     return Raster(
-        columns=torch.from_numpy(columns.astype(kind)),
-        palette=torch.from_numpy(labels),
+        columns=torch.from_numpy(cells.astype(kind).reshape(width, height)),
+        palette=torch.from_numpy(labels.copy()),
         origin=(float(low[0] * cell), float(low[1] * cell)),
         cell=cell,
     )

@@ -22,7 +22,7 @@ from occsora_sim.scenes.scene import Scene
 CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 """Environment variable that names the cache folder."""
 
-NO_GENERATOR = frozenset({"file.py", "raster.py", "source.py", "start.py", "voxeliser.py"})
+NO_GENERATOR = frozenset({"boxes.py", "file.py", "raster.py", "source.py", "start.py", "voxeliser.py"})
 """Modules of this folder that cannot change what a town is."""
 
 _TOWNS = re.compile(r"traffic:(\d+)(?:-(\d+))?")
@@ -124,7 +124,7 @@ def _make_in_parallel(seeds: Sequence[int], cache: Path) -> None:
     """Make towns in worker processes, with a progress bar.
 
     The workers are interpreters of their own that run this module (SUMO allows one simulation in a process).
-    multiprocessing would run the caller's script again, so that it must be guarded; nobody should need to know.
+    multiprocessing would run the caller's script again, so it must be guarded; nobody should need to know.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
