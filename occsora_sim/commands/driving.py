@@ -1,0 +1,69 @@
+"""The options that every command which drives an agent shares, and the simulation that they mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from occsora_sim.commands.device import check_device
+from occsora_sim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from occsora_sim.agents import Agent
+    from occsora_sim.envs.simulation import DriveSimulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivingOptions:
+    """Which agent drives in which world.
+
+    Attributes:
+        agent: route-follower (rules) or constant-velocity.
+        world: diffusion (generated) or replay (recorded scenes; the others do not react).
+        weights: weights of the generated world; by default the shipped ones.
+        scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
+        seconds: how long [s].
+        seed: of the starts and of the world's randomness.
+        device: cpu, cuda, cuda:1...
+
+    """
+
+    agent: str = "route-follower"
+    world: Literal["diffusion", "replay"] = "diffusion"
+    weights: Path | None = None
+    scenes: str | None = None
+    seconds: float = 20.0
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
+        if self.seed < 0:
+            raise ConfigurationError(f"--seed {self.seed}: must be 0 or more")
+        if self.weights is not None and self.world != "diffusion":
+            raise ConfigurationError(f"--weights are of the diffusion world; --world {self.world} has none")
+
+    def open(self, starts: int) -> tuple[DriveSimulation, Agent]:
+        """The simulation, with `starts` beginnings drawn from the scenes, and the agent."""
+        from occsora_sim.agents import make_agent
+        from occsora_sim.envs.config import DriveConfig
+        from occsora_sim.envs.simulation import DriveSimulation
+        from occsora_sim.envs.starts import open_starts
+        from occsora_sim.envs.worlds import make_world
+
+        agent = make_agent(self.agent)
+        check_device(self.device)
+        config = DriveConfig(
+            world=self.world,
+            weights=None if self.weights is None else str(self.weights),
+            scenes=self.scenes,
+            starts=starts,
+            seconds=self.seconds,
+            device=self.device,
+            seed=self.seed,
+        )
+        world = make_world(config)
+        return DriveSimulation(config, world, open_starts(config, world)), agent
