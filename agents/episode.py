@@ -76,8 +76,8 @@ def run_episodes(
 ) -> list[Episode]:
     """Drive whole episodes, several side by side; those that have ended cost nothing more.
 
-    Episode i begins at start i (over and over) with seed `seed + i`, whatever the batch, so that two agents or
-    two worlds meet the same situations.
+    Episode i begins at start i (over and over) with seed `seed + i`, whatever the batch, so that two agents
+    or two worlds meet the same situations.
 
     Args:
         env: a driving environment, of which only the simulation is used.
@@ -196,7 +196,11 @@ def _recording(log: list[dict[str, Any]]) -> Recording:
 
 
 def _simulation_of(env: Any) -> DriveSimulation:
-    found = env if isinstance(env, DriveSimulation) else getattr(env.unwrapped, "simulation", None)
+    found = (
+        env
+        if isinstance(env, DriveSimulation)
+        else getattr(getattr(env, "unwrapped", None), "simulation", None)
+    )
     if not isinstance(found, DriveSimulation):
         raise ConfigurationError(f"run_episodes: {env} is not a driving environment; make OccSora/Drive-v0")
     return found

@@ -1,0 +1,146 @@
+"""The two agents, and the runner of episodes, on the replay world."""
+
+import numpy as np
+import pytest
+
+from occsora_sim.agents import AGENTS, ConstantVelocity, RouteFollower, make_agent
+from occsora_sim.agents.episode import average, run_episodes
+from occsora_sim.envs.drive import DriveEnv
+from occsora_sim.envs.vector import DriveVectorEnv
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, OCC3D
+from occsora_sim.scenes.start import Start, make_start
+from occsora_sim.worlds.replay import ReplayWorld
+
+
+@pytest.fixture
+def road(straight_road):
+    """An environment on a straight road: a slow leader, an oncoming car, a parked one beside the lane."""
+    scene = straight_road(cars=[(60.0, 0.0, 3.0), (100.0, 3.0, -6.0), (180.0, -3.2, 0.0)], steps=61)
+    starts = [make_start(scene, 0, step) for step in (3, 5)]
+    return DriveVectorEnv(num_envs=2, world=ReplayWorld(), scenes=starts)
+
+
+def see(speed, route, obstacles=()):
+    """An observation of an open road; obstacles are (label, x, y) boxes of 2 x 2 m."""
+    frame = np.full((2, *OCC3D.shape), FREE, dtype=np.uint8)
+    frame[..., OCC3D.ground] = DRIVEABLE
+    for label, x, y in obstacles:
+        i, j = round((x + 40) / 0.4), round((y + 40) / 0.4)
+        frame[:, i : i + 5, j - 2 : j + 3, 3:7] = label
+    ego = np.array([[speed, 0, 0, 0]], dtype=np.float32)
+    return {"occupancy": frame[None], "ego": ego, "route": np.asarray(route, dtype=np.float32)[None]}
+
+
+STRAIGHT = [(2.0 * k, 0.0) for k in range(1, 21)]
+LEFT = [(10 * np.sin(k / 5), 10 - 10 * np.cos(k / 5)) for k in range(1, 21)]
+
+
+def act(observation):
+    return RouteFollower().act(observation)[0]
+
+
+def test_constant_velocity_does_nothing():
+    assert ConstantVelocity().act(see(5.0, STRAIGHT)).tolist() == [[0.0, 0.0]]
+
+
+def test_follower_speeds_up_on_a_free_straight_road_and_holds_its_speed():
+    assert act(see(2.0, STRAIGHT))[0] > 0.2 and act(see(2.0, STRAIGHT))[1] == 0
+    assert abs(act(see(9.0, STRAIGHT))[0]) < 0.02
+    assert act(see(14.0, STRAIGHT))[0] < -0.2
+
+
+def test_follower_steers_towards_the_route_and_slows_for_the_curve():
+    assert act(see(4.0, LEFT))[1] > 0.1
+    mirrored = [(x, -y) for x, y in LEFT]
+    assert act(see(4.0, mirrored))[1] == pytest.approx(-act(see(4.0, LEFT))[1])
+    assert act(see(9.0, LEFT))[0] < -0.1, "9 m/s on a radius of 10 m is 8 m/s2"
+
+
+def test_follower_brakes_hard_for_a_wall_and_not_for_one_beside_the_route():
+    assert act(see(9.0, STRAIGHT, [(MANMADE, 12.0, 0.0)]))[0] < -0.5
+    assert act(see(5.0, STRAIGHT, [(MANMADE, 12.0, 3.0)]))[0] == act(see(5.0, STRAIGHT))[0]
+    assert act(see(0.0, STRAIGHT, [(CAR, 4.5, 0.0)]))[0] <= 0, "it stays standing before an obstacle"
+
+
+def test_follower_brakes_for_what_stands_in_its_curve():
+    x, y = LEFT[6]
+    assert act(see(4.0, LEFT, [(CAR, x, y)]))[0] < act(see(4.0, LEFT))[0] - 0.05
+
+
+def test_follower_ignores_a_single_voxel():
+    observation = see(5.0, STRAIGHT)
+    observation["occupancy"][:, :, 130, 100, 4] = CAR
+    assert np.array_equal(act(observation), act(see(5.0, STRAIGHT)))
+
+
+def test_follower_refuses_another_grid():
+    observation = see(5.0, STRAIGHT)
+    observation["occupancy"] = observation["occupancy"][:, :, ::2]
+    with pytest.raises(ConfigurationError, match="grid"):
+        act(observation)
+
+
+def test_the_follower_beats_constant_velocity_behind_a_slow_leader(road):
+    floor = average(run_episodes(road, make_agent("constant-velocity"), 2))
+    rule = average(run_episodes(road, make_agent("route-follower"), 2))
+    assert floor["nc"] == 0 and floor["score"] == 0
+    assert rule["nc"] == rule["dac"] == 1 and rule["score"] > 0.7
+    assert rule["seconds_simulated"] == 40
+
+
+def test_episodes_do_not_depend_on_the_batch(road):
+    starts = road.simulation.starts
+    road = DriveEnv(world=ReplayWorld(), scenes=starts, seconds=5.0)
+    agent = make_agent("route-follower")
+    together, alone = (run_episodes(road, agent, 3, seed=4, batch=batch) for batch in (3, 1))
+    assert together == alone
+    assert [episode.seed for episode in together] == [4, 5, 6]
+    assert together[0].start == together[2].start != together[1].start, "starts are taken in turn"
+
+
+def test_a_recording_holds_every_frame_and_pose(road):
+    first, second = run_episodes(road, make_agent("constant-velocity"), 2, record=1)
+    assert second.recording is None and first.ended == "collision"
+    log = first.recording
+    steps = len(log.actions)
+    assert log.occupancy.shape == (1 + 2 * steps, *OCC3D.shape) and log.occupancy.dtype == np.uint8
+    assert log.ego_pose.shape == (1 + 2 * steps, 3) and log.trajectories.shape == (steps, 2, 3)
+    assert log.rewards.sum() == pytest.approx(first.reward) and len(log.terms) == len(log.routes) == steps
+    assert log.terms[-1]["nc"] == 0 and log.terms[0]["nc"] == 1
+    ahead = log.trajectories[:, :, 0].reshape(steps, 2)[:, 1].cumsum()  # straight along x
+    np.testing.assert_allclose(log.ego_pose[2::2, 0] - log.ego_pose[0, 0], ahead, atol=1e-3)
+
+
+def test_the_single_environment_runs_too_and_foreign_ones_are_refused(straight_road):
+    env = DriveEnv(world=ReplayWorld(), scenes=[make_start(straight_road(steps=61), 0, 3)], seconds=3.0)
+    (episode,) = run_episodes(env, make_agent("constant-velocity"), 1)
+    assert episode.ended == "time" and episode.summary["score"] > 0.9
+    with pytest.raises(ConfigurationError, match="driving environment"):
+        run_episodes(object(), make_agent("constant-velocity"), 1)
+
+
+def test_the_goal_ends_an_episode(straight_road):
+    start = make_start(straight_road(steps=61), 0, 3)
+    near = Start(
+        occupancy=start.occupancy, ego_pose=start.ego_pose, route=start.route[:40], source=start.source
+    )
+    (episode,) = run_episodes(DriveEnv(world=ReplayWorld(), scenes=[near]), make_agent("route-follower"), 1)
+    assert episode.ended == "goal" and episode.summary["nc"] == 1
+
+
+def test_agents_by_name():
+    assert set(AGENTS) == {"constant-velocity", "route-follower"}
+    with pytest.raises(ConfigurationError, match="constant-velocity"):
+        make_agent("human")
+
+
+@pytest.mark.slow
+def test_the_follower_beats_constant_velocity_in_a_town():
+    pytest.importorskip("libsumo", reason="towns need SUMO (the extra `traffic`)")
+    from occsora_sim.scenes.traffic import make_town
+
+    env = DriveVectorEnv(num_envs=4, world=ReplayWorld(), scenes=[make_town(500000)], starts=4)
+    floor = average(run_episodes(env, make_agent("constant-velocity"), 4))
+    rule = average(run_episodes(env, make_agent("route-follower"), 4))
+    assert rule["score"] > floor["score"] + 0.3 and rule["ep"] > floor["ep"]
