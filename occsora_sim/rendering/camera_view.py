@@ -25,6 +25,7 @@ RENDERER_VARIABLE = "OCCSORA_SIM_RENDERER"
 
 _CLEARANCE = 2.6
 _REACH = 6.0
+_BEHIND = 6.0
 
 
 class ChaseCamera:
@@ -136,16 +137,12 @@ class ChaseCamera:
         here = float(ground_height(occupancy, np.array([offset[:2]]), self.grid)[0])
         meshes = [self._car.moved(offset, here)]
         turn = np.array([[np.cos(offset[2]), np.sin(offset[2])], [-np.sin(offset[2]), np.cos(offset[2])]])
-        for line, width, colour in ((route, 0.35, ROUTE), (trajectory, 1.2, PLAN)):
-            if line is None or not len(line):
-                continue
-            points = np.asarray(line, dtype=np.float64)[:, :2]
-            if line is trajectory:
-                points = np.concatenate((np.zeros((1, 2)), points))
-            points = resampled(points[np.isfinite(points).all(axis=1)], 0.4) @ turn + np.array(offset[:2])
-            points = points[(np.abs(points) < -np.array(self.grid.lower[:2])).all(axis=1)]
+        lines = [(_ahead(route), 0.35, ROUTE, 0.0), (_planned(trajectory), 1.2, PLAN, 0.03)]
+        for line, width, colour, lift in lines:
+            points = _rounded(resampled(line, 0.4)) @ turn + np.array(offset[:2])
+            points = points[(np.abs(points) < self.grid.upper[0]).all(axis=1)]
             if len(points) > 1:
-                height = ground_height(occupancy, points, self.grid) + (0.03 if line is trajectory else 0.0)
+                height = ground_height(occupancy, points, self.grid) + lift
                 meshes.append(ribbon_mesh(points, height, width, colour))
         return merge_meshes(meshes)
 
@@ -153,8 +150,9 @@ class ChaseCamera:
 def clear_view(occupancy: np.ndarray, camera: Pinhole, grid: Grid = OCC3D) -> np.ndarray:
     """A copy of `occupancy` (x, y, z) without what stands around the camera and between it and the car.
 
-    Only what rises above the ground and is no road user is taken away: within 2.6 m of the line from the
-    camera to the car, and of that line carried 6 m ahead, as the car may move so far until the next frame.
+    What lies more than 6 m behind the camera is cut off: no picture shows it, nor a shadow from there.
+    Of the rest, what rises above the ground and is no road user goes where it is within 2.6 m of the line
+    from the camera to the car, or of that line carried up to 6 m ahead, where both are before the next frame.
     """
     axes = [
         (np.arange(n) + 0.5) * grid.voxel + low for n, low in zip(occupancy.shape, grid.lower, strict=True)
@@ -176,6 +174,7 @@ def clear_view(occupancy: np.ndarray, camera: Pinhole, grid: Grid = OCC3D) -> np
         share = np.clip((points - start) @ line / (line @ line), 0.0, 1.0)
         near |= np.linalg.norm(points - start - share[..., None] * line, axis=-1) < _CLEARANCE
     clear = occupancy.copy()
+    clear[: int(np.searchsorted(axes[0], eye[0] - _BEHIND))] = FREE
     part = clear[box]
     part[near & ~class_mask(DYNAMIC).numpy()[part]] = FREE
     return clear
@@ -196,3 +195,28 @@ def resampled(points: np.ndarray, spacing: float) -> np.ndarray:
         return np.zeros((0, 2))
     wanted = np.linspace(0.0, along[-1], max(2, int(along[-1] / spacing) + 1))
     return np.stack([np.interp(wanted, along, points[:, axis]) for axis in range(2)], axis=1)
+
+
+def _planned(trajectory: np.ndarray | None) -> np.ndarray:
+    """A planned trajectory as a line (n, 2) [m] that begins at the car; empty where there is none."""
+    if trajectory is None or not len(trajectory):
+        return np.zeros((0, 2))
+    points = np.concatenate((np.zeros((1, 2)), np.asarray(trajectory, dtype=np.float64)[:, :2]))
+    return points[np.isfinite(points).all(axis=1)]
+
+
+def _ahead(route: np.ndarray | None) -> np.ndarray:
+    """The part of a route (r, 2) [m] from its point closest to the car on; empty where there is none."""
+    if route is None or not len(route):
+        return np.zeros((0, 2))
+    points = np.asarray(route, dtype=np.float64)[:, :2]
+    points = points[np.isfinite(points).all(axis=1)]
+    return points[int(np.argmin(np.linalg.norm(points, axis=1))) :] if len(points) else points
+
+
+def _rounded(points: np.ndarray) -> np.ndarray:
+    """A line (n, 2) without its corners; the ends stay."""
+    points = points.copy()
+    for _ in range(6):
+        points[1:-1] = (points[:-2] + 2.0 * points[1:-1] + points[2:]) / 4.0
+    return points

@@ -30,9 +30,9 @@ def ego_car_mesh() -> Mesh:
     body = [(rear, sill), (rear + 0.1, belt), (front - 0.95, belt), (front - 0.05, sill)]
     cabin = [(rear + 0.1, belt), (rear + 0.55, 1.5), (front - 1.95, 1.5), (front - 1.0, belt)]
     lid = [(rear + 0.5, 1.48), (rear + 0.56, roof), (front - 2.0, roof), (front - 1.9, 1.48)]
-    shadow = [(rear - 0.12, 0.02), (rear - 0.12, 0.04), (front + 0.12, 0.04), (front + 0.12, 0.02)]
+    shadow = [(rear - 0.06, 0.02), (rear - 0.06, 0.04), (front + 0.06, 0.04), (front + 0.06, 0.02)]
     parts = [
-        _slab(shadow, half + 0.16, half + 0.16, _SHADOW),
+        _slab(shadow, half + 0.07, half + 0.07, _SHADOW),
         _slab(skirt, half, half, EGO),
         _slab(body, half, half - 0.07, EGO),
         _slab(cabin, half - 0.1, 0.6, _GLASS),

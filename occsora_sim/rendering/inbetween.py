@@ -14,35 +14,40 @@ from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, FREE, OCC3D, Grid, class_ma
 _FASTEST = 17.0  # [m/s]; a match further away is another road user
 
 
-def inbetween_occupancy(
-    before: np.ndarray, after: np.ndarray, motion: np.ndarray, share: float, grid: Grid = OCC3D
-) -> np.ndarray:
-    """The occupancy at `share` of the way from `before` to `after`, in the ego frame of `before`.
+class Inbetween:
+    """The way from one frame to the next."""
 
-    Args:
-        before: (x, y, z) uint8 labels.
-        after: (x, y, z) uint8 labels of the next frame, in its own ego frame.
-        motion: (3,) the ego's pose at `after` in the frame of `before` (x [m], y [m], yaw [rad]).
-        share: 0 to 1.
-        grid: where the voxels of both lie.
+    def __init__(self, before: np.ndarray, after: np.ndarray, motion: np.ndarray, grid: Grid = OCC3D) -> None:
+        """Find each road user of `before` again in `after`.
 
-    """
-    dynamic = class_mask(DYNAMIC).numpy()
-    here, there = _road_users(before, dynamic), _road_users(after, dynamic)
-    shifts = _shifts(here, there, np.asarray(motion, dtype=np.float64), grid)
-    still = before.copy()
-    moved: list[tuple[np.ndarray, np.ndarray]] = []
-    for (cells, labels), shift in zip(here, shifts, strict=True):
-        step = np.rint(shift * share / grid.voxel).astype(np.int64)
-        if not step.any():
-            continue
-        still[tuple(cells.T)] = FREE
-        target = cells + np.array([step[0], step[1], 0])
-        inside = ((target[:, :2] >= 0) & (target[:, :2] < np.array(before.shape[:2]))).all(axis=1)
-        moved.append((target[inside], labels[inside]))
-    for cells, labels in moved:
-        still[tuple(cells.T)] = labels
-    return still
+        Args:
+            before: (x, y, z) uint8 labels.
+            after: (x, y, z) uint8 labels of the next frame, in its own ego frame.
+            motion: (3,) the ego's pose at `after` in the frame of `before` (x [m], y [m], yaw [rad]).
+            grid: where the voxels of both lie.
+
+        """
+        dynamic = class_mask(DYNAMIC).numpy()
+        self._before, self._voxel = before, grid.voxel
+        self._users = _road_users(before, dynamic)
+        there = _road_users(after, dynamic)
+        self._shifts = _shifts(self._users, there, np.asarray(motion, dtype=np.float64), grid)
+
+    def at(self, share: float) -> np.ndarray:
+        """The occupancy (x, y, z) uint8 at `share` (0 to 1) of the way, in the ego frame of `before`."""
+        occupancy = self._before.copy()
+        moved: list[tuple[np.ndarray, np.ndarray]] = []
+        for (cells, labels), shift in zip(self._users, self._shifts, strict=True):
+            step = np.rint(shift * share / self._voxel).astype(np.int64)
+            if not step.any():
+                continue
+            occupancy[tuple(cells.T)] = FREE
+            target = cells + np.array([step[0], step[1], 0])
+            inside = ((target[:, :2] >= 0) & (target[:, :2] < np.array(occupancy.shape[:2]))).all(axis=1)
+            moved.append((target[inside], labels[inside]))
+        for cells, labels in moved:
+            occupancy[tuple(cells.T)] = labels
+        return occupancy
 
 
 def _road_users(occupancy: np.ndarray, dynamic: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

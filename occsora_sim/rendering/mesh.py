@@ -21,8 +21,8 @@ SUN_AZIMUTH = math.radians(-125.0)
 SUN_ELEVATION = math.radians(48.0)
 """Height of the sun above the horizon [rad]."""
 
-HAZE_START, HAZE_END = 27.0, 46.0
-"""Distance from the ego at which the haze begins and at which it hides everything [m]."""
+HAZE_START, HAZE_END = 0.68, 1.15
+"""Where the haze begins and where it hides everything, in distances from the ego to the front border."""
 
 DIRECTIONS = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)], dtype=np.int64)
 """The outward normals of a voxel's six faces; a face's direction is its row here."""
@@ -176,7 +176,7 @@ def occupancy_mesh(
         flip, np.array([[1, 2, 3, 1, 3, 0]], np.int32), np.array([[0, 1, 2, 0, 2, 3]], np.int32)
     )
     if haze:
-        shades = hazed(points, shades)
+        shades = hazed(points, shades, grid.upper[0])
     return Mesh(
         vertices=points.astype(np.float32),
         triangles=(triangles + quads).reshape(-1, 3).astype(np.int32),
@@ -184,9 +184,9 @@ def occupancy_mesh(
     )
 
 
-def hazed(points: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """`colours` (v, 3) of vertices `points` (v, 3) [m], faded into the haze by distance from the ego."""
-    distance = np.hypot(points[:, 0], points[:, 1])
+def hazed(points: np.ndarray, colours: np.ndarray, border: float) -> np.ndarray:
+    """`colours` (v, 3) of vertices `points` (v, 3), faded into the haze that ends beyond `border` [m]."""
+    distance = np.hypot(points[:, 0], points[:, 1]) / np.float32(border)
     fade = np.clip((distance - HAZE_START) / (HAZE_END - HAZE_START), 0.0, 1.0).astype(np.float32)
     fade = (fade * fade * (3.0 - 2.0 * fade))[:, None]
     return colours * (1.0 - fade) + (np.array(HAZE, dtype=np.float32) / 255.0) * fade
@@ -213,14 +213,14 @@ def _sunlit(solid: np.ndarray, sun: np.ndarray) -> np.ndarray:
     shadow: np.ndarray = np.zeros(layers.shape, dtype=bool)
     depth, nx, ny = layers.shape
     slope = sun[:2] / sun[2]
-    filled = layers.any(axis=(1, 2))
+    filled = np.flatnonzero(layers.any(axis=(1, 2)))
     for k in range(1, depth):
         dx, dy = (round(float(k * s)) for s in slope)
         if abs(dx) >= nx or abs(dy) >= ny:
             break
         to_x, from_x = slice(max(0, -dx), nx - max(0, dx)), slice(max(0, dx), nx - max(0, -dx))
         to_y, from_y = slice(max(0, -dy), ny - max(0, dy)), slice(max(0, dy), ny - max(0, -dy))
-        for z in np.flatnonzero(filled[k:]):
+        for z in filled[filled >= k] - k:
             shadow[z, to_x, to_y] |= layers[z + k, from_x, from_y]
     return np.logical_not(shadow).transpose(1, 2, 0)
 

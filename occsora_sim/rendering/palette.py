@@ -23,7 +23,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "sidewalk": (188, 186, 181),
     "terrain": (150, 178, 112),
     "manmade": (212, 178, 128),
-    "vegetation": (66, 118, 64),
+    "vegetation": (76, 132, 70),
     "free": (232, 237, 241),
 }
 """Red, green and blue in 0 to 255 of each class of `grid.CLASSES`."""

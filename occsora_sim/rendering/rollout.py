@@ -19,7 +19,7 @@ from occsora_sim.grid import FRAME_SECONDS, NUM_CLASSES, OCC3D, Grid
 from occsora_sim.rendering.atomic_file import atomic_path
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.camera_view import ChaseCamera
-from occsora_sim.rendering.inbetween import inbetween_occupancy
+from occsora_sim.rendering.inbetween import Inbetween
 from occsora_sim.rendering.video import compose_frame, write_video
 
 FORMAT = "occsora-sim rollout"
@@ -180,7 +180,8 @@ def rollout_frames(rollout: Rollout, smooth: int = 4, title: str = "") -> Iterat
         for k in range(rollout.frames):
             last = k == rollout.frames - 1
             motion = torch.zeros(3) if last else relative(poses[k], poses[k + 1])
-            following = rollout.occupancy[k if last else k + 1]
+            if not last and smooth > 1:
+                way = Inbetween(rollout.occupancy[k], rollout.occupancy[k + 1], motion.numpy(), rollout.grid)
             for part in range(1 if last else smooth):
                 share = part / smooth
                 offset_pose = motion * share
@@ -188,7 +189,7 @@ def rollout_frames(rollout: Rollout, smooth: int = 4, title: str = "") -> Iterat
                 offset = (float(offset_pose[0]), float(offset_pose[1]), float(offset_pose[2]))
                 occupancy = rollout.occupancy[k]
                 if part:
-                    occupancy = inbetween_occupancy(occupancy, following, motion.numpy(), share, rollout.grid)
+                    occupancy = way.at(share)
                 planned = relative(
                     offset_pose, torch.from_numpy(rollout.planned[k].astype(np.float32))
                 ).numpy()

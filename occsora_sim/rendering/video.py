@@ -146,8 +146,12 @@ def contact_sheet(frames: Sequence[np.ndarray], columns: int = 4, width: int = 1
         x, y = gap + index % columns * (wide + gap), gap + index // columns * (tall + gap)
         picture = Image.fromarray(frame)
         sheet.paste(picture.resize((wide, round(wide * picture.height / picture.width))), (x, y))
-        draw.rectangle((x, y, x + 14 + 7 * len(str(index)), y + 18), fill=(*INK, 200))
-        draw.text((x + 6, y + 2), str(index), font=font, fill=PAPER)
+        left, top = (
+            x + wide - 14 - 7 * len(str(index)),
+            y + tall - 18,
+        )  # the upper left corner holds the title
+        draw.rectangle((left, top, x + wide, y + tall), fill=(*INK, 200))
+        draw.text((left + 6, top + 2), str(index), font=font, fill=PAPER)
     return sheet
 
 
