@@ -29,7 +29,7 @@ NEVER = {
     "training": {"worlds", "envs", "agents", "rendering"},
     "scoring": {"training"},
     "rendering": {"envs"},
-    "envs": {"rendering", "training"},
+    "envs": {"training"},
     "agents": {"worlds", "models"},
 }
 """Forbidden beyond the ranks: agents see observations, never the world; training never an environment."""

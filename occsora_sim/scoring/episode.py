@@ -13,6 +13,7 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.comfort import HISTORY, comfortable
 from occsora_sim.scoring.driving import (
+    Contact,
     ScoreConfig,
     ego_progress,
     find_contact,
@@ -197,7 +198,7 @@ def advance(
         moved = (pose[:, :2] - last[:, :2]).norm(dim=-1).float()
         touch = find_contact(now, grid, vehicle, config)
         swept = find_swept_contact(before, now, relative(last, pose).float(), grid, vehicle, config)
-        touch = type(touch)(
+        touch = Contact(
             road_user=touch.road_user | swept.road_user,
             static=touch.static | swept.static,
             behind=torch.where(touch.road_user, touch.behind, swept.behind),
