@@ -86,6 +86,21 @@ def test_a_perfect_network_costs_nothing_at_inner_steps():
     assert abs(loss.item()) < 1e-4
 
 
+def test_the_variance_ranges_from_the_posteriors_to_beta():
+    # At the second step these differ by half. True noise, so the divergence is of the variances alone.
+    noise = torch.ones(1, 1, 4)
+    kept, before = SCHEDULE.kept[1], SCHEDULE.kept[0]
+    ratio = ((1 - before) / (1 - kept)).item()  # posterior variance over beta
+    for position, expected in ((-1.0, 0.0), (1.0, 0.5 * (-math.log(ratio) + ratio - 1) / math.log(2))):
+        answered = torch.cat([noise, torch.full_like(noise, position)], dim=1)
+
+        def answer(noisy, step, answered=answered):
+            return answered
+
+        _, logs = ddpm_loss(answer, torch.zeros(1, 1, 4), SCHEDULE, noise=noise, places=torch.tensor([1]))
+        assert logs["bound"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_bound_teaches_the_variance_and_not_the_noise():
     clean, noise = torch.zeros(1, 1, 4), torch.ones(1, 1, 4)
     estimate, range_ = torch.zeros(1, 1, 4, requires_grad=True), torch.zeros(1, 1, 4, requires_grad=True)
@@ -111,7 +126,15 @@ def test_the_first_step_is_scored_by_its_bins_and_stays_finite():
 
         loss, logs = ddpm_loss(answer, zeros, SCHEDULE, noise=zeros, places=torch.tensor([0]))
         assert math.isfinite(loss.item())
-        assert (logs["bound"] > 5) == (error > 0)
+        if (
+            error == 0
+        ):  # the mass of a Gaussian within half a bin of its mean; its variance is the second step's
+            kept, before = SCHEDULE.kept[1], SCHEDULE.kept[0]
+            spread = (SCHEDULE.betas[1] * (1 - before) / (1 - kept)).sqrt().item()
+            expected = -math.log2(math.erf(1 / 255 / (spread * math.sqrt(2))))
+            assert logs["bound"] == pytest.approx(expected, rel=1e-3)
+        else:
+            assert logs["bound"] > 5
 
 
 @pytest.mark.parametrize(("steps", "tolerance"), [(1000, 0.02), (100, 0.08)])

@@ -169,6 +169,33 @@ def test_the_world_model_learns_one_batch_and_leaves_the_tokenizer_alone():
         assert torch.equal(tensor, before[name]), name
 
 
+def test_latents_are_scaled_on_the_way_in_and_back_on_the_way_out():
+    world = small_world().eval()
+    clips = street()
+    quantised = world.tokenizer.quantise(world.tokenizer.encode(clips)).latent
+    torch.testing.assert_close(world.latents(clips), quantised / 10)
+    # A new denoiser says "no noise": one step from the end then only undoes the loss of signal.
+    noise = torch.randn(1, *SMALL.latent_shape, generator=seeded(1)[0])
+    clean = noise / world.schedule.kept[-1].sqrt().float()
+    expected = world.tokenizer.draw(clean * 10)
+    drawn = world.sample(None, seeded(1), steps=1)
+    assert (drawn == expected).float().mean() > 0.999
+    assert (drawn != world.tokenizer.draw(clean)).any()
+
+
+def test_some_clips_are_trained_on_the_null_prompt():
+    for dropout in (0.0, 0.9):
+        torch.manual_seed(0)
+        world = OccSoraWorldModel(
+            dataclasses.replace(SMALL_WORLD, prompt_dropout=dropout), OccSoraTokenizer(SMALL)
+        )
+        torch.nn.init.normal_(world.denoiser.head.weight, generator=seeded(4)[0])
+        torch.nn.init.normal_(world.denoiser.modulation.weight, generator=seeded(5)[0])
+        world.loss(street(3), torch.zeros(3, 8, 2), generator=seeded(1)[0])[0].backward()
+        gradient = world.denoiser.prompt.null.grad
+        assert (gradient is not None and gradient.abs().max().item() > 0) == (dropout > 0)
+
+
 def test_the_loss_depends_on_its_generator_alone():
     world, clips, trajectory = small_world(), street(2), torch.zeros(2, 8, 2)
     values = [world.loss(clips, trajectory, generator=seeded(seed)[0])[0].item() for seed in (1, 1, 2)]

@@ -60,6 +60,16 @@ def test_every_input_matters(name):
     torch.testing.assert_close(before[1], after[1])  # the middle row of three stays where it was
 
 
+def test_a_block_modulates_and_gates_as_adaln_zero_does():
+    block = Block(8, 2, 2.0)
+    generator = torch.Generator().manual_seed(2)
+    x, condition = torch.randn(2, 5, 8, generator=generator), torch.randn(2, 8, generator=generator)
+    shift1, scale1, gate1, shift2, scale2, gate2 = block.modulation(condition)[:, None].chunk(6, dim=-1)
+    middle = x + gate1 * block.attention(block.norm1(x) * (1 + scale1) + shift1)
+    expected = middle + gate2 * block.mlp(block.norm2(middle) * (1 + scale2) + shift2)
+    torch.testing.assert_close(block(x, condition), expected)
+
+
 def test_patches_keep_their_place():
     # With dead blocks the transformer is a map of each patch on its own: a change stays inside its patch.
     model, given = shaken(CONFIG), inputs(CONFIG)
