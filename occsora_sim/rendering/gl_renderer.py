@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class GLRenderer:
         self._static: Mesh | None = None
         self._geometry: list[Any] = []
         # Without the directory variable the EGL loader prints a line on standard error at every start.
-        os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")
+        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
         window = self._open3d.visualization.Visualizer()
         scale = _SUPERSAMPLING
         with self._open3d.utility.VerbosityContextManager(self._open3d.utility.VerbosityLevel.Error):
