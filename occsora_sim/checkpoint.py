@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from occsora_sim.errors import CheckpointError
 
@@ -30,7 +30,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(own, temporary, metadata)
+        temporary.write_bytes(save(own, metadata))
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error

@@ -239,9 +239,9 @@ class CompensatedTokenizer(nn.Module):
         with torch.no_grad():
             wrong = (logits.argmax(-1) != wanted).float().sum(-1).view(len(labels), -1)
             logs = {
-                "tokenizer/loss": float(loss),
-                "tokenizer/cross_entropy": float(per_token),
-                "tokenizer/kl": float(kl),
+                "tokenizer/loss": float(loss.detach()),
+                "tokenizer/cross_entropy": float(per_token.detach()),
+                "tokenizer/kl": float(kl.detach()),
                 "tokenizer/wrong_voxels_kept": float(
                     (wrong.sum(1) * kept.flatten()).sum() / kept.sum().clamp(min=1)
                 ),

@@ -59,7 +59,7 @@ class MotionEstimator(nn.Module):
         """
         present = images[:, -1, ..., 0] > 0
         if not present.any():
-            return velocity.sum() * 0, {"motion/error_mps": 0.0}
+            return self(images).sum() * 0, {"motion/error_mps": 0.0}
         predicted = self(images)[present]
         error = (predicted - velocity[present]).norm(dim=-1)
         weight = 1 / _area(images[:, -1, ..., 0])[present]

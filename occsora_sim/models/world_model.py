@@ -144,7 +144,7 @@ class WorldModel(nn.Module):
         loss, estimate = flow_loss(self._denoise(features, prompt, keep), x, weight, generator)
         with torch.no_grad():
             error = (estimate - x).pow(2).mean() / x.pow(2).mean()
-        return loss, {"world_model/loss": float(loss), "world_model/relative_error": float(error)}
+        return loss, {"world_model/loss": float(loss.detach()), "world_model/relative_error": float(error)}
 
     @torch.no_grad()
     def sample(

@@ -120,7 +120,7 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
             if torch.isfinite(norm):  # a step that overflowed is left out
                 optimiser.step()
                 ema.update(model)
-            bar.update(task, advance=1, description=f"loss {float(loss):.4f}")
+            bar.update(task, advance=1, description=f"loss {float(loss.detach()):.4f}")
             if step % config.log_every == 0 or step == config.steps - 1:
                 logs = {**logs, "train/gradient_norm": float(norm), "train/lr": optimiser.param_groups[0]["lr"]}
                 for name, value in logs.items():

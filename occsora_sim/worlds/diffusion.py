@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -48,6 +48,32 @@ class DiffusionMemory:
     last: Tensor
     route: Tensor
     noise: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DiffusionMemory:
+        """`function` applied to every tensor."""
+        record = replace(
+            self.record,
+            labels=function(self.record.labels),
+            stamp=function(self.record.stamp),
+            origin=function(self.record.origin),
+        )
+        fields = {name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")}
+        return DiffusionMemory(record=record, **fields)
+
+    @staticmethod
+    def merge(parts: Sequence[DiffusionMemory]) -> DiffusionMemory:
+        """The batches of `parts`, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        rest = iter(list(zip(*(list(_tensors(part)) for part in parts), strict=True)))
+        return parts[0].map(lambda _: torch.cat(next(rest)))
+
+
+def _tensors(memory: DiffusionMemory) -> list[Tensor]:
+    """The memory's tensors in the order of `DiffusionMemory.map`."""
+    found: list[Tensor] = []
+    memory.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
+    return found
 
 
 class DiffusionWorld:
@@ -124,14 +150,12 @@ class DiffusionWorld:
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """The state of the worlds `rows` alone; rows may repeat."""
-        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.device)
-        m = state.memory
-        record = replace(m.record, labels=m.record.labels[index], stamp=m.record.stamp[index], origin=m.record.origin[index])
-        memory = DiffusionMemory(
-            record=record, images=m.images[index], poses=m.poses[index], last=m.last[index], route=m.route[index],
-            noise=m.noise[index.cpu()],
-        )  # fmt: skip
-        return WorldState(occupancy=state.occupancy[index], ego_pose=state.ego_pose[index], memory=memory)
+        index = torch.as_tensor(list(rows), dtype=torch.long)
+        return WorldState(
+            occupancy=state.occupancy[index.to(self.device)],
+            ego_pose=state.ego_pose[index.to(self.device)],
+            memory=state.memory.map(lambda field: field[index.to(field.device)]),
+        )
 
     def replace(self, state: WorldState, rows: Sequence[int], other: WorldState) -> WorldState:
         """`state` with the worlds `rows` taken from `other`, in order.
@@ -145,21 +169,10 @@ class DiffusionWorld:
             out[index.to(mine.device)] = theirs.to(mine.device)
             return out
 
-        a, b = state.memory, other.memory
-        length = max(a.route.shape[1], b.route.shape[1])
-        route_a, route_b = (
-            torch.nn.functional.pad(r, (0, 0, 0, length - r.shape[1]), value=math.nan) for r in (a.route, b.route)
-        )
-        record = replace(
-            a.record,
-            labels=put(a.record.labels, b.record.labels),
-            stamp=put(a.record.stamp, b.record.stamp),
-            origin=put(a.record.origin, b.record.origin),
-        )
-        memory = DiffusionMemory(
-            record=record, images=put(a.images, b.images), poses=put(a.poses, b.poses), last=put(a.last, b.last),
-            route=put(route_a, route_b), noise=put(a.noise, b.noise),
-        )  # fmt: skip
+        length = max(state.memory.route.shape[1], other.memory.route.shape[1])
+        mine, theirs = (_lengthen(memory, length) for memory in (state.memory, other.memory))
+        rest = iter(_tensors(theirs))
+        memory = mine.map(lambda field: put(field, next(rest)))
         same = state.occupancy.shape[1] == other.occupancy.shape[1]
         at = slice(None) if same else slice(-1, None)
         return WorldState(
@@ -170,37 +183,39 @@ class DiffusionWorld:
 
     # ------------------------------------------------------------------ one chunk
     def _advance(self, state: WorldState, trajectories: Tensor, future: Tensor | None) -> WorldState:
-        memory, grid, frames = state.memory, self.grid, self.frames_per_chunk
-        b = len(memory.last)
+        memory, frames, b = state.memory, self.frames_per_chunk, len(state.memory.last)
         wanted = trajectories.ndim == 3 and trajectories.shape[0] == b and trajectories.shape[2] == 3
         if not wanted or not 1 <= trajectories.shape[1] <= frames:
             raise ActionError(f"trajectories: shape {tuple(trajectories.shape)}, need ({b}, 1 to {frames}, 3)")
         trajectories = trajectories.to(self.device, torch.float32)
         if not torch.isfinite(trajectories).all():
             raise ActionError("trajectories: hold NaN or infinite numbers; give finite metres and radians")
-        given = trajectories.shape[1]
-        prompt = _extend(trajectories, frames)
-        poses = compose(memory.poses[:, -1:], prompt)
-        known = self._context(memory, poses)
-        parts = []
-        noise = memory.noise.clone()
+        groups = []
         for begin in range(0, b, self.rows_per_call):
             rows = slice(begin, begin + self.rows_per_call)
-            part = Context(static=known.static[rows], prior=known.prior[rows], auxiliary=known.auxiliary[rows])
-            if future is not None:
-                parts.append(self.model.reconstruct(future[rows], part))
-                continue
-            generators = []
-            for state_row in noise[rows]:
-                generator = torch.Generator()
-                generator.set_state(state_row)
-                generators.append(generator)
-            parts.append(
-                self.model.sample(part, prompt[rows], generators if self.mode == "sample" else None, self.steps)
-            )
-            for row, generator in enumerate(generators):
-                noise[begin + row] = generator.get_state()
-        labels = torch.cat(parts)[:, :given]
+            part = future[rows] if future is not None else None
+            groups.append(self._draw(memory.map(lambda field, rows=rows: field[rows]), trajectories[rows], part))
+        return WorldState(
+            occupancy=torch.cat([group.occupancy for group in groups]),
+            ego_pose=torch.cat([group.ego_pose for group in groups]),
+            memory=DiffusionMemory.merge([group.memory for group in groups]),
+        )
+
+    def _draw(self, memory: DiffusionMemory, trajectories: Tensor, future: Tensor | None) -> WorldState:
+        """One chunk of some worlds in one model call."""
+        grid, given = self.grid, trajectories.shape[1]
+        prompt = _extend(trajectories, self.frames_per_chunk)
+        poses = compose(memory.poses[:, -1:], prompt)
+        known = self._context(memory, poses)
+        noise = memory.noise
+        if future is not None:
+            labels = self.model.reconstruct(future, known)
+        else:
+            generators = [torch.Generator() for _ in noise]
+            for generator, row in zip(generators, noise, strict=True):
+                generator.set_state(row.clone())  # a view would be read from its storage's start
+            labels = self.model.sample(known, prompt, generators if self.mode == "sample" else None, self.steps)
+            noise = torch.stack([generator.get_state() for generator in generators])
         record, drawn = memory.record, []
         for k in range(given):
             at = poses[:, k]
@@ -228,8 +243,7 @@ class DiffusionWorld:
             for k in range(memory.images.shape[1] - 1)
         ]
         images = torch.stack([*older, memory.images[:, -1]], dim=1)
-        rows = [images[k : k + self.rows_per_call] for k in range(0, len(images), self.rows_per_call)]
-        velocity = torch.cat([self.model.motion(part) for part in rows])
+        velocity = self.model.motion(images)
         return build_context(
             static=memory.record.read(poses, grid),
             last=memory.last,
@@ -241,6 +255,12 @@ class DiffusionWorld:
             route=memory.route if self.follow_route else None,
             grid=grid,
         )
+
+
+def _lengthen(memory: DiffusionMemory, points: int) -> DiffusionMemory:
+    """The memory with its routes padded to `points` points."""
+    pad = points - memory.route.shape[1]
+    return replace(memory, route=torch.nn.functional.pad(memory.route, (0, 0, 0, pad), value=math.nan))
 
 
 def _extend(trajectories: Tensor, frames: int) -> Tensor:
