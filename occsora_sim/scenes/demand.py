@@ -1,4 +1,4 @@
-"""Who is on a town's streets: road users with sizes and seeded walks through the network, run through SUMO."""
+"""Who is on a town's streets: road users with sizes and seeded walks, run through SUMO and recorded."""
 
 from __future__ import annotations
 
@@ -39,9 +39,15 @@ class Kind:
     extra: tuple[tuple[str, str], ...] = ()
 
 
+_SOFT = (("decel", "3.2"), ("emergencyDecel", "8.0"))  # brakes like a person, not like a controller
+
 KINDS: dict[str, Kind] = {
-    "car": Kind(label=grid.CAR, sumo_class="passenger", size=(4.5, 1.85, 1.6), spread=0.06, share=0.74),
-    "van": Kind(label=grid.CAR, sumo_class="passenger", size=(5.3, 2.0, 2.1), spread=0.05, share=0.06),
+    "car": Kind(
+        label=grid.CAR, sumo_class="passenger", size=(4.5, 1.85, 1.6), spread=0.06, share=0.74, extra=_SOFT
+    ),
+    "van": Kind(
+        label=grid.CAR, sumo_class="passenger", size=(5.3, 2.0, 2.1), spread=0.05, share=0.06, extra=_SOFT
+    ),
     "truck": Kind(label=grid.TRUCK, sumo_class="truck", size=(8.0, 2.5, 3.2), spread=0.08, share=0.08),
     "bus": Kind(
         label=grid.BUS,
@@ -52,7 +58,12 @@ KINDS: dict[str, Kind] = {
         extra=(("accel", "1.2"),),
     ),
     "motorcycle": Kind(
-        label=grid.MOTORCYCLE, sumo_class="motorcycle", size=(2.2, 0.8, 1.5), spread=0.05, share=0.06
+        label=grid.MOTORCYCLE,
+        sumo_class="motorcycle",
+        size=(2.2, 0.8, 1.5),
+        spread=0.05,
+        share=0.06,
+        extra=(("accel", "3"), ("decel", "4")),
     ),
     "bicycle": Kind(
         label=grid.BICYCLE,
@@ -115,25 +126,26 @@ def write_demand(
 ) -> dict[str, tuple[str, ...]]:
     """Write SUMO's route file. Returns the route of each vehicle by name."""
     root = ElementTree.Element("routes")
-    for name, (length, width, height) in sizes.items():
-        kind = KINDS[name.split(".")[0]]
+    for name, (long, wide, high) in sizes.items():
+        user = KINDS[name.split(".")[0]]
         attributes = {
-            "vClass": kind.sumo_class,
-            "length": str(length),
-            "width": str(width),
-            "height": str(height),
+            "vClass": user.sumo_class,
+            "length": str(long),
+            "width": str(wide),
+            "height": str(high),
         }
-        ElementTree.SubElement(root, "vType", {"id": name} | attributes | dict(kind.extra))
+        ElementTree.SubElement(root, "vType", {"id": name} | attributes | dict(user.extra))
     edges = list(network.edges)
     length = {e: _length(network.lanes[network.edges[e][-1]].shape) for e in edges}
     drivable = [e for e in edges if network.turns.get(e)]
     weight = np.array([length[e] * (len(network.edges[e]) - 1) for e in drivable])
     km = sum(length.values()) / 2000
-    shares = {name: kind.share for name, kind in KINDS.items() if kind.share}
+    shares = {name: user.share for name, user in KINDS.items() if user.share}
     motor = np.array(list(shares.values())) / sum(shares.values())
     entries = [e for e in drivable if not any(t == e for turns in network.turns.values() for t, _ in turns)]
     spawn: list[tuple[float, str, str, str]] = []  # when, kind, first edge, position
-    for _ in range(round(config.vehicles_per_km * km)):
+    density = float(rng.uniform(0.6, 1.2))  # some towns are busier than others
+    for _ in range(round(config.vehicles_per_km * density * km)):
         kind = list(shares)[rng.choice(len(shares), p=motor)]
         start = drivable[rng.choice(len(drivable), p=weight / weight.sum())]
         spawn.append((round(float(rng.uniform(0, 10)), 1), kind, start, "random_free"))
@@ -146,7 +158,7 @@ def write_demand(
         while when < end:
             kind = "bicycle" if rng.random() < 0.1 else list(shares)[rng.choice(len(shares), p=motor)]
             spawn.append((round(when, 1), kind, entry, "base"))
-            when += 4.0 + float(rng.exponential(14.0))
+            when += (4.0 + float(rng.exponential(14.0))) / density
     people: list[tuple[float, int]] = [
         (round(float(rng.uniform(0, 10)), 1), index) for index in range(round(config.pedestrians_per_km * km))
     ]
@@ -184,7 +196,7 @@ def write_demand(
 def _drive(
     rng: np.random.Generator, network: Network, length: dict[str, float], start: str
 ) -> tuple[str, ...]:
-    """A random walk over the turns that a car may take, mostly straight on, until it is long or leaves the town."""
+    """A random walk over a car's turns, mostly straight on, until it is long or leaves the town."""
     route, metres = [start], 0.0
     while metres < _WALK_METRES and network.turns.get(route[-1]):
         turns = network.turns[route[-1]]
@@ -202,6 +214,8 @@ def _stroll(
     """A walk along pavements, of five streets at most, on either side."""
     walk = [edges[rng.integers(len(edges))]]
     end = network.ends[walk[0]][int(rng.integers(2))]
+    if len(incident[end]) <= 2:  # where the street leaves the town nobody walks on
+        end = next(e for e in network.ends[walk[0]] if e != end)
     for _ in range(4):
         taken = set(network.ends[walk[-1]])
         near = [e for e in incident[end] if set(network.ends[e]) != taken]

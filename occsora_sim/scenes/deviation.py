@@ -1,4 +1,4 @@
-"""Off-expert driving: a kinematic car on a recorded path that brakes late, drifts, leaves its lane, nearly hits."""
+"""Off-expert driving: a kinematic car on a recorded path that brakes late, drifts, leaves its lane."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ STEP = 0.1
 _FRONT, _HALF_WIDTH = 3.1, 0.9  # of the ego car, from its rear axle [m]
 _MAX_CURVATURE, _CURVATURE_RATE = 0.2, 0.25  # [1/m], [1/(m s)]: 0.5 rad of steering at a wheelbase of 2.6 m
 _MAX_LATERAL = 5.0  # [m/s2]
+_NEAR = 24  # boxes that a driver looks at
 _COMFORT_BRAKE, _ACCELERATION = 2.5, 2.0  # [m/s2]
 
 
@@ -124,7 +125,7 @@ def drive(
         dt: time between two frames [s].
 
     Returns:
-        Pose (n, T, 3) of the rear axle, and whether each is valid (n, T): from `begin` to the end of the path.
+        Pose (n, T, 3) of the rear axle, and whether each is valid (n, T): from `begin` to its path's end.
 
     """
     n, frames = len(speed), valid.shape[1]
@@ -133,7 +134,7 @@ def drive(
     curvature, station, offset = np.zeros(n), np.zeros(n), np.zeros(n)
     pose, alive = np.zeros((n, frames, 3)), np.zeros((n, frames), dtype=bool)
     end = (paths.count - 1) * paths.spacing
-    others = np.arange(len(size))
+    near = np.zeros((n, 0), dtype=int)
 
     def sample(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         index = np.clip(at / paths.spacing, 0, paths.count - 1.001)
@@ -143,34 +144,40 @@ def drive(
         return point, paths.yaw[rows, low], paths.speed[rows, low]
 
     for step in range(frames * per_frame):
-        frame, part = divmod(step, per_frame)
-        after, part = min(frame + 1, frames - 1), part / per_frame
-        if part == 0:
+        frame, within = divmod(step, per_frame)
+        after, part = min(frame + 1, frames - 1), within / per_frame
+        if within == 0:
             pose[:, frame, :2], pose[:, frame, 2] = xy, yaw
             alive[:, frame] = (begin <= frame) & (station < end - 6)
+            # Only the nearest boxes can be in the way before the next frame.
+            there = valid[:, frame] & valid[:, after]
+            distance = ((state[None, :, frame, :2] - xy[:, None]) ** 2).sum(-1)
+            distance[:, ~there] = np.inf
+            distance[rows, own] = np.inf
+            near = np.argsort(distance, axis=1, kind="stable")[:, :_NEAR]
+            present = np.take_along_axis(distance, near, 1) < 45.0**2
+            now, then = state[near, frame], state[near, after]
+            length, width = size[near, 0], size[near, 1]
         running = (begin <= frame) & (station < end - 6)
-        box = state[:, frame] * (1 - part) + state[:, after] * part
-        box[:, 2] = state[:, frame, 2]
-        there = valid[:, frame] & valid[:, after]
+        box = now * (1 - part) + then * part
+        box[..., 2] = now[..., 2]
 
         # The nearest thing ahead, in a corridor bent like the present steering.
         heading = np.stack((np.cos(yaw), np.sin(yaw)), -1)
-        delta = box[None, :, :2] - xy[:, None]
+        delta = box[..., :2] - xy[:, None]
         ahead = (delta * heading[:, None]).sum(-1)
         left = delta[..., 1] * heading[:, None, 0] - delta[..., 0] * heading[:, None, 1]
-        turn = box[None, :, 2] - yaw[:, None]
+        turn = box[..., 2] - yaw[:, None]
         cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
-        reach = cos * size[:, 0] / 2 + sin * size[:, 1] / 2
-        wide = sin * size[:, 0] / 2 + cos * size[:, 1] / 2
+        reach = cos * length / 2 + sin * width / 2
+        wide = sin * length / 2 + cos * width / 2
         gap = ahead - reach - _FRONT
         aside = np.abs(left - curvature[:, None] * ahead**2 / 2) - wide
-        relevant = (
-            there & (own[:, None] != others) & (gap > -1.5) & (ahead < 40) & (aside < _HALF_WIDTH + 0.25)
-        )
+        relevant = present & (gap > -1.5) & (ahead < 40) & (aside < _HALF_WIDTH + 0.25)
         gap = np.where(relevant, gap, 1e3)
         first = gap.argmin(1)
         gap = np.maximum(gap[rows, first], 0.1)
-        closing = v - (box[first, 3:5] * heading).sum(-1)
+        closing = v - (box[rows, first, 3:5] * heading).sum(-1)
 
         # Intelligent driver model (Treiber et al., 2000), except for those who brake late.
         usual = sample(station + 0.8 * v)[2]

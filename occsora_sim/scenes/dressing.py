@@ -1,4 +1,4 @@
-"""What lines a town's streets: buildings, trees, hedges, fences, poles, parked cars, work sites; all from a seed."""
+"""What lines a town's streets: buildings, trees, hedges, poles, parked cars, work sites; all from a seed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Builder:
 
 @dataclass(frozen=True, kw_only=True)
 class _Side:
-    """One side of a street: the outer edge of its pavement, as stations every half metre, and its direction."""
+    """One side of a street: the outer edge of its pavement, in steps of half a metre, and its direction."""
 
     points: np.ndarray
     along: np.ndarray
@@ -87,7 +87,7 @@ def dress(rng: np.random.Generator, network: Network) -> tuple[list[Polygon], li
     """All polygons of a town in painting order, ground first, and the boxes that stand still."""
     raster = Raster(terrain_bounds(network))
     for polygon in ground_polygons(network, [])[1:]:
-        raster.take(polygon.points)
+        raster.take_any(polygon.points)
     town = _Builder(rng, raster)
     sides = [side for edge in network.edges if (side := _side(network, edge)) is not None]
     for edge in network.edges:
@@ -169,7 +169,7 @@ def _parking(town: _Builder, side: _Side) -> float:
         centre, yaw = side.at(station + step / 2, depth / 2)
         bay = rectangle(centre, yaw, step + 0.3, depth)
         inner, _ = side.at(station + step / 2, depth / 2 + 0.4)
-        if town.raster.free(rectangle(inner, yaw, step, depth - 0.9)):
+        if town.raster.free(rectangle(inner, yaw, step - 1.4, depth - 0.9)):
             town.extras.append(Polygon(points=bay, label=grid.OTHER_FLAT, z=GROUND_Z))
             if rng.random() < 0.65:
                 size = tuple(

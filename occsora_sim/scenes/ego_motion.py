@@ -1,4 +1,4 @@
-"""Ego motions in recorded traffic: the vehicles' own, and what a worse driver would have done in their place."""
+"""Ego motions in recorded traffic: the vehicles' own, and what a worse driver would have done instead."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def draw_egos(
     experts = max(1, round(config.expert_share * config.egos))
     chosen = large[: max(1, experts // 4)]
     chosen = chosen + cars[: experts - len(chosen)]
-    routes = {k: _route(network, recording, pose, valid, k) for k in dict.fromkeys(chosen + cars[:32])}
+    routes = {k: _route(network, recording, pose, valid, k) for k in dict.fromkeys(chosen + cars[:24])}
     rows = [(pose[k] * valid[k][:, None], valid[k], k, "expert", routes[k]) for k in chosen]
     wrong = config.egos - len(rows)
     if wrong > 0:
@@ -72,7 +72,7 @@ def draw_egos(
         for polygon in polygons:
             if polygon.z[0] < 1.5 and polygon.z[1] > 0.3:
                 raster.take(polygon.points)
-        rows += _deviate(rng, config, cars[:32], wrong, routes, pose, valid, state, size, raster)
+        rows += _deviate(rng, config, cars[:24], wrong, routes, pose, valid, state, size, raster)
     return Egos(
         pose=np.stack([row[0] for row in rows]),
         valid=np.stack([row[1] for row in rows]),
@@ -117,12 +117,8 @@ def _deviate(
         mine = [r for r in range(len(who)) if kinds[r] == kind and lasting[r] > 0]
         if not mine:
             continue
-        best = min(
-            mine,
-            key=lambda r: (
-                (used.get(who[r], 0), -lasting[r]) if False else -lasting[r] / (1 + used.get(who[r], 0))
-            ),
-        )
+        # Long motions first, but not all from the same few cars.
+        best = max(mine, key=lambda r: lasting[r] / (1 + used.get(who[r], 0)))
         used[who[best]] = used.get(who[best], 0) + 1
         lasting[best] = 0
         rows.append((driven[best] * alive[best][:, None], alive[best], who[best], kind, routes[who[best]]))
@@ -132,7 +128,7 @@ def _deviate(
 def _hits_box(
     motion: np.ndarray, state: np.ndarray, valid: np.ndarray, size: np.ndarray, own: int
 ) -> np.ndarray:
-    """Whether the ego at (T, 3) is deep in another box, at each step. Separating axes; 0.2 m of touch is allowed."""
+    """Whether the ego (T, 3) is over 0.2 m deep in another box, at each step (separating axes)."""
     heading = np.stack((np.cos(motion[:, 2]), np.sin(motion[:, 2])), -1)
     centre = motion[:, :2] + _EGO_CENTRE * heading
     delta = state[..., :2] - centre  # (k, T, 2)

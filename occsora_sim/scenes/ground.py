@@ -1,4 +1,4 @@
-"""The flat layers of a town: terrain, roads, pavements. Also the plain shapes that static layers are made of."""
+"""The flat layers of a town: terrain, roads, pavements; and the plain shapes of all static layers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Polygon:
 
 
 def ribbon(points: np.ndarray, width: float, extend: float = 0.0) -> np.ndarray:
-    """Outline (2n, 2) of a polyline (n, 2) [m] of some width [m], its ends extended [m]; corners are mitred."""
+    """Outline (2n, 2) of a polyline (n, 2) [m] of a width [m], its ends extended [m]; mitred corners."""
     keep = np.concatenate(([True], np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-3))
     points = points[keep]
     if len(points) < 2:
-        points = np.concatenate((points, points + [[0.01, 0.0]]))
+        points = np.concatenate((points, points + np.array([[0.01, 0.0]])))
     along = np.diff(points, axis=0)
     along = along / np.linalg.norm(along, axis=1, keepdims=True)
     points = points.copy()
@@ -66,7 +66,7 @@ def terrain_bounds(network: Network) -> tuple[float, float, float, float]:
 
 
 def ground_polygons(network: Network, extras: list[Polygon]) -> list[Polygon]:
-    """The ground in painting order; `extras` (plazas, car parks) lie over the terrain and under the streets."""
+    """The ground in painting order; `extras` (plazas, car parks) lie over the terrain, under the streets."""
     x0, y0, x1, y1 = terrain_bounds(network)
     square = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     lanes = list(network.lanes.values())
@@ -101,25 +101,44 @@ class Raster:
         size = np.ceil((np.array(bounds[2:]) - self.lower) / self.cell).astype(int)
         self.taken = np.zeros((size[1], size[0]), dtype=bool)  # rows are y
 
-    def _cover(self, points: np.ndarray) -> tuple[slice, slice, np.ndarray] | None:
-        """The cells that a polygon touches: rows, columns, and which of them. None outside the map."""
+    def _window(self, points: np.ndarray) -> tuple[np.ndarray, slice, slice] | None:
+        """A polygon in cells, and the rows and columns around it. None if it leaves the map."""
         at = (points - self.lower) / self.cell
         low, high = np.floor(at.min(0)).astype(int), np.ceil(at.max(0)).astype(int) + 1
         if (low < 0).any() or high[0] > self.taken.shape[1] or high[1] > self.taken.shape[0]:
             return None
-        width, height = high - low
-        picture = Image.new("L", (int(width), int(height)))
-        corners = [(float(x), float(y)) for x, y in at - low - 0.5]
-        ImageDraw.Draw(picture).polygon(corners, fill=1, outline=1)
-        return slice(low[1], high[1]), slice(low[0], high[0]), np.asarray(picture) > 0
+        return at, slice(low[1], high[1]), slice(low[0], high[0])
+
+    def _cover(self, points: np.ndarray) -> tuple[slice, slice, np.ndarray] | None:
+        """The cells that a convex counter-clockwise polygon touches: rows, columns, and which of them."""
+        window = self._window(points)
+        if window is None:
+            return None
+        at, rows, columns = window
+        x, y = np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5
+        side = np.roll(at, -1, axis=0) - at
+        inwards = np.stack((-side[:, 1], side[:, 0]), -1) / np.hypot(side[:, 0], side[:, 1])[:, None]
+        depth = inwards[:, 0, None, None] * x + inwards[:, 1, None, None] * y[:, None]
+        # Half a cell more on every side, so that what is touched counts.
+        return rows, columns, (depth > (inwards * at).sum(1)[:, None, None] - 0.5).all(0)
 
     def free(self, points: np.ndarray) -> bool:
-        """Whether a polygon (n, 2) [m] lies inside the map and touches nothing taken."""
+        """Whether a convex polygon (n, 2) [m], counter-clockwise, is in the map and touches nothing taken."""
         cover = self._cover(points)
         return cover is not None and not (self.taken[cover[0], cover[1]] & cover[2]).any()
 
     def take(self, points: np.ndarray) -> None:
-        """Mark a polygon (n, 2) [m] as taken."""
+        """Mark a convex polygon (n, 2) [m], counter-clockwise, as taken."""
         cover = self._cover(points)
         if cover is not None:
             self.taken[cover[0], cover[1]] |= cover[2]
+
+    def take_any(self, points: np.ndarray) -> None:
+        """Mark a polygon (n, 2) [m] of any shape as taken; slower."""
+        window = self._window(points)
+        if window is not None:
+            at, rows, columns = window
+            picture = Image.new("L", (columns.stop - columns.start, rows.stop - rows.start))
+            corners = [(float(x) - columns.start - 0.5, float(y) - rows.start - 0.5) for x, y in at]
+            ImageDraw.Draw(picture).polygon(corners, fill=1, outline=1)
+            self.taken[rows, columns] |= np.asarray(picture) > 0

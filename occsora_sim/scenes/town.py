@@ -1,4 +1,4 @@
-"""A town for SUMO: its street plan from a seed, the network that netconvert makes of it, and its demand."""
+"""A town: what it is like, SUMO's programs, and the network file that they make."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class TownConfig:
     warm_up: float = 40.0
     duration: float = 60.0
     dt: float = 0.5
-    vehicles_per_km: float = 26.0
+    vehicles_per_km: float = 36.0
     bicycles_per_km: float = 6.0
-    pedestrians_per_km: float = 26.0
+    pedestrians_per_km: float = 50.0
     egos: int = 24
     expert_share: float = 0.45
 
@@ -99,8 +99,8 @@ class Network:
         ends: the junctions (from, to) of each ordinary edge.
         junctions: outline (n, 2) [m] of each junction.
         lights: names of the junctions with traffic lights.
-        links: for each lane that one can drive on, the (next lane, its edge) one can drive to, through the internal
-            lanes one after another.
+        links: for each lane that cars drive on, the lanes that it leads to; a junction is crossed through its
+            internal lanes, one after another.
         bounds: (x lower, y lower, x upper, y upper) [m].
 
     """
@@ -143,133 +143,6 @@ def run_sumo_tool(tool: str, arguments: Sequence[str]) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.startswith("Error")] or ["no message"]
         raise SceneError(f"town: SUMO's {tool} failed: {lines[0]}; try another seed or configuration")
-
-
-def street_plan(
-    rng: np.random.Generator, config: TownConfig
-) -> tuple[str, np.ndarray, list[tuple[int, int]], list[int]]:
-    """Junctions and streets.
-
-    Returns:
-        The kind of plan; nodes (n, 2) [m]; streets as pairs of nodes; and the nodes at which streets leave the town.
-
-    """
-    kind = config.plan if config.plan != "any" else ("grid", "organic")[int(rng.integers(2))]
-    count = max(2, round(config.extent / config.block) + 1)
-    spacing = config.extent / (count - 1)
-    jitter = 0.04 if kind == "grid" else 0.2
-    cell = np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), -1).reshape(-1, 2)
-    # Whole rows and columns of a grid move together, so that its streets stay straight.
-    steps = rng.uniform(0.75, 1.25, (2, count - 1))
-    axes = np.concatenate((np.zeros((2, 1)), np.cumsum(steps / steps.sum(1, keepdims=True), axis=1)), axis=1)
-    nodes = np.stack((axes[0][cell[:, 0]], axes[1][cell[:, 1]]), -1) * config.extent
-    nodes = nodes + rng.uniform(-jitter, jitter, nodes.shape) * spacing
-    if kind == "organic":
-        offset = (cell[:, 0] % 2) * rng.uniform(-0.3, 0.3) * spacing
-        nodes[:, 1] += offset
-    streets = []
-    for i in range(count):
-        for j in range(count):
-            here = i * count + j
-            if i + 1 < count:
-                streets.append((here, here + count))
-            if j + 1 < count:
-                streets.append((here, here + 1))
-    streets = _thin(rng, len(nodes), streets, share=0.1 if kind == "grid" else 0.25)
-    # Streets leave the town at some of the border's junctions, straight outwards.
-    border = [
-        (n, axis, sign)
-        for n, (i, j) in enumerate(cell)
-        for axis, value in ((0, i), (1, j))
-        for sign in ((-1,) if value == 0 else (1,) if value == count - 1 else ())
-    ]
-    fringe, points = [], list(nodes)
-    for n, axis, sign in border:
-        if rng.random() < 0.6:
-            step = np.zeros(2)
-            step[axis], step[1 - axis] = sign * config.fringe, rng.uniform(-0.1, 0.1) * config.fringe
-            fringe.append(len(points))
-            streets.append((n, len(points)))
-            points.append(nodes[n] + step)
-    return kind, np.asarray(points), streets, fringe
-
-
-def _thin(
-    rng: np.random.Generator, nodes: int, streets: list[tuple[int, int]], share: float
-) -> list[tuple[int, int]]:
-    """Take a share of the streets out, while every junction keeps two and the town stays in one piece."""
-    kept = list(streets)
-    for index in rng.permutation(len(streets))[: round(share * len(streets))]:
-        rest = [s for s in kept if s != streets[index]]
-        degree = np.bincount(np.asarray(rest).reshape(-1), minlength=nodes)
-        seen, frontier = {0}, [0]
-        while frontier:
-            here = frontier.pop()
-            for a, b in rest:
-                for near, far in ((a, b), (b, a)):
-                    if near == here and far not in seen:
-                        seen.add(far)
-                        frontier.append(far)
-        if degree.min() >= 2 and len(seen) == nodes:
-            kept = rest
-    return kept
-
-
-def write_network(rng: np.random.Generator, config: TownConfig, folder: Path, seed: int) -> tuple[str, Path]:
-    """Draw a street plan and have netconvert build its network in `folder`. Returns the kind and the file."""
-    kind, nodes, streets, fringe = street_plan(rng, config)
-    degree = np.bincount(np.asarray(streets).reshape(-1), minlength=len(nodes))
-    inner = np.flatnonzero(degree >= 3)
-    lights = {int(n) for n in inner if rng.random() < 0.45}
-    root = ElementTree.Element("nodes")
-    for n, (x, y) in enumerate(nodes):
-        control = "traffic_light" if n in lights else "dead_end" if n in fringe else "priority"
-        ElementTree.SubElement(
-            root,
-            "node",
-            id=f"n{n}",
-            x=f"{x:.2f}",
-            y=f"{y:.2f}",
-            type=control,
-            radius=f"{rng.uniform(2.5, 5):.1f}",
-        )
-    ElementTree.ElementTree(root).write(folder / "town.nod.xml")
-    root = ElementTree.Element("edges")
-    for a, b in streets:
-        rank = rng.random()
-        main, quiet = rank < 0.3, rank > 0.8
-        shape = _street_shape(rng, nodes[a], nodes[b], 0.05 if kind == "grid" else 0.12)
-        attributes = {
-            "numLanes": "2" if main else "1",
-            "speed": "13.89" if main else "8.33" if quiet else "11.11",
-            "priority": "3" if main else "1" if quiet else "2",
-            "width": f"{rng.uniform(3.1, 3.5):.2f}",
-            "sidewalkWidth": f"{rng.uniform(2.0, 3.4):.1f}",
-        }
-        if rng.random() < 0.3:
-            attributes["bikeLaneWidth"] = "1.6"
-        for start, end, points in ((a, b, shape), (b, a, shape[::-1])):
-            text = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
-            edge = {"id": f"e{start}_{end}", "from": f"n{start}", "to": f"n{end}", "shape": text}
-            ElementTree.SubElement(root, "edge", edge | attributes)
-    ElementTree.ElementTree(root).write(folder / "town.edg.xml")
-    out = folder / "town.net.xml"
-    options = (
-        f"--node-files {folder / 'town.nod.xml'} --edge-files {folder / 'town.edg.xml'} -o {out} --seed {seed % 2**31} "
-        "--no-turnarounds --crossings.guess --junctions.corner-detail 6 --junctions.internal-link-detail 10 "
-        "--tls.cycle.time 50 --no-warnings --offset.disable-normalization --walkingareas"
-    )
-    run_sumo_tool("netconvert", options.split())
-    return kind, out
-
-
-def _street_shape(rng: np.random.Generator, a: np.ndarray, b: np.ndarray, bend: float) -> np.ndarray:
-    """A gently bent street from a to b, (n, 2) [m]: straight at its ends, so that junctions stay regular."""
-    along = b - a
-    normal = np.array([-along[1], along[0]])
-    share = np.linspace(0, 1, 9)
-    height = rng.normal() * bend * (rng.random() < 0.6)
-    return np.asarray(a + share[:, None] * along + (height * np.sin(np.pi * share) ** 2)[:, None] * normal)
 
 
 def read_network(path: Path) -> Network:

@@ -14,7 +14,8 @@ from occsora_sim.scenes.dressing import Standing, dress
 from occsora_sim.scenes.ego_motion import Egos, draw_egos
 from occsora_sim.scenes.ground import Polygon
 from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.town import Network, TownConfig, read_network, sumo_version, write_network
+from occsora_sim.scenes.street_plan import write_network
+from occsora_sim.scenes.town import Network, TownConfig, read_network, sumo_version
 
 _DEFAULT = TownConfig()
 
