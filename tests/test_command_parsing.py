@@ -11,7 +11,7 @@ import pytest
 from occsora_sim.cli import VERBS, find_verb, main
 from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_file, output_folder, write_json
-from occsora_sim.commands.parsing import parse
+from occsora_sim.commands.parsing import one_line, parse
 from occsora_sim.errors import ConfigurationError
 
 
@@ -56,6 +56,16 @@ def test_usage_errors_say_what_and_where_help_is_in_one_line():
     assert refusal("pot") == "brew: unrecognized options: pot; see brew --help"
     assert refusal("--minutes", "-1").startswith("brew: ") and "must be positive" in refusal(
         "--minutes", "-1"
+    )
+
+
+def test_a_report_without_box_characters_is_one_line_too():
+    report = (
+        " Unrecognized options \n ---------------- \n  Unrecognized options: --sed, 3 \n  --------------\n"
+        "  Perhaps you meant:\n      --seed INT\n          (default: 0)\n  --------------\n  For full help\n"
+    )
+    assert one_line(report, "brew") == (
+        "brew: unrecognized options: --sed, 3; did you mean --seed? see brew --help"
     )
 
 

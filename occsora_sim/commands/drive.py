@@ -144,7 +144,9 @@ def print_table(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     title = f"{summary['agent']} in the {summary['world']} world"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("episode", no_wrap=True)
     for name in (*TERMS, "metres", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)

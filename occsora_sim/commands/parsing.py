@@ -16,6 +16,9 @@ Options = TypeVar("Options")
 BOX = re.compile("\x1b\\[[0-9;]*m|[\u2500-\u257f]")
 """Colour codes and the characters that draw a box."""
 
+RULE = re.compile("[\u2500-]{8}")
+"""A line between two parts of a report; of hyphens where the terminal knows no others."""
+
 
 def parse(options: type[Options], program: str, description: str, arguments: Sequence[str]) -> Options | None:
     """Read `arguments` into `options`; None when they asked for help, which is then printed.
@@ -50,12 +53,14 @@ def parse(options: type[Options], program: str, description: str, arguments: Seq
 def one_line(report: str, program: str) -> str:
     """What tyro says in a box over many lines, as one line: what is wrong, the nearest option."""
     blocks: list[list[str]] = [[]]
-    for line in report.splitlines()[1:]:
-        if "\u2500" * 8 in line:
+    for line in report.splitlines()[1:]:  # the first holds a title
+        text = BOX.sub("", line).strip()
+        if RULE.search(line):
             blocks.append([])
-        elif text := BOX.sub("", line).strip():
+        elif text:
             blocks[-1].append(text)
-    what = " ".join(blocks[0]) or "the arguments cannot be used"
+    blocks = [block for block in blocks if block]
+    what = " ".join(blocks[0]) if blocks else "the arguments cannot be used"
     what = what[0].lower() + what[1:].rstrip(".")
     nearest = [block[1].split()[0] for block in blocks if len(block) > 1 and block[0].startswith("Perhaps")]
     hint = f"; did you mean {nearest[0]}?" if nearest else ";"

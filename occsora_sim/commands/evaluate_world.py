@@ -1,0 +1,63 @@
+"""`occsora-sim evaluate world`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from occsora_sim.commands.device import check_device
+from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `evaluate world`.
+
+    Attributes:
+        weights: weights of the generated world; by default the shipped ones.
+        scenes: what really happened: a file, a folder or `traffic:A-B`.
+        windows_per_scene: how many instants of a scene to forecast from.
+        batch: windows at once.
+        seed: draws the windows.
+        device: cpu, cuda, cuda:1...
+        json: also write the figures to this file.
+
+    """
+
+    weights: Path | None = None
+    scenes: str = "traffic:500000-500003"
+    windows_per_scene: int = 8
+    batch: int = 4
+    seed: int = 0
+    device: str = "cpu"
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.windows_per_scene < 1 or self.batch < 1:
+            raise ConfigurationError(
+                f"--windows-per-scene {self.windows_per_scene} and --batch {self.batch} must be 1 or more"
+            )
+
+
+def run(options: Options) -> None:
+    """Forecast, print the table, write --json."""
+    from occsora_sim.scenes.source import open_scenes
+    from occsora_sim.scoring.world_report import evaluate_world, print_world_report
+    from occsora_sim.worlds.diffusion import load_world
+
+    check_device(options.device)
+    if options.json:
+        output_file(options.json)
+    world = load_world(options.weights, device=options.device, mode="mean")
+    report = evaluate_world(
+        world,
+        open_scenes(options.scenes),
+        windows_per_scene=options.windows_per_scene,
+        seed=options.seed,
+        device=options.device,
+        batch=options.batch,
+    )
+    print_world_report(report)
+    if options.json:
+        write_json(options.json, report)
