@@ -33,7 +33,9 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
         temporary.write_bytes(save(own, metadata))
         os.replace(temporary, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,20 +48,28 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dic
 
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file; give the path of a .safetensors file of occsora-sim")
+        raise CheckpointError(
+            f"{path}: no such weights file; give the path of a .safetensors file of occsora-sim"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: was not written by occsora-sim; give weights that `occsora-sim train` made")
+                raise CheckpointError(
+                    f"{path}: was not written by occsora-sim; give weights that `occsora-sim train` made"
+                )
             if metadata.get("version") != str(VERSION):
                 raise CheckpointError(
                     f"{path}: checkpoint version {metadata.get('version')}, this release reads {VERSION}; train it anew"
                 )
             header = json.loads(metadata["header"])
             if header.get("kind") != kind:
-                raise CheckpointError(f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here")
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+                raise CheckpointError(
+                    f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here"
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}, header
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged or not a safetensors file ({reason}); get it again") from error
+        raise CheckpointError(
+            f"{path}: damaged or not a safetensors file ({reason}); get it again"
+        ) from error

@@ -18,7 +18,9 @@ CLASSES: tuple[str, ...] = (
 
 NUM_CLASSES = len(CLASSES)
 OTHERS, BARRIER, BICYCLE, BUS, CAR, CONSTRUCTION_VEHICLE, MOTORCYCLE, PEDESTRIAN = range(8)
-TRAFFIC_CONE, TRAILER, TRUCK, DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN, MANMADE, VEGETATION, FREE = range(8, 18)
+TRAFFIC_CONE, TRAILER, TRUCK, DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN, MANMADE, VEGETATION, FREE = range(
+    8, 18
+)
 
 DYNAMIC: tuple[int, ...] = (BICYCLE, BUS, CAR, CONSTRUCTION_VEHICLE, MOTORCYCLE, PEDESTRIAN, TRAILER, TRUCK)
 """Labels of road users: what can move by itself."""
@@ -54,7 +56,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1 or not self.voxel > 0:
-            raise ConfigurationError(f"grid: shape {self.shape} and voxel {self.voxel} must be positive; see Grid")
+            raise ConfigurationError(
+                f"grid: shape {self.shape} and voxel {self.voxel} must be positive; see Grid"
+            )
 
     @property
     def upper(self) -> tuple[float, float, float]:
@@ -76,7 +80,9 @@ class Grid:
 
     def centres_z(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Heights of the voxel centres, shape (z,) [m], float32."""
-        return (torch.arange(self.shape[2], dtype=torch.float32, device=device) + 0.5) * self.voxel + self.lower[2]
+        return (
+            torch.arange(self.shape[2], dtype=torch.float32, device=device) + 0.5
+        ) * self.voxel + self.lower[2]
 
 
 OCC3D = Grid()

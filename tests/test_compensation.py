@@ -6,7 +6,13 @@ import torch
 
 from occsora_sim.geometry import compose
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, PEDESTRIAN, TERRAIN, VEGETATION, Grid
-from occsora_sim.models.columns import UNSEEN, distinct_columns, is_dynamic, road_user_image, without_road_users
+from occsora_sim.models.columns import (
+    UNSEEN,
+    distinct_columns,
+    is_dynamic,
+    road_user_image,
+    without_road_users,
+)
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
 from occsora_sim.models.context import AUXILIARY, Context, route_mask
 from occsora_sim.models.motion import advect, smooth_velocity
@@ -26,7 +32,9 @@ def street() -> torch.Tensor:
 
 
 def test_distinct_columns_give_back_the_labels():
-    labels = torch.randint(0, 18, (2, 8, 8, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(
+        0, 18, (2, 8, 8, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     labels[1] = labels[0]
     palette, index = distinct_columns(labels)
     assert len(palette) == 64
@@ -157,7 +165,9 @@ def test_decoding_equals_the_argmax_of_the_logits_and_keeps_what_is_recorded():
     static = without_road_users(labels)
     static[:, 20:] = UNSEEN
     prior = torch.where(is_dynamic(labels), labels, static)
-    known = Context(static=static[:, None], prior=prior[:, None], auxiliary=torch.zeros(1, 1, AUXILIARY, 32, 32))
+    known = Context(
+        static=static[:, None], prior=prior[:, None], auxiliary=torch.zeros(1, 1, AUXILIARY, 32, 32)
+    )
     features = tokenizer.context(known)
     latent = torch.randn(1, 4, 4, 4)
     drawn = tokenizer.decode(latent, known, features)

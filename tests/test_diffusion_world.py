@@ -70,7 +70,9 @@ def test_a_step_leaves_the_old_state_as_it_is(world):
 
 def test_what_stood_still_and_was_seen_stays_to_the_voxel(world):
     begin = start(world)
-    state = world.step(world.reset([begin], [0]), torch.tensor([[[0.8, 0, 0], [1.6, 0, 0]]]))  # two voxels ahead
+    state = world.step(
+        world.reset([begin], [0]), torch.tensor([[[0.8, 0, 0], [1.6, 0, 0]]])
+    )  # two voxels ahead
     drawn, last = state.occupancy[0, 1, :-2], begin.occupancy[-1, 2:]
     still = ~is_dynamic(drawn) & ~is_dynamic(last)
     assert still.float().mean() > 0.3
@@ -111,7 +113,9 @@ def test_the_future_is_no_input(world):
     assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(1, 3, 3), torch.zeros(2, 2, 3), torch.full((1, 2, 3), float("nan"))])
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(1, 3, 3), torch.zeros(2, 2, 3), torch.full((1, 2, 3), float("nan"))]
+)
 def test_a_trajectory_that_cannot_be_is_refused_in_one_line(world, bad):
     with pytest.raises(ActionError) as error:
         world.step(world.reset([start(world)], [0]), bad)

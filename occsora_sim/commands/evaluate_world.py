@@ -19,7 +19,8 @@ class Options:
         scenes: what really happened: a file, a folder or `traffic:A-B`.
         windows_per_scene: how many instants of a scene to forecast from.
         batch: windows at once.
-        seed: draws the windows.
+        steps: denoising steps of a drawn future ("sample"; "model" is the expectation).
+        seed: of the drawn futures.
         device: cpu, cuda, cuda:1...
         json: also write the figures to this file.
 
@@ -29,14 +30,16 @@ class Options:
     scenes: str = "traffic:500000-500003"
     windows_per_scene: int = 8
     batch: int = 4
+    steps: int = 2
     seed: int = 0
     device: str = "cpu"
     json: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.windows_per_scene < 1 or self.batch < 1:
+        if min(self.windows_per_scene, self.batch, self.steps) < 1:
             raise ConfigurationError(
-                f"--windows-per-scene {self.windows_per_scene} and --batch {self.batch} must be 1 or more"
+                f"--windows-per-scene {self.windows_per_scene}, --batch {self.batch} and --steps {self.steps} must be "
+                "1 or more"
             )
 
 
@@ -49,13 +52,12 @@ def run(options: Options) -> None:
     check_device(options.device)
     if options.json:
         output_file(options.json)
-    world = load_world(options.weights, device=options.device, mode="mean")
+    world = load_world(options.weights, device=options.device, steps=options.steps)
     report = evaluate_world(
         world,
         open_scenes(options.scenes),
         windows_per_scene=options.windows_per_scene,
         seed=options.seed,
-        device=options.device,
         batch=options.batch,
     )
     print_world_report(report)

@@ -189,7 +189,9 @@ class CompensatedTokenizer(nn.Module):
         label = label.to(torch.uint8)
         label = torch.tensor(DYNAMIC, dtype=torch.uint8, device=label.device)[label.int()]
         carried = is_dynamic(prior)
-        at_prior = (features * table[prior.int().clamp(max=FREE)]).sum(-1) + torch.where(carried, road_user, keep)
+        at_prior = (features * table[prior.int().clamp(max=FREE)]).sum(-1) + torch.where(
+            carried, road_user, keep
+        )
         stays = torch.where(carried, (features * table[static.int().clamp(max=FREE)]).sum(-1), at_prior)
         better = carried & (at_prior > best)
         best, label = torch.where(better, at_prior, best), torch.where(better, prior, label)

@@ -26,7 +26,9 @@ def noise_levels(count: int, generator: torch.Generator) -> Tensor:
     return torch.where(pure, torch.ones_like(t), t)
 
 
-def flow_loss(denoise: Denoise, x: Tensor, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def flow_loss(
+    denoise: Denoise, x: Tensor, weight: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Weighted squared error of the clean latent.
 
     Args:
@@ -48,7 +50,11 @@ def flow_loss(denoise: Denoise, x: Tensor, weight: Tensor, generator: torch.Gene
 
 
 def flow_sample(
-    denoise: Denoise, shape: Sequence[int], steps: int, generators: Sequence[torch.Generator], device: torch.device
+    denoise: Denoise,
+    shape: Sequence[int],
+    steps: int,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
 ) -> Tensor:
     """Euler steps from noise to a latent of `shape` (b, ...), row i from generators[i]; one step gives the mean."""
     z = randn(shape, generators, device)

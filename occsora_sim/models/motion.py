@@ -73,20 +73,19 @@ def _area(labels: Tensor) -> Tensor:
 
 
 def smooth_velocity(velocity: Tensor, images: Tensor) -> Tensor:
-    """Mean velocity over the 7 x 7 neighbours of the same class, so that an object moves as one piece.
+    """Mean velocity over the 7 x 7 neighbours of the same kind (vehicles, or pedestrians and cyclists), so that an
+    object moves as one piece.
 
     velocity (b, x, y, 2) [m/s], images (b, x, y, 2) uint8 of the same frame -> (b, x, y, 2).
     """
     labels = images[..., 0]
-    out = torch.zeros_like(velocity)
-    for label in labels.unique().tolist():
-        if label == 0:
-            continue
-        mask = (labels == label).float()[..., None]
-        stacked = torch.cat((velocity * mask, mask), dim=-1).permute(0, 3, 1, 2)
-        mean = F.avg_pool2d(stacked, 7, 1, 3).permute(0, 2, 3, 1)
-        out += mask * mean[..., :2] / mean[..., 2:].clamp(min=1e-6)
-    return out
+    small = (labels[..., None] == small_labels(labels.device)).any(-1)
+    masks = torch.stack((small, (labels > 0) & ~small), dim=1).float()  # (b, 2, x, y)
+    parts = velocity.permute(0, 3, 1, 2)[:, None] * masks[:, :, None]  # (b, kind, 2, x, y)
+    stacked = torch.cat((parts, masks[:, :, None]), dim=2).flatten(1, 2).contiguous()
+    mean = F.avg_pool2d(stacked, 7, 1, 3).unflatten(1, (2, 3))
+    smooth = (mean[:, :, :2] / mean[:, :, 2:].clamp(min=1e-6) * masks[:, :, None]).sum(1)
+    return smooth.permute(0, 2, 3, 1)
 
 
 def columns_label(columns: Tensor) -> Tensor:
@@ -129,7 +128,9 @@ def advect(
     if len(row):
         speed = velocity[row, i, j]
         thirds = torch.arange(-1, 2, device=labels.device) * (grid.voxel / 3)
-        points = grid.centres_xy(labels.device)[i, j][:, None] + torch.cartesian_prod(thirds, thirds)  # (m, 9, 2)
+        points = grid.centres_xy(labels.device)[i, j][:, None] + torch.cartesian_prod(
+            thirds, thirds
+        )  # (m, 9, 2)
         points = points[:, None] + speed[:, None, None] * seconds[:, None, None]  # (m, f, 9, 2)
         inverse = relative(target_pose, pose[:, None])[
             row
@@ -142,7 +143,9 @@ def advect(
         source = torch.arange(len(row), device=labels.device)[:, None, None].expand(-1, f, 9)[inside]
         step = torch.arange(f, device=labels.device)[:, None].expand(len(row), f, 9)[inside]
         small = (columns_label(labels[row, i, j])[:, None] == small_labels(labels.device)).any(-1)
-        votes = torch.where(small[:, None], labels.new_tensor([0, 0, 0, 0, 4, 0, 0, 0, 0]), labels.new_tensor(1))
+        votes = torch.where(
+            small[:, None], labels.new_tensor([0, 0, 0, 0, 4, 0, 0, 0, 0]), labels.new_tensor(1)
+        )
         votes = votes[:, None].expand(-1, f, 9)[inside]
         cell, source, step = cell[votes > 0], source[votes > 0], step[votes > 0]
         count = torch.bincount(cell, weights=votes[votes > 0].float(), minlength=b * f * nx * ny)

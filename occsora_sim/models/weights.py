@@ -19,9 +19,13 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def save_world_model(model: WorldModel, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]) -> None:
+def save_world_model(
+    model: WorldModel, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]
+) -> None:
     """Write a model; `kind` is "tokenizer" (its denoiser is left out) or "world_model"."""
-    tensors = {k: v for k, v in model.state_dict().items() if kind == "world_model" or not k.startswith("denoiser.")}
+    tensors = {
+        k: v for k, v in model.state_dict().items() if kind == "world_model" or not k.startswith("denoiser.")
+    }
     recipe = {name: _plain(part) for name, part in recipe.items()}
     header = {"kind": kind, "config": model.config.to_header(), "trained_on": trained_on, "recipe": recipe}
     write_tensors(path, tensors, header)
@@ -39,15 +43,21 @@ def load_world_model(
     tensors, header = read_tensors(path, kind=kind)
     config = WorldModelConfig.from_header(header.get("config", {}))
     if preset is not None and config.preset != preset:
-        raise CheckpointError(f"{path}: holds weights of the preset {config.preset!r}, not {preset!r}; choose one or the other")
+        raise CheckpointError(
+            f"{path}: holds weights of the preset {config.preset!r}, not {preset!r}; choose one or the other"
+        )
     model = WorldModel(config)
     wanted = {k for k in model.state_dict() if kind == "world_model" or not k.startswith("denoiser.")}
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))[0]
-        raise CheckpointError(f"{path}: its tensors do not fit its configuration (first odd one: {odd}); get it again")
+        raise CheckpointError(
+            f"{path}: its tensors do not fit its configuration (first odd one: {odd}); get it again"
+        )
     try:
         model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: its tensors do not fit its configuration ({reason}); get it again") from error
+        raise CheckpointError(
+            f"{path}: its tensors do not fit its configuration ({reason}); get it again"
+        ) from error
     return model.to(device).eval(), header

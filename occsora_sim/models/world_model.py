@@ -82,7 +82,9 @@ class WorldModelConfig:
             tokenizer = CompensatedTokenizerConfig(**header["tokenizer"])
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
         except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"weights: their configuration does not fit this release ({error})") from error
+            raise CheckpointError(
+                f"weights: their configuration does not fit this release ({error})"
+            ) from error
 
 
 class WorldModel(nn.Module):

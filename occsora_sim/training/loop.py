@@ -58,7 +58,13 @@ class LoopConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or not self.lr > 0 or self.log_every < 1 or self.checkpoint_every < 1:
+        if (
+            self.steps < 1
+            or self.batch < 1
+            or not self.lr > 0
+            or self.log_every < 1
+            or self.checkpoint_every < 1
+        ):
             raise ConfigurationError(f"training: steps, batch, lr and intervals must be positive, got {self}")
 
 
@@ -82,14 +88,18 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingDependencyError('TensorBoard is not installed: pip install "occsora-sim[train]"') from error
+        raise MissingDependencyError(
+            'TensorBoard is not installed: pip install "occsora-sim[train]"'
+        ) from error
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device(config.device)
     dtype = resolve(config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+    )
     ema = EMA(model, decay=config.ema)
     resume = out / "resume.safetensors"
     begin, spent = 0, 0.0
@@ -122,7 +132,11 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
                 ema.update(model)
             bar.update(task, advance=1, description=f"loss {float(loss.detach()):.4f}")
             if step % config.log_every == 0 or step == config.steps - 1:
-                logs = {**logs, "train/gradient_norm": float(norm), "train/lr": optimiser.param_groups[0]["lr"]}
+                logs = {
+                    **logs,
+                    "train/gradient_norm": float(norm),
+                    "train/lr": optimiser.param_groups[0]["lr"],
+                }
                 for name, value in logs.items():
                     writer.add_scalar(name, value, step)
                 if bar.disable:
@@ -168,6 +182,7 @@ def _load(
     keys = {k.split(".")[1] for k in tensors if k.startswith("optimiser.")}
     for name, parameter in parameters.items():
         optimiser.state[parameter] = {  # type: ignore[index]
-            key: tensors[f"optimiser.{key}.{name}"].to(parameter.device if key != "step" else "cpu") for key in keys
+            key: tensors[f"optimiser.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+            for key in keys
         }
     return int(header["step"]), float(header["spent"])

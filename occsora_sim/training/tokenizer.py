@@ -8,15 +8,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from occsora_sim.grid import BICYCLE, BUS, CONSTRUCTION_VEHICLE, MOTORCYCLE, NUM_CLASSES, PEDESTRIAN, TRAILER, TRUCK
+from occsora_sim.grid import (
+    BICYCLE,
+    BUS,
+    CONSTRUCTION_VEHICLE,
+    MOTORCYCLE,
+    NUM_CLASSES,
+    PEDESTRIAN,
+    TRAILER,
+    TRUCK,
+)
+from occsora_sim.models.weights import save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.models.weights import save_world_model
 from occsora_sim.training.windows import WindowSampler, aligned_images, window_context
 
-CLASS_WEIGHTS = {PEDESTRIAN: 2.0, BICYCLE: 2.0, MOTORCYCLE: 2.0, BUS: 1.5, TRUCK: 1.5, TRAILER: 1.5, CONSTRUCTION_VEHICLE: 1.5}
+CLASS_WEIGHTS = {
+    PEDESTRIAN: 2.0,
+    BICYCLE: 2.0,
+    MOTORCYCLE: 2.0,
+    BUS: 1.5,
+    TRUCK: 1.5,
+    TRAILER: 1.5,
+    CONSTRUCTION_VEHICLE: 1.5,
+}
 """Cross-entropy weights other than 1: mild, since strong ones make rare classes appear where none are."""
 
 
@@ -73,7 +90,9 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         known = window_context(
             windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
         )
-        return model.tokenizer.loss(windows.labels[:, config.history + frame], known.flatten(), weight, generator)
+        return model.tokenizer.loss(
+            windows.labels[:, config.history + frame], known.flatten(), weight, generator
+        )
 
     ema = run(model.tokenizer, tokenizer_loss, options.loop, options.out)
     ema.copy_to(model.tokenizer)

@@ -74,7 +74,9 @@ class WindowSampler:
                     span = (int(valid[0]) + (history - 1) * stride, int(valid[-1]) - future * stride)
                     self.spans.append((index, ego, *span))
         if not self.spans:
-            raise SceneError(f"training: none of {len(self.scenes)} scenes holds {history + future} frames of ego motion")
+            raise SceneError(
+                f"training: none of {len(self.scenes)} scenes holds {history + future} frames of ego motion"
+            )
 
     def draw(self, count: int, step: int) -> Windows:
         """`count` windows for training step `step`.
@@ -152,7 +154,9 @@ def window_context(
     with torch.no_grad():
         images = aligned_images(labels, poses, grid, motion.frames)
         velocity = smooth_velocity(motion(images), images[:, -1])
-        static = torch.full((len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device)
+        static = torch.full(
+            (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device
+        )
         for k in reversed(range(h)):  # the newest frame is kept, older ones fill in
             older = warp(without_road_users(labels[:, k]), poses[:, k], target, grid, fill=UNSEEN)
             static = torch.where(static == UNSEEN, older, static)

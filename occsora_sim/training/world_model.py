@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import relative
+from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.training.windows import WindowSampler, window_context
 
 
@@ -53,9 +53,16 @@ def train_world_model(options: WorldModelTraining) -> Path:
     def batch(step: int, generator: torch.Generator):
         windows = sampler.draw(options.loop.batch, step)
         known = window_context(
-            windows, model.motion, config.grid, list(future), generator=generator, corruption=options.corruption
+            windows,
+            model.motion,
+            config.grid,
+            list(future),
+            generator=generator,
+            corruption=options.corruption,
         )
-        prompt = relative(windows.poses[:, config.history - 1 : config.history], windows.poses[:, config.history :])
+        prompt = relative(
+            windows.poses[:, config.history - 1 : config.history], windows.poses[:, config.history :]
+        )
         return windows.labels[:, config.history :], known, prompt
 
     if not (options.out / "resume.safetensors").exists():

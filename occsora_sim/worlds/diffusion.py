@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,7 +57,9 @@ class DiffusionMemory:
             stamp=function(self.record.stamp),
             origin=function(self.record.origin),
         )
-        fields = {name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")}
+        fields = {
+            name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")
+        }
         return DiffusionMemory(record=record, **fields)
 
     @staticmethod
@@ -99,7 +101,9 @@ class DiffusionWorld:
         rows_per_call: int | None = None,
     ) -> None:
         if mode not in ("sample", "mean") or steps < 1:
-            raise ConfigurationError(f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1")
+            raise ConfigurationError(
+                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1"
+            )
         self.model = model.eval()
         self.mode, self.steps, self.follow_route = mode, steps, follow_route
         self.device = next(model.parameters()).device
@@ -107,12 +111,21 @@ class DiffusionWorld:
         self.grid: Grid = model.config.grid
         self.frames_per_chunk: int = model.config.frames
 
+    def variant(self, **options: Any) -> DiffusionWorld:
+        """The same model with other options (`mode`, `steps`, `follow_route`, `rows_per_call`)."""
+        mine = {
+            "mode": self.mode, "steps": self.steps, "follow_route": self.follow_route, "rows_per_call": self.rows_per_call,
+        }  # fmt: skip
+        return DiffusionWorld(self.model, **{**mine, **options})
+
     # ------------------------------------------------------------------ protocol
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
         """Begin worlds from the histories of `starts`."""
         need, grid = self.model.config.history, self.grid
         if not starts or len(starts) != len(seeds):
-            raise ConfigurationError(f"reset: got {len(starts)} starts and {len(seeds)} seeds; give one seed per start")
+            raise ConfigurationError(
+                f"reset: got {len(starts)} starts and {len(seeds)} seeds; give one seed per start"
+            )
         for start in starts:
             if len(start.occupancy) < need or tuple(start.occupancy.shape[1:]) != grid.shape:
                 raise ConfigurationError(
@@ -186,7 +199,9 @@ class DiffusionWorld:
         memory, frames, b = state.memory, self.frames_per_chunk, len(state.memory.last)
         wanted = trajectories.ndim == 3 and trajectories.shape[0] == b and trajectories.shape[2] == 3
         if not wanted or not 1 <= trajectories.shape[1] <= frames:
-            raise ActionError(f"trajectories: shape {tuple(trajectories.shape)}, need ({b}, 1 to {frames}, 3)")
+            raise ActionError(
+                f"trajectories: shape {tuple(trajectories.shape)}, need ({b}, 1 to {frames}, 3)"
+            )
         trajectories = trajectories.to(self.device, torch.float32)
         if not torch.isfinite(trajectories).all():
             raise ActionError("trajectories: hold NaN or infinite numbers; give finite metres and radians")
@@ -194,7 +209,9 @@ class DiffusionWorld:
         for begin in range(0, b, self.rows_per_call):
             rows = slice(begin, begin + self.rows_per_call)
             part = future[rows] if future is not None else None
-            groups.append(self._draw(memory.map(lambda field, rows=rows: field[rows]), trajectories[rows], part))
+            groups.append(
+                self._draw(memory.map(lambda field, rows=rows: field[rows]), trajectories[rows], part)
+            )
         return WorldState(
             occupancy=torch.cat([group.occupancy for group in groups]),
             ego_pose=torch.cat([group.ego_pose for group in groups]),
@@ -214,7 +231,9 @@ class DiffusionWorld:
             generators = [torch.Generator() for _ in noise]
             for generator, row in zip(generators, noise, strict=True):
                 generator.set_state(row.clone())  # a view would be read from its storage's start
-            labels = self.model.sample(known, prompt, generators if self.mode == "sample" else None, self.steps)
+            labels = self.model.sample(
+                known, prompt, generators if self.mode == "sample" else None, self.steps
+            )
             noise = torch.stack([generator.get_state() for generator in generators])
         record, drawn = memory.record, []
         for k in range(given):

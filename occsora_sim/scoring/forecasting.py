@@ -1,0 +1,103 @@
+"""Forecasting windows and the baselines that a world model must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import SceneError
+from occsora_sim.geometry import relative
+from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
+from occsora_sim.models.warp import warp
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.start import Start
+from occsora_sim.scenes.voxeliser import Voxeliser
+
+HORIZONS = (1.0, 2.0, 3.0)
+"""Instants that are scored [s], as OccWorld and its successors do."""
+
+HISTORY = 4
+"""Frames of history given."""
+
+FUTURE = round(HORIZONS[-1] / FRAME_SECONDS)
+"""Frames predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastWindow:
+    """A start, the ego's true motion after it, and the truth to score against.
+
+    Attributes:
+        start: the history; it holds no route, so nothing of the future reaches a world but the ego's motion.
+        poses: (FUTURE, 3) world poses of the ego [m, m, rad].
+        truth: (FUTURE, x, y, z) uint8; only the scorer and the tokenizer's ceiling see it.
+
+    """
+
+    start: Start
+    poses: Tensor
+    truth: Tensor
+
+
+def forecast_windows(
+    scene: Scene, count: int, grid: Grid, voxeliser: Voxeliser | None = None
+) -> list[ForecastWindow]:
+    """`count` windows of a scene, spread evenly over its expert egos and over time; fewer if it holds fewer.
+
+    Raises:
+        SceneError: no ego of the scene is recorded long enough.
+
+    """
+    voxeliser = voxeliser or Voxeliser(scene, grid)
+    stride = round(FRAME_SECONDS / scene.dt)
+    places: list[tuple[int, int]] = []
+    for ego, kind in enumerate(scene.ego_kind):
+        valid = np.flatnonzero(scene.ego_valid[ego])
+        if kind == "expert" and len(valid) > (HISTORY + FUTURE) * stride:
+            first, last = valid[0] + (HISTORY - 1) * stride, valid[-1] - FUTURE * stride
+            places += [(ego, int(step)) for step in range(first, last + 1, FUTURE * stride)]
+    if not places:
+        raise SceneError(
+            f"{scene.name}: no ego is recorded for {(HISTORY + FUTURE) * FRAME_SECONDS} s; nothing to score"
+        )
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
+    windows = []
+    for ego, step in (places[i] for i in chosen):
+        steps = step + stride * np.arange(-HISTORY + 1, FUTURE + 1)
+        poses = torch.from_numpy(scene.ego_pose[ego, steps]).float()
+        times = torch.from_numpy(steps * scene.dt).float()
+        exclude = torch.full((len(steps),), int(scene.ego_track[ego]))
+        frames = voxeliser.frames(poses, times, exclude)
+        start = Start(
+            occupancy=frames[:HISTORY],
+            ego_pose=poses[:HISTORY],
+            route=torch.zeros(0, 2),
+            name=f"{scene.name}/{ego}@{step}",
+        )
+        windows.append(ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:]))
+    return windows
+
+
+def copy_last(window: ForecastWindow, grid: Grid) -> Tensor:
+    """The last frame as it is, (FUTURE, x, y, z)."""
+    return window.start.occupancy[-1].expand(len(window.poses), *grid.shape)
+
+
+def ego_warp(window: ForecastWindow, grid: Grid) -> Tensor:
+    """The last frame moved by the ego's known motion, free where it showed nothing, (FUTURE, x, y, z)."""
+    return warp(window.start.occupancy[-1:], window.start.ego_pose[-1:], window.poses[None], grid, fill=FREE)[
+        0
+    ]
+
+
+def chunk_trajectories(windows: Sequence[ForecastWindow], frames: int) -> list[Tensor]:
+    """The ego's true motion in chunks of `frames`: tensors (b, <= frames, 3), each relative to the pose before it."""
+    poses = torch.stack([torch.cat((w.start.ego_pose[-1:], w.poses)) for w in windows])  # (b, 1 + FUTURE, 3)
+    return [
+        relative(poses[:, k : k + 1], poses[:, k + 1 : k + 1 + frames])
+        for k in range(0, poses.shape[1] - 1, frames)
+    ]

@@ -1,0 +1,154 @@
+"""How good a generated world is: reconstruction and forecasting, against the baselines it must beat."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scoring.confusion import Confusion
+from occsora_sim.scoring.forecasting import (
+    FUTURE,
+    HISTORY,
+    HORIZONS,
+    ForecastWindow,
+    chunk_trajectories,
+    copy_last,
+    ego_warp,
+    forecast_windows,
+)
+from occsora_sim.worlds.diffusion import DiffusionWorld
+
+PROTOCOL = (
+    f"2 Hz; {HISTORY} history frames; expert egos; windows {FUTURE} frames apart, spread evenly over each scene; the "
+    "ego's true future motion is given, the route is not; scored at that instant, voxels pooled over the whole set, no "
+    "visibility masks"
+)
+
+
+def evaluate_world(
+    world: DiffusionWorld,
+    scenes: Sequence[Scene],
+    *,
+    windows_per_scene: int = 16,
+    batch: int = 4,
+    seed: int = 0,
+    on_window: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Score a world against truth, warp, copy and its own tokenizer.
+
+    "model" is the expectation (one denoising step from zero noise), "sample" one drawn future per window with the
+    world's own number of steps; a drawn future is penalised for choosing.
+
+    Args:
+        world: the generated world; its weights are used in both modes.
+        scenes: what to score on.
+        windows_per_scene: windows of each scene.
+        batch: windows per call.
+        seed: of the drawn futures.
+        on_window: told how many windows are done.
+
+    """
+    grid = world.grid
+    expectation = world.variant(mode="mean", follow_route=False)
+    drawn = world.variant(mode="sample", follow_route=False)
+    tables: dict[float, dict[str, Confusion]] = {h: defaultdict(Confusion) for h in HORIZONS}
+    reconstruction, done = Confusion(), 0
+    for scene in scenes:
+        windows = forecast_windows(scene, windows_per_scene, grid)
+        for begin in range(0, len(windows), batch):
+            part = windows[begin : begin + batch]
+            truth = torch.stack([w.truth for w in part])
+            ceiling = _roll(expectation, part, seed + done, truth)
+            answers = {
+                "model": _roll(expectation, part, seed + done, None),
+                "sample": _roll(drawn, part, seed + done, None),
+                "ego_warp": torch.stack([ego_warp(w, grid) for w in part]),
+                "copy": torch.stack([copy_last(w, grid) for w in part]),
+                "tokenizer": ceiling,
+            }
+            f = world.frames_per_chunk
+            reconstruction.add(ceiling[:, :f], truth[:, :f])
+            for horizon in HORIZONS:
+                k = round(horizon / FRAME_SECONDS) - 1
+                for name, answer in answers.items():
+                    tables[horizon][name].add(answer[:, k], truth[:, k])
+            done += len(part)
+            if on_window:
+                on_window(done)
+    return {
+        "scenes": len(scenes),
+        "windows": done,
+        "protocol": PROTOCOL,
+        "reconstruction": reconstruction.metrics(),
+        "forecast": {f"{h}": {name: c.metrics() for name, c in tables[h].items()} for h in HORIZONS},
+    }
+
+
+def _roll(
+    world: DiffusionWorld, windows: Sequence[ForecastWindow], seed: int, truth: Tensor | None
+) -> Tensor:
+    """Frames (b, FUTURE, x, y, z) along the true ego motion; with `truth`, the tokenizer's rendition of it."""
+    starts = [replace(w.start) for w in windows]
+    state = world.reset(starts, [seed + k for k in range(len(starts))])
+    frames = []
+    for k, trajectory in enumerate(chunk_trajectories(windows, world.frames_per_chunk)):
+        if truth is None:
+            state = world.step(state, trajectory)
+        else:
+            begin = k * world.frames_per_chunk
+            state = world.reconstruct(state, trajectory, truth[:, begin : begin + world.frames_per_chunk])
+        frames.append(state.occupancy)
+    return torch.cat(frames, dim=1).cpu()
+
+
+def report_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The report as rows of text: horizon, who, mIoU, dynamic mIoU, IoU, mIoU (OccWorld) [%]."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    keys = ("miou", "dynamic_miou", "iou", "miou_occworld")
+    rows = [("chunk", "reconstruction", *(percent(report["reconstruction"][key]) for key in keys))]
+    for horizon, table in report["forecast"].items():
+        rows += [(f"{horizon} s", name, *(percent(m[key]) for key in keys)) for name, m in table.items()]
+    return rows
+
+
+def print_world_report(report: dict[str, Any]) -> None:
+    """Print both tables of a report."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    title = f"{report['windows']} windows of {report['scenes']} scenes [%]"
+    table = Table("horizon", "who", "mIoU", "dynamic mIoU", "IoU", "mIoU (OccWorld)", title=title)
+    for row in report_rows(report):
+        table.add_row(*row)
+    console.print(table)
+    horizon = next(iter(report["forecast"]))
+    classes = Table(
+        "class", *report["forecast"][horizon], title=f"IoU per class at {horizon} s [%]; * road users"
+    )
+    for row in class_rows(report, horizon):
+        classes.add_row(*row)
+    console.print(classes)
+
+
+def class_rows(report: dict[str, Any], horizon: str = "1.0") -> list[tuple[str, ...]]:
+    """IoU per class at one horizon [%]: class, then a column for each contestant; road users are starred."""
+    table = report["forecast"][horizon]
+    names = [CLASSES[label] for label in DYNAMIC]
+    rows = []
+    for name in CLASSES[:-1]:
+        values = [m["per_class"][name] for m in table.values()]
+        if any(value is not None for value in values):
+            label = f"{name} *" if name in names else name
+            rows.append((label, *("-" if v is None else f"{100 * v:.1f}" for v in values)))
+    return rows

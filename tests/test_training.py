@@ -1,0 +1,177 @@
+"""Claims on training: it learns, it resumes exactly, and its checkpoints refuse what is not theirs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from occsora_sim.checkpoint import read_tensors
+from occsora_sim.errors import CheckpointError, ConfigurationError
+from occsora_sim.models.columns import UNSEEN, is_dynamic
+from occsora_sim.models.weights import load_world_model
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.presets import tiny
+from occsora_sim.scenes.file import save_scene
+from occsora_sim.training.loop import LoopConfig, learning_rate
+from occsora_sim.training.precision import resolve
+from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
+from occsora_sim.training.windows import WindowSampler, forget, window_context
+from occsora_sim.training.world_model import WorldModelTraining, train_world_model
+
+
+@pytest.fixture
+def scenes(tmp_path, straight_road) -> str:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    save_scene(straight_road(cars=[(20.0, 0.0, 6.0), (45.0, -2.0, 0.0)]), folder / "road.safetensors")
+    return str(folder)
+
+
+def loop(steps: int, **options) -> LoopConfig:
+    return LoopConfig(steps=steps, batch=2, warmup=2, checkpoint_every=3, precision="float32", **options)
+
+
+def tokenizer(scenes: str, out: Path, steps: int, **options) -> Path:
+    training = TokenizerTraining(
+        scenes=scenes, out=out, preset="tiny", motion_steps=3, loop=loop(steps, **options)
+    )
+    return train_tokenizer(training)
+
+
+def same(a: Path, b: Path) -> bool:
+    (one, _), (two, _) = (read_tensors(p, kind="tokenizer") for p in (a, b))
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_run_that_was_cut_off_and_resumed_equals_one_that_was_not(tmp_path, scenes, monkeypatch):
+    whole = tokenizer(scenes, tmp_path / "whole", 6)
+    monkeypatch.setattr("occsora_sim.training.loop._save", _cut_after(3))
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer(scenes, tmp_path / "parts", 6)
+    monkeypatch.undo()
+    assert same(whole, tokenizer(scenes, tmp_path / "parts", 6))
+
+
+def _cut_after(step: int):
+    from occsora_sim.training import loop as module
+
+    save = module._save
+
+    def cut(*arguments):
+        save(*arguments)
+        if arguments[0].parent.name == "parts" and arguments[6] == step:
+            raise KeyboardInterrupt
+
+    return cut
+
+
+def test_training_twice_gives_the_same_numbers_and_another_seed_others(tmp_path, scenes):
+    one = tokenizer(scenes, tmp_path / "one", 2)
+    assert same(one, tokenizer(scenes, tmp_path / "two", 2))
+    assert not same(one, tokenizer(scenes, tmp_path / "three", 2, seed=1))
+
+
+def test_a_resume_under_other_options_is_refused_in_one_line(tmp_path, scenes):
+    tokenizer(scenes, tmp_path / "run", 3)
+    with pytest.raises(CheckpointError, match="seed") as error:
+        tokenizer(scenes, tmp_path / "run", 6, seed=4)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_both_stages_learn_and_write_weights_that_load(tmp_path, scenes):
+    weights = tokenizer(scenes, tmp_path / "t", 40, lr=3e-3)
+    model, header = load_world_model(weights, kind="tokenizer")
+    sampler = WindowSampler(
+        open_folder(scenes),
+        model.config.grid,
+        history=model.config.history,
+        future=model.config.frames,
+        seed=9,
+    )
+    windows = sampler.draw(4, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        known = window_context(windows, model.motion, model.config.grid, [0], generator=generator)
+        truth, weight = windows.labels[:, model.config.history], torch.ones(18)
+        torch.manual_seed(0)
+        fresh = WorldModel(tiny())
+        before = float(
+            fresh.tokenizer.loss(truth, known.flatten(), weight, torch.Generator().manual_seed(1))[0]
+        )
+        after = float(
+            model.tokenizer.loss(truth, known.flatten(), weight, torch.Generator().manual_seed(1))[0]
+        )
+    assert after < 0.5 * before
+    assert header["recipe"]["tokenizer"]["loop"]["steps"] == 40
+    path = train_world_model(
+        WorldModelTraining(scenes=scenes, tokenizer=weights, out=tmp_path / "w", loop=loop(4))
+    )
+    _, header = load_world_model(path)
+    assert set(header["recipe"]) == {"tokenizer", "world_model"}
+    assert {p.name for p in (tmp_path / "w").iterdir()} == {
+        "resume.safetensors",
+        "tensorboard",
+        "world_model.safetensors",
+    }
+
+
+def open_folder(folder: str):
+    from occsora_sim.scenes.source import open_scenes
+
+    return open_scenes(folder)
+
+
+def test_a_window_is_drawn_by_its_step_number_alone(scenes):
+    config = tiny()
+    sampler = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3)
+    a, b = sampler.draw(3, 7), sampler.draw(3, 7)
+    assert torch.equal(a.labels, b.labels) and torch.equal(a.poses, b.poses)
+    assert not torch.equal(a.poses, sampler.draw(3, 8).poses)
+
+
+def test_the_future_frames_are_no_part_of_the_context(scenes):
+    config = tiny()
+    torch.manual_seed(0)
+    model = WorldModel(config)
+    sampler = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3)
+    windows = sampler.draw(2, 0)
+    contexts = []
+    for poison in (False, True):
+        if poison:
+            windows.labels[:, 4:] = 4
+        known = window_context(
+            windows, model.motion, config.grid, [0, 1], generator=torch.Generator().manual_seed(0)
+        )
+        contexts.append(known)
+    assert torch.equal(contexts[0].prior, contexts[1].prior)
+    assert torch.equal(contexts[0].auxiliary, contexts[1].auxiliary)
+
+
+def test_forgetting_makes_ground_unseen_in_all_frames_alike():
+    static = torch.full((64, 2, 16, 16, 4), 11, dtype=torch.uint8)
+    forgotten = forget(static, 1.0, torch.Generator().manual_seed(0)) == UNSEEN
+    assert 0.2 < forgotten.float().mean() < 0.8
+    assert torch.equal(forgotten[:, 0], forgotten[:, 1])
+    assert forgotten.flatten(1).all(1).any()
+    assert not (forget(static, 0.0, torch.Generator().manual_seed(0)) == UNSEEN).any()
+    assert not is_dynamic(forget(static, 1.0, torch.Generator().manual_seed(0))).any()
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    config = LoopConfig(steps=100, lr=1.0, warmup=10)
+    assert learning_rate(config, 0.0, 0) == pytest.approx(0.1)
+    assert learning_rate(config, 0.0, 9) == pytest.approx(1.0)
+    assert learning_rate(config, 1.0, 99) == pytest.approx(0.02)
+
+
+def test_precision_is_measured_unless_it_is_named():
+    cpu = torch.device("cpu")
+    assert resolve("float32", cpu) == torch.float32
+    assert resolve("bfloat16", cpu) == torch.bfloat16
+    assert resolve("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_a_loop_of_no_steps_is_refused():
+    with pytest.raises(ConfigurationError, match="positive"):
+        LoopConfig(steps=0)
