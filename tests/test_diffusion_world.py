@@ -20,7 +20,7 @@ LEFT = torch.tensor([[2.0, 0.4, 0.3], [3.8, 1.3, 0.6]])
 def world() -> DiffusionWorld:
     torch.manual_seed(0)
     model = WorldModel(tiny())
-    for name, parameter in model.named_parameters():  # zero-initialised layers must speak for noise to matter
+    for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
         if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
             torch.nn.init.normal_(parameter, std=0.2)
     return DiffusionWorld(model)

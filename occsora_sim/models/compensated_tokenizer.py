@@ -76,6 +76,8 @@ class CompensatedTokenizer(nn.Module):
     All methods take frames in the batch axis: n = b * f.
     """
 
+    dynamic: Tensor
+
     def __init__(self, config: CompensatedTokenizerConfig, grid: Grid) -> None:
         super().__init__()
         if grid.shape[0] % 8 or grid.shape[1] % 8:

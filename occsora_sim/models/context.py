@@ -75,10 +75,12 @@ def build_context(
 
     Args:
         static: (b, f, x, y, z) uint8, the record (or the warped history) in each target frame.
-        last: (b, x, y, z) uint8, the newest frame; last_pose (b, 3) its world pose.
+        last: (b, x, y, z) uint8, the newest frame.
+        last_pose: (b, 3), its world pose.
         last_image: (b, f, x, y, 2) uint8, the newest frame's `road_user_image` warped into each target frame.
         velocity: (b, x, y, 2) [m/s] of the newest frame's road users.
-        target_pose: (b, f, 3) world poses of the ego at the future instants, `seconds` (f,) [s] ahead.
+        target_pose: (b, f, 3) world poses of the ego at the future instants.
+        seconds: (f,) how far ahead they are [s].
         route: (b, r, 2) world points [m], NaN-padded, or None where no route is given.
         grid: the voxel grid.
 

@@ -77,7 +77,9 @@ class WorldModelConfig:
 
         """
         try:
-            grid = {k: tuple(v) if isinstance(v, list) else v for k, v in header["grid"].items()}
+            grid: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in header["grid"].items()
+            }
             rest = {k: v for k, v in header.items() if k not in ("grid", "tokenizer")}
             tokenizer = CompensatedTokenizerConfig(**header["tokenizer"])
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
@@ -89,6 +91,8 @@ class WorldModelConfig:
 
 class WorldModel(nn.Module):
     """Draws the next chunk of occupancy from a `Context` and a trajectory prompt."""
+
+    latent_scale: Tensor
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()

@@ -52,7 +52,8 @@ class Confusion:
             "dynamic_miou": _mean(dynamic),
             "miou_occworld": float(iou.nan_to_num(1.0).mean()),
             "per_class": {
-                name: None if value != value else value for name, value in zip(CLASSES, iou.tolist())
+                name: None if value != value else value
+                for name, value in zip(CLASSES[:-1], iou.tolist(), strict=True)
             },
         }
 

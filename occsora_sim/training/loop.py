@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
 
 
 def _save(
-    path: Path, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: dict[str, Tensor],
+    path: Path, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor],
     config: LoopConfig, step: int, spent: float,
 ) -> None:  # fmt: skip
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -160,7 +160,7 @@ def _save(
 
 
 def _load(
-    path: Path, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: dict[str, Tensor],
+    path: Path, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor],
     config: LoopConfig,
 ) -> tuple[int, float]:  # fmt: skip
     tensors, header = read_tensors(path, kind="resume")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import relative
+from occsora_sim.models.context import Context
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.source import open_scenes
@@ -50,7 +51,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
     )  # fmt: skip
     future = range(config.frames)
 
-    def batch(step: int, generator: torch.Generator):
+    def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Context, Tensor]:
         windows = sampler.draw(options.loop.batch, step)
         known = window_context(
             windows,
@@ -73,7 +74,8 @@ def train_world_model(options: WorldModelTraining) -> Path:
             model.latent_scale.copy_(1 / mean.std().clamp(min=0.05))
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return model.loss(*batch(step, generator), generator)
+        labels, known, prompt = batch(step, generator)
+        return model.loss(labels, known, prompt, generator)
 
     ema = run(model, loss, options.loop, options.out)
     ema.copy_to(model)

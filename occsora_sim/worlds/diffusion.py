@@ -113,9 +113,7 @@ class DiffusionWorld:
 
     def variant(self, **options: Any) -> DiffusionWorld:
         """The same model with other options (`mode`, `steps`, `follow_route`, `rows_per_call`)."""
-        mine = {
-            "mode": self.mode, "steps": self.steps, "follow_route": self.follow_route, "rows_per_call": self.rows_per_call,
-        }  # fmt: skip
+        mine = {name: getattr(self, name) for name in ("mode", "steps", "follow_route", "rows_per_call")}
         return DiffusionWorld(self.model, **{**mine, **options})
 
     # ------------------------------------------------------------------ protocol
