@@ -18,7 +18,6 @@ from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.worlds.diffusion import default_weights
 
-
 README = Path(__file__).parent.parent / "README.md"
 
 
