@@ -13,6 +13,9 @@ import torch
 from occsora_sim.checkpoint import write_tensors
 from occsora_sim.cli import main
 from occsora_sim.commands.recording import plans
+from occsora_sim.models.weights import save_world_model
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.presets import tiny
 from occsora_sim.rendering.rollout import load_rollout
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
@@ -30,7 +33,7 @@ def scenes(straight_road, tmp_path: Path) -> str:
     return str(folder)
 
 
-def refusal(capsys, *arguments: str) -> str:
+def refusal(capsys, *arguments: str | Path) -> str:
     """The line that a refused command leaves on standard error."""
     assert main(list(map(str, arguments))) == 2
     captured = capsys.readouterr()
@@ -113,6 +116,20 @@ def test_evaluate_agent_writes_the_terms_of_the_score(scenes, tmp_path, capsys):
     assert keys | {"wall_seconds"} <= figures.keys()
     assert figures["episodes"] == 3 and figures["seconds_simulated"] == pytest.approx(6.0)
     assert figures["nc"] == 1.0
+
+
+@pytest.mark.slow
+def test_evaluate_world_writes_the_forecasts(scenes, tmp_path):
+    weights = tmp_path / "tiny.safetensors"
+    save_world_model(WorldModel(tiny()), weights, kind="world_model", trained_on="nothing", recipe={})
+    report = tmp_path / "world.json"
+    options = ["--scenes", scenes, "--weights", str(weights), "--windows-per-scene", "1", "--batch", "1"]
+    assert main(["evaluate", "world", *options, "--json", str(report)]) == 0
+    figures = json.loads(report.read_text())
+    assert figures["windows"] == 1 and list(figures["forecast"]) == ["1.0", "2.0", "3.0"]
+    assert {"model", "ego_warp", "copy", "tokenizer"} <= figures["forecast"]["1.0"].keys()
+    # The ground truth of a straight road at constant speed: the warp is nearly right.
+    assert figures["forecast"]["1.0"]["ego_warp"]["miou"] > 0.3
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ class Options:
 
     weights: Path | None = None
     scenes: str = "traffic:500000-500003"
-    windows_per_scene: int = 8
+    windows_per_scene: int = 16
     batch: int = 4
     steps: int = 2
     seed: int = 0
@@ -45,6 +45,9 @@ class Options:
 
 def run(options: Options) -> None:
     """Forecast, print the table, write --json."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     from occsora_sim.scenes.source import open_scenes
     from occsora_sim.scoring.world_report import evaluate_world, print_world_report
     from occsora_sim.worlds.diffusion import load_world
@@ -52,14 +55,18 @@ def run(options: Options) -> None:
     check_device(options.device)
     if options.json:
         output_file(options.json)
-    world = load_world(options.weights, device=options.device, steps=options.steps)
-    report = evaluate_world(
-        world,
-        open_scenes(options.scenes),
-        windows_per_scene=options.windows_per_scene,
-        seed=options.seed,
-        batch=options.batch,
-    )
+    world = load_world(options.weights, device=options.device)
+    scenes = open_scenes(options.scenes)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("windows", total=len(scenes) * options.windows_per_scene)
+        report = evaluate_world(
+            world,
+            scenes,
+            windows_per_scene=options.windows_per_scene,
+            batch=options.batch,
+            seed=options.seed,
+            on_window=lambda done: progress.update(task, completed=done),
+        )
     print_world_report(report)
     if options.json:
         write_json(options.json, report)
