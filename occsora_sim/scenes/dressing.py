@@ -93,7 +93,9 @@ def dress(rng: np.random.Generator, network: Network) -> tuple[list[Polygon], li
     for edge in network.edges:
         _street_furniture(town, network, edge)
     for _ in range(3):
-        _work_site(town, sides[rng.integers(len(sides))])
+        for _ in range(10):  # until there is room for it
+            if _work_site(town, sides[rng.integers(len(sides))]):
+                break
     for side in sides:
         _line(town, side)
     _fill(town, network)
@@ -229,22 +231,25 @@ def _street_furniture(town: _Builder, network: Network, edge: str) -> None:
         town.solid(rectangle(centre + left * reach / 2, yaw, 0.5, reach), grid.MANMADE, 4.6, 5.4)
 
 
-def _work_site(town: _Builder, side: _Side) -> None:
-    """A digger and a trailer on the verge, with cones and barriers around them."""
+def _work_site(town: _Builder, side: _Side) -> bool:
+    """A digger and a trailer on the verge, with cones and barriers around them; whether they found room."""
     rng = town.rng
-    if side.length < 24:
-        return
+    if side.length < 26:
+        return False
     station = float(rng.uniform(8, side.length - 16))
     centre, yaw = side.at(station, 2.6)
-    if town.stand(centre, yaw, (round(float(rng.uniform(5.5, 7)), 2), 2.5, 3.0), grid.CONSTRUCTION_VEHICLE):
-        centre, yaw = side.at(station + 8, 2.6)
-        town.stand(centre, yaw, (round(float(rng.uniform(5, 7)), 2), 2.4, 2.8), grid.TRAILER)
-        for offset in np.arange(-5, 13, 2.0):
-            centre, yaw = side.at(station + float(offset), 0.7)
-            if rng.random() < 0.5:
-                town.stand(centre, yaw, (0.5, 0.5, 0.9), grid.TRAFFIC_CONE)
-            else:
-                town.stand(centre, yaw, (1.8, 0.5, 1.0), grid.BARRIER)
+    size = (round(float(rng.uniform(5.5, 7)), 2), 2.5, 3.0)
+    if not town.stand(centre, yaw, size, grid.CONSTRUCTION_VEHICLE):
+        return False
+    centre, yaw = side.at(station + 8, 2.6)
+    town.stand(centre, yaw, (round(float(rng.uniform(5, 7)), 2), 2.4, 2.8), grid.TRAILER)
+    for number, offset in enumerate(np.arange(-5, 13, 2.0)):
+        centre, yaw = side.at(station + float(offset), 0.75)
+        if number % 3 == 1:
+            town.stand(centre, yaw, (1.8, 0.5, 1.0), grid.BARRIER)
+        else:
+            town.stand(centre, yaw, (0.5, 0.5, 0.9), grid.TRAFFIC_CONE)
+    return True
 
 
 def _fill(town: _Builder, network: Network) -> None:

@@ -13,6 +13,8 @@ from occsora_sim.scenes.town import Network
 GROUND_Z = (-0.2, 0.2)
 """Lower and upper height of ground polygons [m]: one voxel layer."""
 
+_KERB = 2.0  # least width of the pavement around a junction [m]
+
 MARGIN = 60.0
 """How far the terrain reaches beyond the map [m]: an ego sees 40 m."""
 
@@ -44,6 +46,25 @@ def ribbon(points: np.ndarray, width: float, extend: float = 0.0) -> np.ndarray:
     middle = middle / np.maximum((middle**2).sum(1, keepdims=True) / 2, 0.5)
     side = np.concatenate((first, middle, last)) * width / 2
     return np.concatenate((points + side, (points - side)[::-1]))
+
+
+def inset(points: np.ndarray, depth: float) -> np.ndarray | None:
+    """The polygon (n, 2) [m] with every side moved inwards by `depth` [m], or None where nothing is left."""
+    points = points[np.linalg.norm(points - np.roll(points, 1, axis=0), axis=1) > 1e-3]
+    if len(points) < 3:
+        return None
+    points = points if area(points) > 0 else points[::-1]
+    side = np.roll(points, -1, axis=0) - points
+    normal = np.stack((-side[:, 1], side[:, 0]), -1) / np.linalg.norm(side, axis=1, keepdims=True)
+    both = normal + np.roll(normal, 1, axis=0)
+    inner = points + depth * both / np.maximum((both**2).sum(1, keepdims=True) / 2, 0.5)
+    return inner if 0.1 * area(points) < area(inner) < area(points) else None
+
+
+def area(points: np.ndarray) -> float:
+    """Area of a polygon (n, 2) [m2], positive if it runs counter-clockwise (shoelace formula)."""
+    x, y = points.T
+    return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
 
 
 def rectangle(centre: np.ndarray, yaw: float, length: float, width: float) -> np.ndarray:
@@ -79,7 +100,10 @@ def ground_polygons(network: Network, extras: list[Polygon]) -> list[Polygon]:
         if lane.kind == "sidewalk":
             paint(ribbon(lane.shape, lane.width + 0.2, 0.3), grid.SIDEWALK)
     for shape in network.junctions.values():
-        paint(shape, grid.DRIVEABLE)
+        inner = inset(shape, _KERB)
+        if inner is not None:  # SUMO's walking areas leave gaps along the rim
+            paint(shape, grid.SIDEWALK)
+        paint(shape if inner is None else inner, grid.DRIVEABLE)
     for lane in lanes:
         if lane.kind == "walkingarea" and len(lane.shape) >= 3:
             paint(lane.shape, grid.SIDEWALK)
