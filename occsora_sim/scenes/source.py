@@ -22,7 +22,13 @@ from occsora_sim.scenes.scene import Scene
 CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 """Environment variable that names the cache folder."""
 
-NO_GENERATOR = frozenset({"boxes.py", "file.py", "raster.py", "source.py", "start.py", "voxeliser.py"})
+NO_GENERATOR = frozenset(
+    {
+        "boxes.py", "drivable.py", "file.py", "log_dressing.py", "log_map.py", "log_tracks.py", "occ3d.py",
+        "raster.py", "recorded.py", "road_users.py", "safe_pickle.py", "scenarionet.py", "source.py", "start.py",
+        "validation.py", "voxel_scene.py", "voxeliser.py",
+    }
+)  # fmt: skip
 """Modules of this folder that cannot change what a town is."""
 
 _TOWNS = re.compile(r"traffic:(\d+)(?:-(\d+))?")
