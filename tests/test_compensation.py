@@ -15,7 +15,7 @@ from occsora_sim.models.columns import (
 )
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
 from occsora_sim.models.context import AUXILIARY, Context, route_mask
-from occsora_sim.models.motion import advect, smooth_velocity
+from occsora_sim.models.motion import advect, smooth_displacement
 from occsora_sim.models.record import Record
 
 GRID = Grid(shape=(32, 32, 16), voxel=0.5, lower=(-8.0, -8.0, -1.0))
@@ -105,17 +105,17 @@ def car_frame(label: int = CAR, length: int = 8, width: int = 4) -> torch.Tensor
 
 def test_a_car_is_carried_by_whole_voxels_exactly():
     labels, pose = car_frame(), torch.zeros(1, 3)
-    velocity = torch.zeros(1, 32, 32, 2)
-    velocity[..., 0] = 4.0  # 2 m, four voxels, in half a second
-    moved, flow = advect(labels, velocity, pose, pose[:, None], torch.tensor([0.5]), GRID)
+    displacement = torch.zeros(1, 1, 32, 32, 2)
+    displacement[..., 0] = 2.0  # four voxels
+    moved, flow = advect(labels, displacement, pose, pose[:, None], GRID)
     assert torch.equal(moved[0, 0, 4:] == CAR, labels[0, :-4] == CAR)
-    assert torch.equal(flow[0, 0, ..., 0] == 4.0, (moved[0, 0] == CAR).any(-1))
+    assert torch.equal(flow[0, 0, ..., 0] == 2.0, (moved[0, 0] == CAR).any(-1))
 
 
 def test_a_standing_car_nears_by_the_egos_own_motion():
     labels, pose = car_frame(), torch.zeros(1, 3)
     target = compose(pose, torch.tensor([[1.0, 0.0, 0.0]]))[:, None]
-    moved, _ = advect(labels, torch.zeros(1, 32, 32, 2), pose, target, torch.tensor([0.5]), GRID)
+    moved, _ = advect(labels, torch.zeros(1, 1, 32, 32, 2), pose, target, GRID)
     assert torch.equal(moved[0, 0, :-2] == CAR, labels[0, 2:] == CAR)
 
 
@@ -123,9 +123,9 @@ def test_a_car_carried_by_any_fraction_neither_grows_nor_frays():
     labels, pose = car_frame(), torch.zeros(1, 3)
     area = int((labels == CAR).any(-1).sum())
     for fraction in torch.linspace(0, 1, 21).tolist():
-        velocity = torch.zeros(1, 32, 32, 2)
-        velocity[..., 0] = fraction  # [0, 0.5] m: any share of a voxel
-        moved, _ = advect(labels, velocity, pose, pose[:, None], torch.tensor([0.5]), GRID)
+        displacement = torch.zeros(1, 1, 32, 32, 2)
+        displacement[..., 0] = fraction / 2  # [0, 0.5] m: any share of a voxel
+        moved, _ = advect(labels, displacement, pose, pose[:, None], GRID)
         assert int((moved == CAR).any(-1).sum()) == area
 
 
@@ -133,19 +133,19 @@ def test_a_pedestrian_of_one_column_never_vanishes():
     labels, pose = car_frame(PEDESTRIAN, 1, 1), torch.zeros(1, 3)
     generator = torch.Generator().manual_seed(1)
     for _ in range(50):
-        velocity = (torch.rand(2, generator=generator) * 2).expand(1, 32, 32, 2).contiguous()
+        displacement = torch.rand(2, generator=generator).expand(1, 1, 32, 32, 2).contiguous()
         turn = torch.cat((torch.zeros(2), torch.rand(1, generator=generator)))
-        moved, _ = advect(labels, velocity, pose, turn.view(1, 1, 3), torch.tensor([0.5]), GRID)
+        moved, _ = advect(labels, displacement, pose, turn.view(1, 1, 3), GRID)
         assert (moved == PEDESTRIAN).any()
 
 
 def test_smoothing_makes_an_object_move_as_one_piece():
     images = road_user_image(car_frame(length=4))
-    noisy = torch.randn(1, 32, 32, 2, generator=torch.Generator().manual_seed(0)) + 5
-    smooth = smooth_velocity(noisy, images)
+    noisy = torch.randn(1, 1, 32, 32, 2, generator=torch.Generator().manual_seed(0)) + 5
+    smooth = smooth_displacement(noisy, images)
     on = images[..., 0] == CAR
-    assert smooth[on].std(0).max() < 0.3 * noisy[on].std(0).min()
-    assert (smooth[~on] == 0).all()
+    assert smooth[:, 0][on].std(0).max() < 0.3 * noisy[:, 0][on].std(0).min()
+    assert (smooth[:, 0][~on] == 0).all()
 
 
 def test_the_route_mask_lies_where_the_route_is():
@@ -176,3 +176,15 @@ def test_decoding_equals_the_argmax_of_the_logits_and_keeps_what_is_recorded():
     assert torch.equal(drawn.view(-1, 16).long(), wanted)
     kept = (static != UNSEEN) & ~is_dynamic(drawn)
     assert kept.any() and torch.equal(drawn[kept], static[kept])
+
+
+def test_distinct_columns_gives_every_column_back_even_where_differences_could_cancel():
+    # Bytes of the two words move against one another by 3 and 1: a linear hash of related factors merges them.
+    labels = torch.randint(0, 18, (1, 64, 64, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels[0, 0, 0] = 5
+    labels[0, 0, 1] = labels[0, 0, 0]
+    labels[0, 0, 1, 3] += 3
+    labels[0, 0, 1, 11] -= 1
+    palette, index = distinct_columns(labels)
+    assert torch.equal(palette[index], labels.view(-1, 16))
+    assert len(palette) == len(torch.unique(labels.view(-1, 16), dim=0))

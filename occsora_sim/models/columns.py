@@ -9,10 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from occsora_sim.grid import BICYCLE, FREE, NUM_CLASSES, TRAFFIC_CONE, TRUCK
+from occsora_sim.grid import BICYCLE, DRIVEABLE, FREE, NUM_CLASSES, TERRAIN, TRAFFIC_CONE, TRUCK, Grid
 
 UNSEEN = 255
 """Label of a voxel that no frame has shown yet. It occurs in priors, never in observations."""
+
+_MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # the golden ratio's bits, as a signed number
+
+EGO = 1
+"""Label of the ego's own place in a `ground_image`; no flat class has it."""
 
 
 def is_dynamic(labels: Tensor) -> Tensor:
@@ -33,17 +38,28 @@ def road_user_image(labels: Tensor) -> Tensor:
     return torch.stack(((labels * dynamic).amax(dim=-1), dynamic.sum(dim=-1, dtype=torch.uint8)), dim=-1)
 
 
+def ground_image(labels: Tensor, grid: Grid) -> Tensor:
+    """What each column stands on: (..., x, y, z) uint8 -> (..., x, y) uint8, a flat class, 0 where none shows, and
+    EGO where the ego stands, so that what the others do may depend on it.
+    """
+    flat = (labels >= DRIVEABLE) & (labels <= TERRAIN)
+    ground = (labels * flat).amax(dim=-1)
+    centres = grid.centres_xy(labels.device)
+    under_ego = ((centres[..., 0] - 1.0).abs() < 2.1) & (centres[..., 1].abs() < 1.0)
+    return ground.masked_fill(under_ego, EGO)
+
+
 def distinct_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct columns of labels (n, x, y, z) uint8: palette (k, z) uint8 and index (n * x * y,) int64."""
     z = labels.shape[-1]
     flat = labels.reshape(-1, z)
     words = nn.functional.pad(flat, (0, -z % 8)).contiguous().view(torch.int64)  # (n x y, ceil(z / 8))
-    # An odd multiplier per word makes a 64-bit hash; the palette is read back from the labels themselves, and a
-    # collision among a few thousand columns has odds of about 1e-12.
-    factors = torch.tensor(
-        [(0x9E3779B97F4A7C15 * (2 * i + 1)) % 2**63 | 1 for i in range(words.shape[1])], device=labels.device
-    )
-    key = (words * factors).sum(dim=1)
+    # Multiply by an odd number and fold the high bits down, word after word, so that no sum of small differences
+    # cancels; a collision among a few thousand columns then has odds of about 1e-12.
+    key = torch.zeros(len(words), dtype=torch.int64, device=labels.device)
+    for word in words.unbind(1):
+        key = (key ^ word) * _MULTIPLIER
+        key = key ^ (key >> 32)
     unique, index = torch.unique(key, return_inverse=True)
     first = torch.empty(len(unique), dtype=torch.int64, device=labels.device)
     first[index] = torch.arange(len(flat), device=labels.device)

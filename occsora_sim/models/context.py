@@ -65,7 +65,7 @@ def build_context(
     last: Tensor,
     last_pose: Tensor,
     last_image: Tensor,
-    velocity: Tensor,
+    displacement: Tensor,
     target_pose: Tensor,
     seconds: Tensor,
     route: Tensor | None,
@@ -78,7 +78,7 @@ def build_context(
         last: (b, x, y, z) uint8, the newest frame.
         last_pose: (b, 3), its world pose.
         last_image: (b, f, x, y, 2) uint8, the newest frame's `road_user_image` warped into each target frame.
-        velocity: (b, x, y, 2) [m/s] of the newest frame's road users.
+        displacement: (b, f, x, y, 2) [m] of the newest frame's road users until each instant, in its axes.
         target_pose: (b, f, 3) world poses of the ego at the future instants.
         seconds: (f,) how far ahead they are [s].
         route: (b, r, 2) world points [m], NaN-padded, or None where no route is given.
@@ -86,7 +86,8 @@ def build_context(
 
     """
     b, f = target_pose.shape[:2]
-    moved, flow = advect(last, velocity, last_pose, target_pose, seconds, grid)
+    moved, flow = advect(last, displacement, last_pose, target_pose, grid)
+    flow = flow / seconds.view(1, f, 1, 1, 1)  # mean velocity [m/s]
     prior = torch.where(is_dynamic(moved), moved, static)
     known = route_mask(route, target_pose, grid) if route is not None else torch.zeros_like(flow[..., 0])
     ahead = seconds.view(1, f, 1, 1).expand(b, f, *grid.shape[:2])

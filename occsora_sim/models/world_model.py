@@ -45,7 +45,7 @@ class WorldModelConfig:
     history: int = 4
     frames: int = 2
     motion_frames: int = 3
-    motion_width: int = 32
+    motion_width: int = 48
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
     hidden: int = 192
     depth: int = 6
@@ -97,7 +97,7 @@ class WorldModel(nn.Module):
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.motion = MotionEstimator(config.motion_frames, config.motion_width)
+        self.motion = MotionEstimator(config.motion_frames, config.frames, config.motion_width)
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
         channels = config.frames * config.tokenizer.latent
         # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.

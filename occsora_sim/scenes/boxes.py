@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from occsora_sim.geometry import rotate
 from occsora_sim.grid import Grid
 from occsora_sim.scenes.scene import Scene
 
@@ -61,14 +62,8 @@ class Boxes:
         if not self._reach:  # no tracks at all
             return
         frame, track, box = self._near(pose, time, exclude)
-        n, (x, y, z) = len(pose), self._grid.shape
-        cells, owners = self._covered_columns(frame, track, box)
-        # The latest track wins each column; the winners' columns are unique, so the order of writing is free.
-        best = torch.full((n * x * y,), -1, dtype=torch.int32, device=self._device)
-        owner_track = track[owners].int()
-        best.scatter_reduce_(0, cells, owner_track, "amax")
-        won = best[cells] == owner_track
-        cells, owners = cells[won], owners[won]
+        n, z = len(pose), self._grid.shape[2]
+        cells, owners = self._winning_columns(n, frame, track, box)
         if flow is not None:
             flow.view(-1, 3)[cells] = box[owners, 3:]
         if occ is not None:
@@ -78,19 +73,62 @@ class Boxes:
             labels = self._class[track[owners]][:, None].expand_as(filled)[filled]
             occ.view(-1)[voxels] = labels
 
-    def _near(
-        self, pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The boxes that may touch the grid: frame (p,), track (p,) and box (p, 6) float32 in the ego frame:
-        centre x, y [m], yaw [rad], velocity x, y [m/s], yaw rate [rad/s].
+    def displace(
+        self, pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor, seconds: torch.Tensor
+    ) -> torch.Tensor:
+        """How far what fills each column will have moved `seconds` (f,) later: (n, f, x, y, 2) float32 [m].
+
+        In the axes of the ego frame `pose`, boxes moving as rigid bodies; zero where no box stands. A box that
+        the scene loses by then goes on at its present velocity.
         """
+        n, (x, y, _) = len(pose), self._grid.shape
+        out = torch.zeros(n * x * y, len(seconds), 2, device=self._device)
+        if self._reach:
+            frame, track, box = self._near(pose, time, exclude)
+            cells, owners = self._winning_columns(n, frame, track, box)
+            columns = torch.stack((cells // y % x, cells % y), dim=1) + 0.5
+            offset = columns * self._grid.voxel + columns.new_tensor(self._grid.lower[:2]) - box[owners, :2]
+            for k, ahead in enumerate(seconds):
+                now, later = self._state_at(time)[0], self._state_at(time + ahead)
+                lasts = (later[1] & (time + ahead <= (self._steps - 1) * self._dt + 1e-6)[:, None])[frame, track]
+                moved = (later[0] - now)[frame, track]
+                moved = torch.where(lasts[:, None], moved[:, :3], now[frame, track][:, 3:] * ahead)
+                cos, sin = torch.cos(pose[frame, 2]), torch.sin(pose[frame, 2])
+                step = torch.stack(
+                    (cos * moved[:, 0] + sin * moved[:, 1], cos * moved[:, 1] - sin * moved[:, 0]), dim=1
+                ).float()
+                out[cells, k] = step[owners] + rotate(offset, moved[owners, 2].float()) - offset
+        return out.view(n, x, y, len(seconds), 2).permute(0, 3, 1, 2, 4)
+
+    def _state_at(self, time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States (n, k, 6) of all tracks at times (n,) [s], and which of them exist then (n, k)."""
         step = (time / self._dt).clamp(0, self._steps - 1)
         before = torch.floor(step + 1e-4).long().clamp(max=self._steps - 1)
         weight = (step - before).clamp(min=0)
         weight = torch.where(weight < 1e-4, torch.zeros_like(weight), weight)
         after = (before + (weight > 0)).clamp(max=self._steps - 1)
         valid = self._valid[before] & self._valid[after]
-        state = torch.lerp(self._state[before], self._state[after], weight[:, None, None])  # (n, k, 6)
+        return torch.lerp(self._state[before], self._state[after], weight[:, None, None]), valid
+
+    def _winning_columns(
+        self, frames: int, frame: torch.Tensor, track: torch.Tensor, box: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`_covered_columns`, each column once: the latest track wins it, so the order of writing is free."""
+        cells, owners = self._covered_columns(frame, track, box)
+        x, y, _ = self._grid.shape
+        best = torch.full((frames * x * y,), -1, dtype=torch.int32, device=self._device)
+        owner_track = track[owners].int()
+        best.scatter_reduce_(0, cells, owner_track, "amax")
+        won = best[cells] == owner_track
+        return cells[won], owners[won]
+
+    def _near(
+        self, pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The boxes that may touch the grid: frame (p,), track (p,) and box (p, 6) float32 in the ego frame:
+        centre x, y [m], yaw [rad], velocity x, y [m/s], yaw rate [rad/s].
+        """
+        state, valid = self._state_at(time)
         valid &= torch.arange(valid.shape[1], device=self._device) != exclude[:, None]
         offset = state[..., :2] - pose[:, None, :2]
         cos, sin = torch.cos(pose[:, 2])[:, None], torch.sin(pose[:, 2])[:, None]

@@ -97,6 +97,22 @@ class Voxeliser:
         """`frames` and `motion` together, the boxes placed once."""
         return self._draw(ego_pose, time, exclude, occupancy=True, motion=True)
 
+    def displacement(
+        self,
+        ego_pose: torch.Tensor,
+        time: torch.Tensor,
+        seconds: torch.Tensor,
+        exclude: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """How far the road users' columns will have moved after `seconds` (f,) [s], other arguments as for `frames`.
+
+        Returns:
+            (n, f, x, y, 2) float32 [m] along the ego frame's x and y, rigid turns included; zero where no box stands.
+
+        """
+        pose, time, exclude = self._check(ego_pose, time, exclude)
+        return self._boxes.displace(pose, time, exclude, seconds.to(self.device, self._real))
+
     def _draw(
         self,
         ego_pose: torch.Tensor,

@@ -23,6 +23,7 @@ from occsora_sim.grid import (
     TRAILER,
     TRUCK,
 )
+from occsora_sim.models.columns import ground_image
 from occsora_sim.models.weights import save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import preset
@@ -76,7 +77,8 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         windows = sampler.draw(options.loop.batch, step)
         labels, poses = windows.labels[:, : config.history], windows.poses[:, : config.history]
         images = aligned_images(labels, poses, config.grid, config.motion_frames)
-        return model.motion.loss(images, windows.velocity)
+        ground = ground_image(labels[:, -1], config.grid)
+        return model.motion.loss(images, ground, windows.displacement)
 
     motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
     ema = run(model.motion, motion_loss, motion_loop, options.out / "motion")

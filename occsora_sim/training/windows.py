@@ -13,9 +13,9 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.columns import UNSEEN, road_user_image, without_road_users
+from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
-from occsora_sim.models.motion import MotionEstimator, smooth_velocity
+from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.warp import warp
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.voxeliser import Voxeliser
@@ -31,7 +31,8 @@ class Windows:
     Attributes:
         labels: (n, h + f, x, y, z) uint8.
         poses: (n, h + f, 3) float32 world poses [m, m, rad].
-        velocity: (n, x, y, 2) float32 [m/s], the road users' true velocity at the last history frame, in its axes.
+        displacement: (n, f, x, y, 2) float32 [m], how far the road users of the last history frame will have moved at
+            each future frame, in its axes.
         route: (n, r, 2) float32 world points [m], NaN-padded.
         history: h.
 
@@ -39,7 +40,7 @@ class Windows:
 
     labels: Tensor
     poses: Tensor
-    velocity: Tensor
+    displacement: Tensor
     route: Tensor
     history: int
 
@@ -86,8 +87,8 @@ class WindowSampler:
         """
         rng = np.random.default_rng((self.seed, step))
         rows = [self._window(rng) for _ in range(count)]
-        labels, poses, velocity, route = (torch.stack(part) for part in zip(*rows, strict=True))
-        return Windows(labels=labels, poses=poses, velocity=velocity, route=route, history=self.history)
+        labels, poses, displacement, route = (torch.stack(part) for part in zip(*rows, strict=True))
+        return Windows(labels=labels, poses=poses, displacement=displacement, route=route, history=self.history)
 
     def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
@@ -103,9 +104,10 @@ class WindowSampler:
         exclude = torch.full((len(steps),), int(scene.ego_track[ego]), device=self.device)
         labels = voxeliser.frames(poses, times, exclude)
         at = slice(self.history - 1, self.history)
-        velocity = voxeliser.motion(poses[at], times[at], exclude[at])[0, ..., :2]
+        seconds = FRAME_SECONDS * torch.arange(1, self.future + 1)
+        displacement = voxeliser.displacement(poses[at], times[at], seconds, exclude[at])[0]
         route = clip_route(torch.from_numpy(scene.route(ego)).float(), poses[self.history - 1])
-        return labels, poses, velocity, route
+        return labels, poses, displacement, route
 
     def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""
@@ -153,7 +155,9 @@ def window_context(
     target = windows.poses[:, [h + k for k in future]]
     with torch.no_grad():
         images = aligned_images(labels, poses, grid, motion.frames)
-        velocity = smooth_velocity(motion(images), images[:, -1])
+        displacement = smooth_displacement(
+            motion(images, ground_image(labels[:, -1], grid)).float(), images[:, -1]
+        )
         static = torch.full(
             (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device
         )
@@ -170,7 +174,7 @@ def window_context(
             last=labels[:, -1],
             last_pose=poses[:, -1],
             last_image=warp(images[:, -1], poses[:, -1], target, grid, fill=0),
-            velocity=velocity,
+            displacement=displacement[:, list(future)],
             target_pose=target,
             seconds=torch.tensor([(k + 1) * FRAME_SECONDS for k in future], device=labels.device),
             route=route,

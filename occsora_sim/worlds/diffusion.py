@@ -15,9 +15,9 @@ from torch import Tensor
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.columns import UNSEEN, is_dynamic, road_user_image, without_road_users
+from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
-from occsora_sim.models.motion import smooth_velocity
+from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.record import Record
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
@@ -260,13 +260,13 @@ class DiffusionWorld:
             for k in range(memory.images.shape[1] - 1)
         ]
         images = torch.stack([*older, memory.images[:, -1]], dim=1)
-        velocity = self.model.motion(images)
+        displacement = self.model.motion(images, ground_image(memory.last, grid))
         return build_context(
             static=memory.record.read(poses, grid),
             last=memory.last,
             last_pose=now,
             last_image=warp(memory.images[:, -1], now, poses, grid, fill=0),
-            velocity=smooth_velocity(velocity, images[:, -1]),
+            displacement=smooth_displacement(displacement, images[:, -1]),
             target_pose=poses,
             seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=self.device),
             route=memory.route if self.follow_route else None,
