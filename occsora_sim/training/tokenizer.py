@@ -54,12 +54,12 @@ class TokenizerTraining:
 
     """
 
-    scenes: str = "traffic:0-63"
+    scenes: str = "traffic:0-95"
     out: Path = Path("runs/tokenizer")
     preset: str = "small"
-    motion_steps: int = 600
+    motion_steps: int = 1500
     corruption: float = 0.35
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(lr=8e-4))
 
 
 def train_tokenizer(options: TokenizerTraining) -> Path:

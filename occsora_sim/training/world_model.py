@@ -30,11 +30,11 @@ class WorldModelTraining:
 
     """
 
-    scenes: str = "traffic:0-63"
+    scenes: str = "traffic:0-95"
     tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
     out: Path = Path("runs/world-model")
     corruption: float = 0.5
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1200, lr=1e-3))
 
 
 def train_world_model(options: WorldModelTraining) -> Path:
