@@ -203,11 +203,7 @@ class CompensatedTokenizer(nn.Module):
     def loss(
         self, labels: Tensor, known: Context, class_weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """Negative evidence bound of labels (n, x, y, z) uint8 given a flat context, and what to log.
-
-        The cross-entropy is taken on `columns_per_frame` columns, drawn more often where something changes, with the
-        inverse of that odds as weight (square root, so that change still counts more).
-        """
+        """Negative evidence bound of labels (n, x, y, z) uint8 given a flat context, and what to log."""
         config, device = self.config, labels.device
         features = self.context(known)
         mean, log_variance = self.encode(labels, features)
@@ -215,8 +211,37 @@ class CompensatedTokenizer(nn.Module):
         latent = mean + noise * (0.5 * log_variance).exp()
         kept = torch.rand(len(labels), 1, 1, 1, generator=generator).to(device) >= config.latent_dropout
         latent = latent * kept
+        per_token, wrong = self.voxel_loss(latent, labels, known, features, class_weight, generator)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        loss = per_token + config.kl * kl
+        with torch.no_grad():
+            logs = {
+                "tokenizer/loss": float(loss.detach()),
+                "tokenizer/cross_entropy": float(per_token.detach()),
+                "tokenizer/kl": float(kl.detach()),
+                "tokenizer/wrong_voxels_kept": float(
+                    (wrong * kept.flatten()).sum() / kept.sum().clamp(min=1)
+                ),
+                "tokenizer/wrong_voxels_empty": float(
+                    (wrong * ~kept.flatten()).sum() / (~kept).sum().clamp(min=1)
+                ),
+            }
+        return loss, logs
+
+    def voxel_loss(
+        self, latent: Tensor, labels: Tensor, known: Context, features: dict[str, Tensor], class_weight: Tensor,
+        generator: torch.Generator, columns_per_frame: int | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Cross-entropy [nats per latent token] of labels (n, x, y, z) decoded from a latent (n, c, h, w), and how many
+        voxels of each frame's drawn columns are decoded wrongly (n,).
+
+        It is taken on `columns_per_frame` columns, drawn more often where something changes, with the inverse of that
+        odds as weight (square root, so that change still counts more).
+        """
         columns = self.decode_features(latent, features)
 
+        device = labels.device
+        count = columns_per_frame or self.config.columns_per_frame
         static, prior = known.static[:, 0], known.prior[:, 0]
         # A recorded voxel's class is settled: where resampling made the target differ, the record stands.
         target = torch.where((static != UNSEEN) & ~is_dynamic(labels), static, labels)
@@ -224,7 +249,7 @@ class CompensatedTokenizer(nn.Module):
         new = (static == UNSEEN).any(-1)
         odds = 1 + 8.0 * new.flatten(1) + 16.0 * changed.flatten(1)  # (n, x y)
         draw = torch.rand(odds.shape, generator=generator).to(device) ** (1 / odds)
-        chosen = draw.topk(min(config.columns_per_frame, draw.shape[1]), dim=1).indices
+        chosen = draw.topk(min(count, draw.shape[1]), dim=1).indices
         weight = odds.gather(1, chosen) ** -0.5
         z = labels.shape[-1]
 
@@ -238,19 +263,5 @@ class CompensatedTokenizer(nn.Module):
         entropy = entropy * class_weight[wanted]
         tokens = latent.shape[-2] * latent.shape[-1]
         per_token = (entropy.sum(-1) * weight.flatten()).sum() / (len(labels) * tokens)
-        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        loss = per_token + config.kl * kl
-        with torch.no_grad():
-            wrong = (logits.argmax(-1) != wanted).float().sum(-1).view(len(labels), -1)
-            logs = {
-                "tokenizer/loss": float(loss.detach()),
-                "tokenizer/cross_entropy": float(per_token.detach()),
-                "tokenizer/kl": float(kl.detach()),
-                "tokenizer/wrong_voxels_kept": float(
-                    (wrong.sum(1) * kept.flatten()).sum() / kept.sum().clamp(min=1)
-                ),
-                "tokenizer/wrong_voxels_empty": float(
-                    (wrong.sum(1) * ~kept.flatten()).sum() / (~kept).sum().clamp(min=1)
-                ),
-            }
-        return loss, logs
+        wrong = (logits.detach().argmax(-1) != wanted).float().sum(-1).view(len(labels), -1).sum(1)
+        return per_token, wrong

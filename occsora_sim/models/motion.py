@@ -56,7 +56,8 @@ class MotionEstimator(nn.Module):
             (self.embedding(labels) * present[..., None], height), dim=-1
         )  # (b, h, x, y, e + 1)
         x = torch.cat(
-            (features.permute(0, 1, 4, 2, 3).flatten(1, 2), self.embedding(ground.int()).permute(0, 3, 1, 2)), dim=1
+            (features.permute(0, 1, 4, 2, 3).flatten(1, 2), self.embedding(ground.int()).permute(0, 3, 1, 2)),
+            dim=1,
         ).contiguous(memory_format=torch.channels_last)
         x1 = F.gelu(self.down1(x))
         x2 = F.gelu(self.down2(x1))
@@ -102,7 +103,9 @@ def smooth_displacement(displacement: Tensor, images: Tensor) -> Tensor:
     f, labels = displacement.shape[1], images[..., 0]
     small = (labels[..., None] == small_labels(labels.device)).any(-1)
     masks = torch.stack((small, (labels > 0) & ~small), dim=1).float()  # (b, 2, x, y)
-    parts = displacement.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, None] * masks[:, :, None]  # (b, kind, 2 f, x, y)
+    parts = (
+        displacement.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, None] * masks[:, :, None]
+    )  # (b, kind, 2 f, x, y)
     stacked = torch.cat((parts, masks[:, :, None]), dim=2).flatten(1, 2).contiguous()
     mean = F.avg_pool2d(stacked, 5, 1, 2).unflatten(1, (2, 2 * f + 1))
     smooth = (mean[:, :, :-1] / mean[:, :, -1:].clamp(min=1e-6) * masks[:, :, None]).sum(1)

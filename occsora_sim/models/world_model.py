@@ -20,6 +20,8 @@ from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransf
 
 _PROMPT_SCALE = (5.0, 5.0, 0.5)  # [m, m, rad]; brings a frame's motion to the order of one
 
+_VOXEL_WEIGHT = 0.1  # of the cross-entropy [nats per latent token] beside the squared error of unit latents
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelConfig:
@@ -127,15 +129,18 @@ class WorldModel(nn.Module):
         return lambda z, t: self.denoiser(z, t, scaled, keep=keep, context=context)
 
     def loss(
-        self, labels: Tensor, known: Context, prompt: Tensor, generator: torch.Generator
+        self, labels: Tensor, known: Context, prompt: Tensor, class_weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """The denoiser's loss on chunks.
+        """The denoiser's loss on chunks: squared error of the latent, and of one frame, drawn at random, the
+        cross-entropy of what the frozen decoder makes of the estimate. Distance between latents alone does not tell
+        the numbers that a voxel hangs on from those that change nothing.
 
         Args:
             labels: (b, f, x, y, z) uint8, the true future.
             known: its context, (b, f, ...).
             prompt: (b, f, 3), the ego's future poses relative to the present one.
-            generator: of noise, levels and prompt dropout.
+            class_weight: (NUM_CLASSES,) float32, of the cross-entropy.
+            generator: of noise, levels, prompt dropout and what is drawn.
 
         """
         flat = known.flatten()
@@ -147,10 +152,34 @@ class WorldModel(nn.Module):
             new = nn.functional.avg_pool2d(new[:, None], 8)  # (b f, 1, h, w)
             weight = 1 + 3 * self._chunk(new.expand(-1, self.config.tokenizer.latent, -1, -1)).transpose(1, 2)
         keep = keep_mask(len(labels), self.config.prompt_dropout, generator, labels.device)
-        loss, estimate = flow_loss(self._denoise(features, prompt, keep), x, weight, generator)
+        distance, estimate = flow_loss(self._denoise(features, prompt, keep), x, weight, generator)
+        frame = int(torch.randint(self.config.frames, (), generator=generator))
+        rows = slice(frame, None, self.config.frames)  # this frame of each chunk
+        entropy, wrong = self.tokenizer.voxel_loss(
+            self._frames(estimate)[rows],
+            labels[:, frame],
+            Context(static=flat.static[rows], prior=flat.prior[rows], auxiliary=flat.auxiliary[rows]),
+            {name: part[rows] for name, part in features.items()},
+            class_weight,
+            generator,
+            self.config.tokenizer.columns_per_frame // 2,
+        )
+        loss = distance + _VOXEL_WEIGHT * entropy
         with torch.no_grad():
             error = (estimate - x).pow(2).mean() / x.pow(2).mean()
-        return loss, {"world_model/loss": float(loss.detach()), "world_model/relative_error": float(error)}
+        return loss, {
+            "world_model/loss": float(loss.detach()),
+            "world_model/distance": float(distance.detach()),
+            "world_model/cross_entropy": float(entropy.detach()),
+            "world_model/relative_error": float(error),
+            "world_model/wrong_voxels": float(wrong.mean()),
+        }
+
+    def _frames(self, z: Tensor) -> Tensor:
+        """Scaled chunk latents (b, f c, 1, h, w) -> latents of frames (b f, c, h, w)."""
+        return (
+            (z / self.latent_scale).transpose(1, 2)[:, 0].unflatten(1, (self.config.frames, -1)).flatten(0, 1)
+        )
 
     @torch.no_grad()
     def sample(
@@ -174,8 +203,7 @@ class WorldModel(nn.Module):
             z = denoise(prompt.new_zeros(shape), prompt.new_ones(b))
         else:
             z = flow_sample(denoise, shape, steps, generators, prompt.device)
-        latent = (z / self.latent_scale).transpose(1, 2)[:, 0].unflatten(1, (f, -1)).flatten(0, 1)
-        return self.tokenizer.decode(latent, flat, features).unflatten(0, (b, f))
+        return self.tokenizer.decode(self._frames(z), flat, features).unflatten(0, (b, f))
 
     @torch.no_grad()
     def reconstruct(self, labels: Tensor, known: Context) -> Tensor:

@@ -88,7 +88,9 @@ class WindowSampler:
         rng = np.random.default_rng((self.seed, step))
         rows = [self._window(rng) for _ in range(count)]
         labels, poses, displacement, route = (torch.stack(part) for part in zip(*rows, strict=True))
-        return Windows(labels=labels, poses=poses, displacement=displacement, route=route, history=self.history)
+        return Windows(
+            labels=labels, poses=poses, displacement=displacement, route=route, history=self.history
+        )
 
     def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
