@@ -18,6 +18,7 @@ from occsora_sim.scoring.forecasting import (
     copy_last,
     ego_warp,
     forecast_windows,
+    oracle,
 )
 from occsora_sim.scoring.world_report import _roll, evaluate_world, report_rows
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -77,6 +78,19 @@ def test_warp_of_a_still_world_is_perfect_where_seen_and_copy_is_not(road):
     assert (shifted[-2:] == FREE).all()
 
 
+def test_the_oracle_knows_the_map_and_carries_cars_at_constant_speed(road):
+    grid = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0))
+    for window in forecast_windows(road, 3, grid):
+        foreseen, truth = oracle(window, grid), window.truth
+        assert (truth == CAR).any()
+        away = (foreseen != CAR) & (truth != CAR)
+        assert torch.equal(foreseen[away], truth[away])
+        wrong = (foreseen == CAR) ^ (truth == CAR)
+        warped = ego_warp(window, grid)
+        assert wrong.sum() < 0.5 * ((warped == CAR) ^ (truth == CAR)).sum()
+    assert oracle(replace(window, velocity=None), grid) is None
+
+
 def test_a_scene_without_a_long_enough_ego_is_refused_in_one_line(road):
     short = replace(road, ego_valid=np.zeros_like(road.ego_valid))
     with pytest.raises(SceneError, match="nothing to score"):
@@ -106,8 +120,8 @@ def test_a_report_holds_every_contestant_at_every_horizon(world, road):
     report = evaluate_world(world, [road], windows_per_scene=2, batch=2)
     assert set(report["forecast"]) == {"1.0", "2.0", "3.0"}
     for table in report["forecast"].values():
-        assert set(table) == {"model", "sample", "ego_warp", "copy", "tokenizer"}
+        assert set(table) == {"model", "sample", "ego_warp", "copy", "tokenizer", "oracle"}
         for metrics in table.values():
             assert 0 <= metrics["miou"] <= 1 and 0 <= metrics["iou"] <= 1
     assert report["windows"] == 2 and report["scenes"] == 1
-    assert len(report_rows(report)) == 1 + 3 * 5
+    assert len(report_rows(report)) == 1 + 3 * 6

@@ -12,6 +12,8 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
+from occsora_sim.models.columns import is_dynamic, without_road_users
+from occsora_sim.models.motion import advect
 from occsora_sim.models.warp import warp
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
@@ -35,12 +37,15 @@ class ForecastWindow:
         start: the history; it holds no route, so nothing of the future reaches a world but the ego's motion.
         poses: (FUTURE, 3) world poses of the ego [m, m, rad].
         truth: (FUTURE, x, y, z) uint8; only the scorer and the tokenizer's ceiling see it.
+        velocity: (x, y, 2) float32 [m/s], the road users' true velocity at the last history frame, in its axes; None
+            where a source has no tracks. Only the oracle sees it.
 
     """
 
     start: Start
     poses: Tensor
     truth: Tensor
+    velocity: Tensor | None = None
 
 
 def forecast_windows(
@@ -78,7 +83,11 @@ def forecast_windows(
             route=torch.zeros(0, 2),
             name=f"{scene.name}/{ego}@{step}",
         )
-        windows.append(ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:]))
+        present = slice(HISTORY - 1, HISTORY)
+        velocity = voxeliser.motion(poses[present], times[present], exclude[present])[0, ..., :2]
+        windows.append(
+            ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], velocity=velocity)
+        )
     return windows
 
 
@@ -92,6 +101,23 @@ def ego_warp(window: ForecastWindow, grid: Grid) -> Tensor:
     return warp(window.start.occupancy[-1:], window.start.ego_pose[-1:], window.poses[None], grid, fill=FREE)[
         0
     ]
+
+
+def oracle(window: ForecastWindow, grid: Grid) -> Tensor | None:
+    """Constant-velocity objects on the known map, (FUTURE, x, y, z): the last frame's road users carried at their true
+    velocity over the true future's static voxels. None where the velocities are not known.
+    """
+    if window.velocity is None:
+        return None
+    seconds = FRAME_SECONDS * torch.arange(1, len(window.poses) + 1).view(1, -1, 1, 1, 1)
+    moved, _ = advect(
+        window.start.occupancy[-1:],
+        window.velocity * seconds,
+        window.start.ego_pose[-1:],
+        window.poses[None],
+        grid,
+    )
+    return torch.where(is_dynamic(moved[0]), moved[0], without_road_users(window.truth))
 
 
 def chunk_trajectories(windows: Sequence[ForecastWindow], frames: int) -> list[Tensor]:

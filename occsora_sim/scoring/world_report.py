@@ -22,6 +22,7 @@ from occsora_sim.scoring.forecasting import (
     copy_last,
     ego_warp,
     forecast_windows,
+    oracle,
 )
 from occsora_sim.worlds.diffusion import DiffusionWorld
 
@@ -41,7 +42,7 @@ def evaluate_world(
     seed: int = 0,
     on_window: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score a world against truth, warp, copy and its own tokenizer.
+    """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
 
     "model" is the expectation (one denoising step from zero noise), "sample" one drawn future per window with the
     world's own number of steps; a drawn future is penalised for choosing.
@@ -73,6 +74,9 @@ def evaluate_world(
                 "copy": torch.stack([copy_last(w, grid) for w in part]),
                 "tokenizer": ceiling,
             }
+            known = [oracle(w, grid) for w in part]
+            if all(frames is not None for frames in known):
+                answers["oracle"] = torch.stack([frames for frames in known if frames is not None])
             f = world.frames_per_chunk
             reconstruction.add(ceiling[:, :f], truth[:, :f])
             for horizon in HORIZONS:
