@@ -1,9 +1,11 @@
 """Scenes that several tests share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from occsora_sim.grid import CAR, DRIVEABLE, SIDEWALK
+from occsora_sim.grid import CAR, DRIVEABLE, MANMADE, SIDEWALK, VEGETATION
 from occsora_sim.scenes.scene import Scene
 
 
@@ -11,6 +13,33 @@ from occsora_sim.scenes.scene import Scene
 def straight_road():
     """Builds a straight road; see `build_straight_road`."""
     return build_straight_road
+
+
+@pytest.fixture
+def built_street():
+    """Builds a straight road lined with houses and trees; arguments as for `build_straight_road`."""
+    return build_street
+
+
+def build_street(**options) -> Scene:
+    """`build_straight_road` with something every few metres beside it, nothing twice the same."""
+    road, generator = build_straight_road(**options), np.random.default_rng(0)
+    points, labels = [], []
+    for k, x in enumerate(range(-48, 348, 6)):
+        for side in (-1, 1):
+            near, depth, width = generator.uniform((6, 1.5, 1.5), (11, 6, 5))
+            y = side * (near + np.array([0.0, 0.0, depth, depth]))
+            points.append(np.stack((x + np.array([0.0, width, width, 0.0]), y), axis=-1))
+            labels.append(VEGETATION if (k + side) % 3 == 0 else MANMADE)
+    offsets = road.polygon_offsets[-1] + 4 * np.arange(1, len(points) + 1)
+    return replace(
+        road,
+        name="street",
+        polygon_points=np.concatenate((road.polygon_points, *points)).astype(np.float32),
+        polygon_offsets=np.concatenate((road.polygon_offsets, offsets)),
+        polygon_class=np.concatenate((road.polygon_class, np.array(labels, dtype=np.uint8))),
+        polygon_z=np.concatenate((road.polygon_z, np.tile(np.float32([[-0.2, 4.0]]), (len(points), 1)))),
+    )
 
 
 def build_straight_road(cars=(), steps=41, ego_speed=8.0, length=400.0):

@@ -1,0 +1,234 @@
+"""Does a long rollout stay a street? The frames of chained rollouts against recorded clips of the same towns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.frequencies import frequencies
+from occsora_sim.scoring.long_rollout import WINDOW, Look, merge, roll
+from occsora_sim.scoring.motion_error import motion_error
+from occsora_sim.scoring.real_clips import (
+    RARE,
+    WIDEN,
+    Clips,
+    beyond,
+    distances,
+    floors,
+    outside_share,
+    real_clips,
+    spread,
+)
+from occsora_sim.scoring.registration import RegistrationConfig
+from occsora_sim.worlds.protocol import World
+
+TIMES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Instants that are looked at [s]."""
+
+PROTOCOL = (
+    "egos follow their routes by pure pursuit, blind to road users, at a speed that lasts for the whole rollout; at "
+    f"each instant the {WINDOW} frames that end there; real clips of as many frames along the recorded expert egos of "
+    f"the same scenes; bounds: 5th to 95th percentile of the clips' shares, widened by {WIDEN:g} about the middle (up "
+    f"to the largest share where fewer than {100 * RARE:g} % of the clips show the class); distance: Jensen-Shannon "
+    "divergence, base 2, over the shares of all voxels and of the filled ones"
+)
+
+
+def drift_report(
+    world: World,
+    starts: Sequence[Start],
+    scenes: Sequence[Scene],
+    *,
+    seconds: float = 60.0,
+    seed: int = 0,
+    batch: int = 4,
+    clips_per_scene: int = 48,
+    config: RegistrationConfig | None = None,
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Roll the starts on for `seconds` and look at them at TIMES and at the end; see PROTOCOL.
+
+    At each instant: `js`, the distance of the rollouts' pooled frames to the pooled real clips; `outside`, the classes
+    whose pooled share leaves the bounds; `outside_share`, how many (rollout, class) pairs do, beside
+    `real_outside_share`, how many of the real ones do when held against the other towns; `roughness` of the surfaces
+    (see `frequencies`); `road_users` in a frame; `motion`, the registered motion of the window's chunks against the
+    prompt. An instant is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed the
+    largest of the floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
+
+    Args:
+        world: any world.
+        starts: where the rollouts begin; each has a route.
+        scenes: real traffic of the same towns.
+        seconds: length of the rollouts [s], rounded to whole chunks; the last instant that is looked at.
+        seed: of the first start; the next ones count on.
+        batch: rollouts at once.
+        clips_per_scene: real clips of each scene.
+        config: of the registration.
+        on_chunk: told how many chunks are done, and of how many.
+
+    Raises:
+        ConfigurationError: no start, or less than a window.
+
+    """
+    f = world.frames_per_chunk
+    frames = f * round(seconds / (f * FRAME_SECONDS))
+    if not starts or batch < 1 or frames < WINDOW:
+        raise ConfigurationError(
+            f"drift: {len(starts)} starts, {seconds:g} s and batch {batch}; give a start or more, at least "
+            f"{WINDOW * FRAME_SECONDS:g} s, and a batch of 1 or more"
+        )
+    instants = [round(t / FRAME_SECONDS) for t in TIMES if round(t / FRAME_SECONDS) < frames] + [frames]
+    real = real_clips(scenes, world.grid, WINDOW, clips_per_scene)
+    groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
+    looks, done = [], 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if on_chunk:
+            on_chunk(done, len(groups) * frames // f)
+
+    for rows in groups:
+        part, seeds = [starts[row] for row in rows], [seed + row for row in rows]
+        looks.append(roll(world, part, instants, seeds=seeds, config=config, on_chunk=told))
+    floor = floors(real, len(starts), seed)
+    table = {
+        f"{at * FRAME_SECONDS:g}": _instant(merge([look[k] for look in looks]), real, floor, world.grid.voxel)
+        for k, at in enumerate(instants)
+    }
+    bounds = spread(frequencies(real.counts))
+    return {
+        "rollouts": len(starts),
+        "seconds": frames * FRAME_SECONDS,
+        "window_seconds": WINDOW * FRAME_SECONDS,
+        "protocol": PROTOCOL,
+        "scenes": len(scenes),
+        "real_clips": len(real.counts),
+        "real": _figures(real) | {"roughness_bounds": [float(bound) for bound in spread(real.roughness)]},
+        "real_outside_share": outside_share(real),
+        "bounds": {name: [float(bound[k]) for bound in bounds] for k, name in enumerate(CLASSES)},
+        "floor": floor,
+        "times": table,
+        "ratios": _ratios(table),
+        "stays_a_street": all(row["clean"] for row in table.values()),
+    }
+
+
+def _instant(look: Look, real: Clips, floor: dict[str, Any], voxel: float) -> dict[str, Any]:
+    """The figures of one instant."""
+    clips, bounds = look.clips, spread(frequencies(real.counts))
+    figures = _figures(clips)
+    pooled = beyond(frequencies(clips.counts.sum(dim=0)), bounds)
+    outside = [name for name, out in zip(CLASSES, pooled.tolist(), strict=True) if out]
+    js, most = distances(clips.counts, real.counts), floor["same_size"]
+    motion = motion_error(look.found, look.asked, voxel)
+    rough = bool(beyond(clips.roughness.mean(), spread(real.roughness)))
+    return {
+        "js": js,
+        "outside": outside,
+        "outside_share": float(beyond(frequencies(clips.counts), bounds).double().mean()),
+        "motion": motion,
+        "metres_driven": float(look.metres.mean()),
+        "clean": not outside
+        and not rough
+        and all(js[key] <= most[key]["max"] for key in js)
+        and motion["obeyed"],
+    } | figures
+
+
+def _figures(clips: Clips) -> dict[str, Any]:
+    """Shares of the classes, roughness and road users, over all clips."""
+    users, total = clips.users.mean(dim=0), clips.users.sum(dim=1)
+    low, high = spread(total)
+    return {
+        "shares": dict(zip(CLASSES, frequencies(clips.counts.sum(dim=0)).tolist(), strict=True)),
+        "roughness": float(clips.roughness.mean()),
+        "road_users": {
+            "mean": float(total.mean()),
+            "bounds": [float(low), float(high)],
+            "per_class": {CLASSES[label]: float(users[label]) for label in DYNAMIC},
+        },
+    }
+
+
+def _ratios(table: dict[str, Any]) -> dict[str, float | None]:
+    """The last instant against an early one: the registered error against that at 2 s, the distance over filled voxels
+    against that at 4 s; null where there is no such instant, or nothing to divide by.
+    """
+    last = list(table.values())[-1]
+
+    def ratio(early: str, value: Callable[[dict[str, Any]], float | None]) -> float | None:
+        below = value(table[early]) if early in table else None
+        above = value(last)
+        return above / below if above is not None and below else None
+
+    return {
+        "metres_to_2_s": ratio("2", lambda row: row["motion"]["metres"]),
+        "degrees_to_2_s": ratio("2", lambda row: row["motion"]["degrees"]),
+        "js_filled_to_4_s": ratio("4", lambda row: row["js"]["filled"]),
+    }
+
+
+def drift_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The report as rows of text, one for each instant, and the real clips' own below them."""
+
+    def text(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = []
+    for at, row in report["times"].items():
+        motion = row["motion"]
+        rows.append(
+            (
+                f"{at} s",
+                *(text(row["js"][key], ".5f") for key in ("all", "filled")),
+                ", ".join(row["outside"]) or "none",
+                text(100 * row["outside_share"], ".0f"),
+                text(100 * row["roughness"], ".1f"),
+                text(row["road_users"]["mean"], ".1f"),
+                text(motion["metres"], ".2f"),
+                text(motion["degrees"], ".2f"),
+                text(100 * motion["registered"], ".0f"),
+                "yes" if row["clean"] else "no",
+            )
+        )
+    share, most = report["real_outside_share"], report["floor"]["same_size"]
+    low, high = report["real"]["roughness_bounds"]
+    few, many = report["real"]["road_users"]["bounds"]
+    rows.append(
+        (
+            "real",
+            *(f"{most[key]['mean']:.5f} to {most[key]['max']:.5f}" for key in ("all", "filled")),
+            "",
+            text(None if share is None else 100 * share, ".0f"),
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{few:.0f} to {many:.0f}",
+            *[""] * 4,
+        )
+    )
+    return rows
+
+
+def print_drift_report(report: dict[str, Any]) -> None:
+    """Print the table of a report, and its verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    title = (
+        f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} real clips of "
+        f"{report['window_seconds']:g} s from {report['scenes']} scenes"
+    )
+    names = (
+        "time", "JS all", "JS filled", "classes outside", "outside [%]", "rough [%]", "road users", "error [m]",
+        "error [degree]", "registered [%]", "clean",
+    )  # fmt: skip
+    table = Table(*names, title=title)
+    for row in drift_rows(report):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"stays a street: {report['stays_a_street']}")

@@ -1,0 +1,156 @@
+"""Chained rollouts along routes, looked at from time to time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import SceneError
+from occsora_sim.geometry import relative
+from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.start import Start, make_start
+from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.scoring.motion_error import chunk_motion
+from occsora_sim.scoring.pursuit import drive_route
+from occsora_sim.scoring.real_clips import Clips, join, measure_clips
+from occsora_sim.scoring.registration import Registration, RegistrationConfig, register
+from occsora_sim.scoring.route import make_routes
+from occsora_sim.worlds.protocol import World
+
+WINDOW = 4
+"""Frames looked at: those that end at the instant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What n rollouts show in the WINDOW frames that end at one instant.
+
+    Attributes:
+        clips: figures of the n windows.
+        found: registered motion of the chunks that lie in the window, all rollouts' one after another.
+        asked: (m, 3) the motions that their prompts asked for.
+        metres: (n,) driven since the start [m].
+
+    """
+
+    clips: Clips
+    found: Registration
+    asked: Tensor
+    metres: Tensor
+
+
+def drift_starts(scenes: Sequence[Scene], count: int, grid: Grid, history: int = 4) -> list[Start]:
+    """`count` starts with a long way to go: of each scene in turn the expert ego with the longest route, at the
+    beginning of its recording; fewer where there are fewer.
+
+    Raises:
+        SceneError: no scene has an expert ego that is recorded for `history` frames.
+
+    """
+    queues: list[list[tuple[float, int, int, Scene]]] = []
+    for scene in scenes:
+        stride, offers = round(FRAME_SECONDS / scene.dt), []
+        for ego, kind in enumerate(scene.ego_kind):
+            valid = np.flatnonzero(scene.ego_valid[ego])
+            if kind == "expert" and len(valid) > (history - 1) * stride:
+                metres = float(np.linalg.norm(np.diff(scene.route(ego), axis=0), axis=1).sum())
+                offers.append((metres, ego, int(valid[0]) + (history - 1) * stride, scene))
+        queues.append(sorted(offers, key=lambda offer: -offer[0]))
+    longest = max(map(len, queues), default=0)
+    places = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+    if not places:
+        raise SceneError(
+            f"none of the {len(scenes)} scenes has an expert ego that is recorded for {history} frames; use longer "
+            "scenes"
+        )
+    made: dict[int, Voxeliser] = {}
+    starts = []
+    for _, ego, step, scene in places[:count]:
+        voxeliser = made.get(id(scene)) or Voxeliser(scene, grid)
+        made[id(scene)] = voxeliser
+        starts.append(make_start(scene, ego, step, grid, history, voxeliser))
+    return starts
+
+
+def roll(
+    world: World,
+    starts: Sequence[Start],
+    instants: Sequence[int],
+    *,
+    seeds: Sequence[int],
+    config: RegistrationConfig | None = None,
+    on_chunk: Callable[[], None] | None = None,
+) -> list[Look]:
+    """Drive the starts' routes to their ends, in one batch; a look at each instant.
+
+    Args:
+        world: any world.
+        starts: where the rollouts begin; each has a route.
+        instants: numbers of frames after the start, ascending, WINDOW or more; the last is the rollout's length.
+        seeds: one for each start.
+        config: of the registration.
+        on_chunk: called after each chunk.
+
+    """
+    f = world.frames_per_chunk
+    chunks = -(-instants[-1] // f)
+    pose = torch.stack([start.ego_pose[-1] for start in starts]).double()
+    speed = torch.stack([_speed(start) for start in starts])
+    poses = drive_route(make_routes([start.route for start in starts]), pose, speed, chunks * f)
+    poses = torch.cat((pose[:, None], poses), dim=1)
+    asked = chunk_motion(poses, f)  # (b, chunks, 3)
+    metres = poses[..., :2].diff(dim=1).norm(dim=-1).cumsum(dim=1)
+    clips: dict[int, Clips] = {}
+    motions: dict[int, list[tuple[Registration, Tensor]]] = {at: [] for at in instants}
+    state = world.reset(starts, seeds)
+    recent = state.occupancy[:, -1:]
+    for k in range(chunks):
+        before, now = k * f, (k + 1) * f  # frames drawn before and after this chunk
+        trajectory = relative(poses[:, before, None], poses[:, before + 1 : now + 1])
+        last = recent[:, -1]
+        state = world.step(state, trajectory.float())
+        recent = torch.cat((recent, state.occupancy), dim=1)[:, -(WINDOW + f) :]
+        within = [
+            at for at in instants if before < at and now > at - WINDOW
+        ]  # the chunk lies in their windows
+        if within:
+            found = register(last, state.occupancy[:, -1], world.grid, config)
+        for at in within:
+            motions[at].append((found, asked[:, k]))
+            if at <= now:
+                end = recent.shape[1] - (now - at)
+                clips[at] = measure_clips(recent[:, end - WINDOW : end])
+        if on_chunk:
+            on_chunk()
+    return [
+        Look(
+            clips=clips[at],
+            found=Registration.cat([found for found, _ in motions[at]]),
+            asked=torch.cat([wanted for _, wanted in motions[at]]),
+            metres=metres[:, at - 1],
+        )
+        for at in instants
+    ]
+
+
+def merge(looks: Sequence[Look]) -> Look:
+    """The rollouts of several looks at one instant, one after another."""
+    return Look(
+        clips=join([look.clips for look in looks]),
+        found=Registration.cat([look.found for look in looks]),
+        asked=torch.cat([look.asked for look in looks]),
+        metres=torch.cat([look.metres for look in looks]),
+    )
+
+
+def _speed(start: Start) -> Tensor:
+    """Speed over the last frame of the history [m/s], a number."""
+    if len(start.ego_pose) < 2:
+        return torch.zeros((), dtype=torch.float64)
+    before, now = start.ego_pose[-2:].double()
+    return relative(before, now)[0].clamp(min=0.0) / FRAME_SECONDS

@@ -1,0 +1,180 @@
+"""Short clips of recorded traffic: what the frames of a world are held against, and how much those vary themselves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import SceneError
+from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.scoring.frequencies import (
+    class_counts,
+    filled_frequencies,
+    frequencies,
+    jensen_shannon,
+    roughness,
+)
+from occsora_sim.scoring.road_users import count_road_users
+
+WIDEN = 1.5
+"""The range from the 5th to the 95th percentile is widened about its middle by this factor."""
+
+RARE = 0.25
+"""Classes that fewer of the clips show than this are allowed up to the largest share that a clip shows."""
+
+DRAWS = 200
+"""Random draws behind each floor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Figures of n clips.
+
+    Attributes:
+        counts: (n, NUM_CLASSES) int64 voxels of each class.
+        roughness: (n,) float64, see `frequencies.roughness`.
+        users: (n, NUM_CLASSES) float64 road users of each class in a frame, mean over the clip's frames.
+        town: (n,) int64, which scene each clip is of.
+
+    """
+
+    counts: Tensor
+    roughness: Tensor
+    users: Tensor
+    town: Tensor
+
+    def select(self, rows: Tensor) -> Clips:
+        """The clips `rows`: indices, or a bool for each."""
+        return replace(
+            self,
+            counts=self.counts[rows],
+            roughness=self.roughness[rows],
+            users=self.users[rows],
+            town=self.town[rows],
+        )
+
+
+def measure_clips(clips: Tensor, town: int = 0) -> Clips:
+    """Figures of clips (n, t, x, y, z) uint8 of one scene."""
+    n, t = clips.shape[:2]
+    return Clips(
+        counts=class_counts(clips).cpu(),
+        roughness=roughness(clips).cpu(),
+        users=count_road_users(clips.flatten(0, 1)).view(n, t, -1).double().mean(dim=1).cpu(),
+        town=torch.full((n,), town),
+    )
+
+
+def real_clips(scenes: Sequence[Scene], grid: Grid, frames: int, per_scene: int = 48) -> Clips:
+    """Clips of `frames` frames along the expert egos' recorded motions, spread evenly over egos and time.
+
+    Raises:
+        SceneError: a scene has no expert ego recorded for long enough.
+
+    """
+    parts = []
+    for town, scene in enumerate(scenes):
+        stride = round(FRAME_SECONDS / scene.dt)
+        places = []
+        for ego, kind in enumerate(scene.ego_kind):
+            valid = np.flatnonzero(scene.ego_valid[ego])
+            if kind == "expert" and len(valid) > (frames - 1) * stride:
+                places += [
+                    (ego, k) for k in range(valid[0], valid[-1] - (frames - 1) * stride + 1, frames * stride)
+                ]
+        if not places:
+            raise SceneError(
+                f"{scene.name}: no expert ego is recorded for {frames * FRAME_SECONDS:g} s; use longer scenes"
+            )
+        voxeliser = Voxeliser(scene, grid)
+        chosen = np.unique(np.linspace(0, len(places) - 1, min(per_scene, len(places))).round().astype(int))
+        for ego, first in (places[k] for k in chosen):
+            steps = first + stride * np.arange(frames)
+            exclude = torch.full((frames,), int(scene.ego_track[ego]))
+            pose, time = torch.from_numpy(scene.ego_pose[ego, steps]), torch.from_numpy(steps * scene.dt)
+            parts.append(measure_clips(voxeliser.frames(pose, time, exclude)[None], town))
+    return join(parts)
+
+
+def join(parts: Sequence[Clips]) -> Clips:
+    """The clips of `parts`, one after another."""
+    names = ("counts", "roughness", "users", "town")
+    return Clips(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def spread(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bound (...) of values (n, ...) >= 0: 5th to 95th percentile, widened by WIDEN; see RARE."""
+    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype), dim=0)
+    middle, half = (low + high) / 2, WIDEN * (high - low) / 2
+    rare = (values > 0).double().mean(dim=0) < RARE
+    upper = torch.where(rare, torch.maximum(middle + half, values.amax(dim=0)), middle + half)
+    return (middle - half).clamp(min=0.0), upper
+
+
+def beyond(values: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
+    """Bool (...): which values (...) lie outside the bounds, with a billionth to spare for rounding."""
+    return (values < bounds[0] - 1e-9) | (values > bounds[1] + 1e-9)
+
+
+def outside_share(clips: Clips) -> float | None:
+    """Share of (clip, class) pairs outside the bounds that the other towns' clips set; None for a single town."""
+    shares = frequencies(clips.counts)
+    found = []
+    for town in clips.town.unique():
+        mine = clips.town == town
+        if not mine.all():
+            found.append(beyond(shares[mine], spread(shares[~mine])).double().mean())
+    return float(torch.stack(found).mean()) if found else None
+
+
+def distances(counts: Tensor, other: Tensor) -> dict[str, float]:
+    """Jensen-Shannon divergence to base 2 of pooled clips (n, NUM_CLASSES) against others (m, NUM_CLASSES): `all` over
+    the shares of all voxels, `filled` over the shares of those that are not free.
+    """
+    a, b = counts.sum(dim=0), other.sum(dim=0)
+    return {
+        "all": float(jensen_shannon(frequencies(a), frequencies(b))),
+        "filled": float(jensen_shannon(filled_frequencies(a), filled_frequencies(b))),
+    }
+
+
+def floors(clips: Clips, size: int, seed: int = 0) -> dict[str, dict[str, dict[str, float]] | None]:
+    """Real against real, the distances that a perfect world could not go below; `mean`, `p95` and `max` of each.
+
+    `same_size`: `size` clips, drawn evenly over the towns, against the rest (as many as a report pools at one time);
+    `halves`: disjoint random halves; `towns`: each town against each other one (null for a single town).
+    """
+    rng = np.random.default_rng(seed)
+    n = len(clips.counts)
+    towns = [np.flatnonzero((clips.town == town).numpy()) for town in clips.town.unique()]
+    drawn: dict[str, list[dict[str, float]]] = {"same_size": [], "halves": [], "towns": []}
+    for _ in range(DRAWS):
+        queues = [list(rng.permutation(towns[k])) for k in rng.permutation(len(towns))]
+        mixed = [clip for turn in itertools.zip_longest(*queues) for clip in turn if clip is not None]
+        rows = torch.zeros(n, dtype=torch.bool)
+        rows[mixed[: min(size, n - 1)]] = True
+        drawn["same_size"].append(distances(clips.counts[rows], clips.counts[~rows]))
+        half = torch.from_numpy(rng.permutation(n) < n // 2)
+        drawn["halves"].append(distances(clips.counts[half], clips.counts[~half]))
+    for a, b in itertools.combinations(towns, 2):
+        drawn["towns"].append(distances(clips.counts[a], clips.counts[b]))
+    return {name: _summary(rows) if rows else None for name, rows in drawn.items()}
+
+
+def _summary(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean, 95th percentile and largest of each distance."""
+    return {
+        key: {
+            "mean": float(np.mean([row[key] for row in rows])),
+            "p95": float(np.quantile([row[key] for row in rows], 0.95)),
+            "max": float(np.max([row[key] for row in rows])),
+        }
+        for key in ("all", "filled")
+    }
