@@ -165,7 +165,9 @@ def test_nothing_reads_or_seeds_the_global_generator(path):
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_nothing_loads_code_from_a_file(path):
     tree = parsed(path)
-    assert not {"pickle", "dill", "joblib", "shelve"} & {name.split(".")[0] for name in imports(tree)}
+    unpicklers = {"pickle", "dill", "joblib", "shelve"} & {name.split(".")[0] for name in imports(tree)}
+    # The one that reads logs knows a few names alone; tests/test_safe_pickle.py tries to get past it.
+    assert not unpicklers or module_name(path) == "occsora_sim.scenes.safe_pickle"
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
