@@ -70,7 +70,7 @@ class _Array(np.ndarray):
             raise Refused("it holds a numpy array with an unknown state")
         _, shape, kind, by_column, values = state
         made = _filled(values, kind, shape, "F" if by_column else "C")
-        super().__setstate__((1, made.shape, made.dtype, np.False_, _raw(made)))
+        super().__setstate__((1, made.shape, made.dtype, False, _raw(made)))  # type: ignore[arg-type]
 
 
 def _raw(array: np.ndarray) -> Any:
