@@ -24,7 +24,7 @@ class DriveConfig:
     """Options of `OccSora/Drive-v0`; `gymnasium.make` takes each as a keyword.
 
     Attributes:
-        world: "diffusion" (generated), "replay" (recorded scenes), or a World.
+        world: "diffusion" (generated), "traffic" (live towns), "replay" (recorded scenes), or a World.
         weights: weights file of the generated world; None: the shipped ones.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. Or
             starts or scenes themselves.

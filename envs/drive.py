@@ -15,7 +15,7 @@ from occsora_sim.envs.render import render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
 from occsora_sim.envs.starts import open_starts
-from occsora_sim.envs.worlds import make_world
+from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
 
 Observation = dict[str, np.ndarray]
@@ -89,6 +89,10 @@ class DriveEnv(gym.Env):
         if self.state is None:
             raise NotResetError("render: the environment was not reset; call reset() first")
         return render_row(self.simulation, self.state, 0)
+
+    def close(self) -> None:
+        """Let go of what the world holds."""
+        close_world(self.config, self.simulation.world)
 
     def _observation(self) -> Observation:
         assert self.state is not None

@@ -19,7 +19,7 @@ from occsora_sim.envs.render import render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
 from occsora_sim.envs.starts import open_starts
-from occsora_sim.envs.worlds import make_world
+from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ConfigurationError, NotResetError
 
 Observation = dict[str, np.ndarray]
@@ -153,6 +153,10 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         if self.state is None:
             raise NotResetError("render: the environment was not reset; call reset() first")
         return tuple(render_row(self.simulation, self.state, row) for row in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let go of what the world holds; Gymnasium calls it when the environment is closed."""
+        close_world(self.config, self.simulation.world)
 
     def _begin(self, rows: Sequence[int]) -> DriveState:
         """New episodes for `rows`, drawn from their generators."""

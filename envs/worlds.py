@@ -21,7 +21,17 @@ def _replay(config: DriveConfig) -> World:
     return ReplayWorld(device=config.device)
 
 
-WORLDS: dict[str, Callable[[DriveConfig], World]] = {"diffusion": _diffusion, "replay": _replay}
+def _traffic(config: DriveConfig) -> World:
+    from occsora_sim.worlds.traffic import TrafficWorld
+
+    return TrafficWorld(device=config.device, vehicle=config.vehicle)
+
+
+WORLDS: dict[str, Callable[[DriveConfig], World]] = {
+    "diffusion": _diffusion,
+    "traffic": _traffic,
+    "replay": _replay,
+}
 
 
 def make_world(config: DriveConfig) -> World:
@@ -38,3 +48,10 @@ def make_world(config: DriveConfig) -> World:
             f"world={config.world!r}: choose one of {', '.join(WORLDS)}, or pass a World"
         )
     return WORLDS[config.world](config)
+
+
+def close_world(config: DriveConfig, world: World) -> None:
+    """Let go of what a world that `make_world` made holds (processes, say); one that was given is its owner's."""
+    close = getattr(world, "close", None)
+    if isinstance(config.world, str) and close is not None:
+        close()

@@ -21,7 +21,7 @@ class DrivingOptions:
 
     Attributes:
         agent: route-follower (rules) or constant-velocity.
-        world: diffusion (generated) or replay (recorded scenes; the others do not react).
+        world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
         weights: weights of the generated world; by default the shipped ones.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
         seconds: how long [s].
@@ -31,7 +31,7 @@ class DrivingOptions:
     """
 
     agent: str = "route-follower"
-    world: Literal["diffusion", "replay"] = "diffusion"
+    world: Literal["diffusion", "traffic", "replay"] = "diffusion"
     weights: Path | None = None
     scenes: str | None = None
     seconds: float = 20.0

@@ -24,9 +24,10 @@ CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 
 NO_GENERATOR = frozenset(
     {
-        "boxes.py", "drivable.py", "file.py", "log_dressing.py", "log_map.py", "log_tracks.py", "occ3d.py",
-        "pickle_names.py", "raster.py", "recorded.py", "road_users.py", "safe_pickle.py", "scenarionet.py",
-        "source.py", "start.py", "validation.py", "voxel_scene.py", "voxeliser.py",
+        "boxes.py", "drivable.py", "file.py", "live_town.py", "log_dressing.py", "log_map.py",
+        "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
+        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "validation.py", "voxel_scene.py",
+        "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what a town is."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from time import perf_counter, process_time
 
 import numpy as np
@@ -59,6 +60,12 @@ class Voxeliser:
         self._boxes = Boxes(scene, grid, self.device)
         centres = grid.centres_xy(self.device)
         self._axis_x, self._axis_y = centres[:, 0, 0] / cell, centres[0, :, 1] / cell
+
+    def with_tracks(self, scene: Scene) -> Voxeliser:
+        """The same map under the tracks of `scene`: the raster, which costs most, is shared."""
+        other = copy.copy(self)
+        other.scene, other._boxes = scene, Boxes(scene, self.grid, self.device)
+        return other
 
     def frames(
         self, ego_pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor | None = None

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
-from occsora_sim.scenes.voxeliser import Voxeliser
 from occsora_sim.worlds.protocol import WorldState
-
-CACHED_SCENES = 8
-"""Voxelisers kept; each holds the raster of a whole scene."""
+from occsora_sim.worlds.rows import Voxelisers, check_starts, check_trajectories, replace_rows, select_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +44,7 @@ class ReplayWorld:
         self.grid = grid
         self.frames_per_chunk = frames_per_chunk
         self.device = torch.device(device)
-        self._voxelisers: OrderedDict[int, Voxeliser] = OrderedDict()
+        self._voxelisers = Voxelisers(grid, self.device)
 
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
         """Begin at the recorded instants. `seeds` change nothing: a recording is what it is.
@@ -57,22 +53,9 @@ class ReplayWorld:
             ConfigurationError: a start was not made from a scene, or for another grid.
 
         """
-        if not starts or len(starts) != len(seeds):
-            raise ConfigurationError(
-                f"replay world: {len(starts)} starts and {len(seeds)} seeds; give one seed per start"
-            )
+        check_starts(starts, seeds, self.grid, "replay")
         rows = []
         for start in starts:
-            if start.source is None:
-                raise ConfigurationError(
-                    f"start {start.name!r} holds no recorded scene, so it cannot be replayed; "
-                    'make it with scenes.start.make_start, or use world="diffusion"'
-                )
-            if tuple(start.occupancy.shape[1:]) != self.grid.shape:
-                raise ConfigurationError(
-                    f"start {start.name!r}: its frames are {tuple(start.occupancy.shape[1:])}, the world's "
-                    f"{self.grid.shape}; make it with this world's grid"
-                )
             scene, ego, step = start.source
             exclude = int(scene.ego_track[ego]) if ego >= 0 else -1
             pose = start.ego_pose[-1].to(self.device, torch.float64)
@@ -91,26 +74,16 @@ class ReplayWorld:
 
         """
         rows: tuple[ReplayRow, ...] = state.memory
-        shape = tuple(trajectories.shape)
-        if (
-            len(shape) != 3
-            or shape[0] != len(rows)
-            or shape[2] != 3
-            or not 1 <= shape[1] <= self.frames_per_chunk
-        ):
-            raise ActionError(
-                f"replay world: trajectories of shape {shape}, expected ({len(rows)}, 1 to "
-                f"{self.frames_per_chunk}, 3)"
-            )
-        if not bool(torch.isfinite(trajectories).all()):
-            raise ActionError("replay world: trajectories hold NaN or infinity; give finite poses")
+        check_trajectories(trajectories, len(rows), self.frames_per_chunk, "replay")
+        ahead = FRAME_SECONDS * torch.arange(1, trajectories.shape[1] + 1, dtype=torch.float64)
         occupancy, poses, memory = [], [], []
         # Row by row: a world's floats then do not depend on its neighbours, bit for bit.
         for row, trajectory in zip(rows, trajectories.to(self.device, torch.float64), strict=True):
             pose = compose(row.pose.expand_as(trajectory), trajectory)
-            times = row.time + FRAME_SECONDS * torch.arange(1, shape[1] + 1, dtype=torch.float64)
-            times = times.clamp(max=(row.scene.steps - 1) * row.scene.dt)
-            frames = self._voxeliser(row.scene).frames(pose, times, torch.full((shape[1],), row.exclude))
+            times = (row.time + ahead).clamp(max=(row.scene.steps - 1) * row.scene.dt)
+            frames = self._voxelisers.of(row.scene).frames(
+                pose, times, torch.full((len(times),), row.exclude)
+            )
             occupancy.append(frames)
             poses.append(pose)
             memory.append(
@@ -122,34 +95,8 @@ class ReplayWorld:
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """The state of the worlds `rows` alone; rows may repeat, which branches a world."""
-        index = list(rows)
-        return WorldState(
-            occupancy=state.occupancy[index],
-            ego_pose=state.ego_pose[index],
-            memory=tuple(state.memory[row] for row in index),
-        )
+        return select_rows(state, rows)
 
     def replace(self, state: WorldState, rows: Sequence[int], other: WorldState) -> WorldState:
-        """`state` with the worlds `rows` taken from `other`, in order.
-
-        Where the two hold chunks of unlike length, the result holds the newest frame of each.
-        """
-        same = state.occupancy.shape[1] == other.occupancy.shape[1]
-        last = slice(None) if same else slice(-1, None)
-        occupancy, poses = state.occupancy[:, last].clone(), state.ego_pose[:, last].clone()
-        memory = list(state.memory)
-        for index, row in enumerate(rows):
-            occupancy[row], poses[row] = other.occupancy[index, last], other.ego_pose[index, last]
-            memory[row] = other.memory[index]
-        return WorldState(occupancy=occupancy, ego_pose=poses, memory=tuple(memory))
-
-    def _voxeliser(self, scene: Scene) -> Voxeliser:
-        """The scene's voxeliser, made once while the scene is among the last used."""
-        found = self._voxelisers.get(id(scene))  # its own reference keeps the scene, hence the id, alive
-        if found is None:
-            found = Voxeliser(scene, self.grid, self.device)
-            self._voxelisers[id(scene)] = found
-            if len(self._voxelisers) > CACHED_SCENES:
-                self._voxelisers.popitem(last=False)
-        self._voxelisers.move_to_end(id(scene))
-        return found
+        """`state` with the worlds `rows` taken from `other`, in order."""
+        return replace_rows(state, rows, other)
