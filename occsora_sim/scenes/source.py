@@ -24,7 +24,7 @@ CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 
 NO_GENERATOR = frozenset(
     {
-        "boxes.py", "drivable.py", "file.py", "live_town.py", "log_dressing.py", "log_map.py",
+        "boxes.py", "drivable.py", "file.py", "live_town.py", "log_dressing.py", "log_egos.py", "log_map.py",
         "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
         "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "validation.py", "voxel_scene.py",
         "voxeliser.py",
