@@ -47,6 +47,15 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dic
         CheckpointError: the file is missing, truncated, foreign, of another version or of another kind.
 
     """
+    return _read(path, kind, tensors=True)
+
+
+def read_header(path: Path, *, kind: str) -> dict[str, Any]:
+    """The header alone, which costs the same for every size of file; raises as `read_tensors`."""
+    return _read(path, kind, tensors=False)[1]
+
+
+def _read(path: Path, kind: str, *, tensors: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such weights file; give the path of a .safetensors file of occsora-sim"
@@ -67,7 +76,7 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dic
                 raise CheckpointError(
                     f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here"
                 )
-            return {name: file.get_tensor(name) for name in file.keys()}, header
+            return {name: file.get_tensor(name) for name in file.keys() if tensors}, header
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Presets of the closed-loop world model: functions from a name to a configuration."""
+"""Presets: functions from a name to a configuration, of a closed-loop world or of OccSora's own model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import OCC3D, Grid
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizerConfig
+from occsora_sim.models.occsora_tokenizer import OccSoraTokenizerConfig
+from occsora_sim.models.occsora_world import OccSoraConfig
+from occsora_sim.models.weights import Config
 from occsora_sim.models.world_model import WorldModelConfig
 
 
@@ -28,12 +31,38 @@ def tiny() -> WorldModelConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], WorldModelConfig]] = {"small": small, "tiny": tiny}
-"""Closed-loop presets by name."""
+def paper() -> OccSoraConfig:
+    """OccSora as published (Wang et al. 2024): clips of 16 s from a trajectory prompt; for a large GPU."""
+    return OccSoraConfig(preset="paper", grid=OCC3D)
 
 
-def preset(name: str) -> WorldModelConfig:
-    """The configuration of the preset `name`.
+def paper_tiny() -> OccSoraConfig:
+    """OccSora's design for tests: short clips of a coarse grid, reduced widths, all 1000 diffusion steps."""
+    grid = Grid(shape=(32, 32, 16), voxel=0.8, lower=(-12.8, -12.8, -1.0))
+    return OccSoraConfig(
+        preset="paper-tiny",
+        grid=grid,
+        tokenizer=OccSoraTokenizerConfig(
+            shape=grid.shape, frames=8, class_width=4, hidden=32, latent_channels=16, blocks=1, codes=64
+        ),
+        hidden=32,
+        depth=2,
+        heads=4,
+        prompt_hidden=(16,),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "small": small,
+    "tiny": tiny,
+    "paper": paper,
+    "paper-tiny": paper_tiny,
+}
+"""All presets by name."""
+
+
+def preset(name: str) -> Config:
+    """The configuration of the preset `name`; its type says of which family it is.
 
     Raises:
         ConfigurationError: there is no such preset.
@@ -42,3 +71,37 @@ def preset(name: str) -> WorldModelConfig:
     if name not in PRESETS:
         raise ConfigurationError(f"preset {name!r} is unknown; choose one of {', '.join(sorted(PRESETS))}")
     return PRESETS[name]()
+
+
+def closed_loop_preset(name: str) -> WorldModelConfig:
+    """As `preset`, for what is driven.
+
+    Raises:
+        ConfigurationError: there is no such preset, or it is OccSora's own.
+
+    """
+    config = preset(name)
+    if not isinstance(config, WorldModelConfig):
+        raise ConfigurationError(
+            f"preset {name!r} draws whole clips and cannot be driven; choose one of {_names(WorldModelConfig)}"
+        )
+    return config
+
+
+def occsora_preset(name: str) -> OccSoraConfig:
+    """As `preset`, for OccSora's own model.
+
+    Raises:
+        ConfigurationError: there is no such preset, or it is a closed-loop one.
+
+    """
+    config = preset(name)
+    if not isinstance(config, OccSoraConfig):
+        raise ConfigurationError(
+            f"preset {name!r} is driven and draws no whole clips; choose one of {_names(OccSoraConfig)}"
+        )
+    return config
+
+
+def _names(family: type) -> str:
+    return ", ".join(sorted(name for name, make in PRESETS.items() if isinstance(make(), family)))

@@ -7,17 +7,16 @@ import math
 import pytest
 import torch
 
-from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE
 from occsora_sim.models.axial import AxialResidualBlock, AxisAttention
 from occsora_sim.models.embedding import ClassEmbedding
-from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, OccSoraTokenizerConfig, strides
-from occsora_sim.models.occsora_world import OccSoraWorldModel, OccSoraWorldModelConfig, pose_steps
+from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, strides
+from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
+from occsora_sim.presets import paper, paper_tiny
 
-SMALL = OccSoraTokenizerConfig(
-    shape=(32, 32, 16), frames=8, class_width=4, hidden=32, latent_channels=16, blocks=1, codes=64
-)
-SMALL_WORLD = OccSoraWorldModelConfig(hidden=32, depth=2, heads=4, prompt_hidden=(16,))
+SMALL_WORLD = paper_tiny()
+SMALL = SMALL_WORLD.tokenizer
 
 
 def street(rows: int = 1) -> torch.Tensor:
@@ -31,9 +30,9 @@ def street(rows: int = 1) -> torch.Tensor:
     return clip
 
 
-def small_world() -> OccSoraWorldModel:
+def small_world() -> OccSora:
     torch.manual_seed(0)
-    return OccSoraWorldModel(SMALL_WORLD, OccSoraTokenizer(SMALL))
+    return OccSora(SMALL_WORLD)
 
 
 def seeded(*seeds: int) -> list[torch.Generator]:
@@ -86,22 +85,22 @@ def test_strides_halve_each_axis_until_its_factor_is_met():
     assert strides((2, 8, 4)) == [(2, 2, 2), (1, 2, 2), (1, 2, 1)]
 
 
-def test_the_papers_tokenizer_has_137_4_million_parameters_and_its_latent_shape():
+def test_the_papers_networks_have_137_4_and_36_8_million_parameters():
     with torch.device("meta"):
-        tokenizer = OccSoraTokenizer(OccSoraTokenizerConfig())
-    assert sum(p.numel() for p in tokenizer.parameters()) == pytest.approx(137.4e6, rel=0.001)
-    assert tokenizer.config.latent_shape == (128, 4, 25, 25)
+        world = OccSora(paper())
+    counts = [sum(p.numel() for p in part.parameters()) for part in (world.tokenizer, world.denoiser)]
+    assert counts == [pytest.approx(137.4e6, rel=0.001), pytest.approx(36.8e6, rel=0.002)]
+    assert world.tokenizer.config.latent_shape == (128, 4, 25, 25)
 
 
 def test_the_papers_sizes_pass_a_clip_through():
     with torch.device("meta"):
-        world = OccSoraWorldModel(OccSoraWorldModelConfig(), OccSoraTokenizer(OccSoraTokenizerConfig()))
+        world = OccSora(paper())
         latent = world.latents(torch.empty(1, 32, 200, 200, 16, dtype=torch.uint8))
         assert latent.shape == (1, 128, 4, 25, 25)
         assert world.tokenizer.decode(latent).shape == (1, 32, 200, 200, 16, 18)
         answer = world.denoiser(latent, torch.zeros(1), torch.zeros(1, 32, 2))
     assert answer.shape == (1, 256, 4, 25, 25)
-    assert sum(p.numel() for p in world.denoiser.parameters()) == pytest.approx(36.8e6, rel=0.002)
 
 
 @pytest.mark.parametrize("factors", [(8, 8, 8), (1, 4, 4), (2, 8, 4)])
@@ -186,9 +185,7 @@ def test_latents_are_scaled_on_the_way_in_and_back_on_the_way_out():
 def test_some_clips_are_trained_on_the_null_prompt():
     for dropout in (0.0, 0.9):
         torch.manual_seed(0)
-        world = OccSoraWorldModel(
-            dataclasses.replace(SMALL_WORLD, prompt_dropout=dropout), OccSoraTokenizer(SMALL)
-        )
+        world = OccSora(dataclasses.replace(SMALL_WORLD, prompt_dropout=dropout))
         torch.nn.init.normal_(world.denoiser.head.weight, generator=seeded(4)[0])
         torch.nn.init.normal_(world.denoiser.modulation.weight, generator=seeded(5)[0])
         world.loss(street(3), torch.zeros(3, 8, 2), generator=seeded(1)[0])[0].backward()
@@ -233,10 +230,11 @@ def test_the_prompt_and_its_guidance_reach_the_sample():
 
 
 def test_configurations_survive_json():
-    for config in (SMALL, SMALL_WORLD):
-        stored = json.loads(json.dumps(dataclasses.asdict(config)))
-        stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        assert type(config)(**stored) == config
+    for config in (paper(), paper_tiny()):
+        assert OccSoraConfig.from_header(json.loads(json.dumps(config.to_header()))) == config
+    for damage in ({"depths": 3}, {"grid": 4}, {"tokenizer": {"codes": 0}}):
+        with pytest.raises(CheckpointError, match="configuration"):
+            OccSoraConfig.from_header(paper().to_header() | damage)
 
 
 @pytest.mark.parametrize(
@@ -257,4 +255,6 @@ def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(ActionError, match="finite"):
         world.sample(torch.full((1, 8, 2), math.nan), seeded(1), steps=1)
     with pytest.raises(ConfigurationError, match="dropout"):
-        OccSoraWorldModelConfig(prompt_dropout=1.0)
+        OccSoraConfig(prompt_dropout=1.0)
+    with pytest.raises(ConfigurationError, match="the same"):
+        dataclasses.replace(paper(), tokenizer=SMALL)

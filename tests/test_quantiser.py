@@ -32,6 +32,13 @@ def test_each_vector_goes_to_its_nearest_code():
     torch.testing.assert_close(answer.latent, latent([[10.0, 0.0], [0.0, 0.0], [0.0, 4.0]]))
 
 
+def test_mixed_precision_does_not_mix_up_codes_that_lie_close_together():
+    # In bf16 both codes are 1.0, and so would be their distances.
+    quantiser, given = plain([[1.0, 0.0], [1.001, 0.0]]), latent([[1.0009, 0.0], [1.0001, 0.0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert quantiser._nearest(given[0, :, 0, 0].T).tolist() == [1, 0]
+
+
 def test_loss_is_the_squared_distance_weighted_on_both_sides():
     # Squared errors 1 and 4 over two vectors of two numbers: mean 5 / 4; once, and 0.25 times.
     answer = plain([[0.0, 0.0], [9.0, 9.0]], commitment=0.25)(latent([[1.0, 0.0], [9.0, 7.0]]))

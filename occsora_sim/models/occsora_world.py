@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
-from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.geometry import relative
+from occsora_sim.grid import Grid
 from occsora_sim.models.ddpm import ddpm_loss, ddpm_sample, linear_schedule
 from occsora_sim.models.noise import randn
-from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer
+from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, OccSoraTokenizerConfig
 from occsora_sim.models.prompt import keep_mask
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class OccSoraWorldModelConfig:
-    """Sizes of the denoiser and its process; the defaults are the paper's. The tokenizer gives the tokens.
+class OccSoraConfig:
+    """Sizes of both networks and of the process; the defaults are the paper's. It travels in the checkpoint.
 
     Attributes:
-        hidden: token width.
-        depth: blocks.
-        heads: attention heads.
+        preset: the name of the preset that this is.
+        grid: the voxel grid; its shape is the tokenizer's.
+        tokenizer: sizes of the tokenizer, which gives the tokens; its frames are the clip's.
+        hidden: token width of the denoiser.
+        depth: its blocks.
+        heads: its attention heads.
         mlp_ratio: width of a block's MLP over `hidden`.
         prompt_hidden: hidden widths of the prompt's MLP.
         latent_scale: factor on the latents ahead of the diffusion.
@@ -34,6 +39,9 @@ class OccSoraWorldModelConfig:
 
     """
 
+    preset: str = "paper"
+    grid: Grid = field(default_factory=Grid)
+    tokenizer: OccSoraTokenizerConfig = field(default_factory=OccSoraTokenizerConfig)
     hidden: int = 256
     depth: int = 28
     heads: int = 16
@@ -45,11 +53,43 @@ class OccSoraWorldModelConfig:
     guidance: float = 4.0
 
     def __post_init__(self) -> None:
+        if self.grid.shape != self.tokenizer.shape:
+            raise ConfigurationError(
+                f"world model: the grid has {self.grid.shape} voxels, the tokenizer's frames "
+                f"{self.tokenizer.shape}; make them the same"
+            )
         if not 0.0 <= self.prompt_dropout < 1.0 or not self.latent_scale > 0.0 or self.diffusion_steps < 20:
             raise ConfigurationError(
                 f"world model: prompt_dropout {self.prompt_dropout} must lie in [0, 1), latent_scale "
                 f"{self.latent_scale} be positive, diffusion_steps {self.diffusion_steps} be 20 at least"
             )
+
+    def to_header(self) -> dict[str, Any]:
+        """A JSON-serialisable form; `from_header` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_header(header: dict[str, Any]) -> OccSoraConfig:
+        """The configuration stored in a checkpoint.
+
+        Raises:
+            CheckpointError: a field is unknown or missing, or the sizes are impossible.
+
+        """
+
+        def tuples(part: dict[str, Any]) -> dict[str, Any]:  # JSON knows lists only
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
+
+        try:
+            parts = {
+                "grid": Grid(**tuples(header["grid"])),
+                "tokenizer": OccSoraTokenizerConfig(**tuples(header["tokenizer"])),
+            }
+            return OccSoraConfig(**(tuples(header) | parts))
+        except (KeyError, TypeError, AttributeError, ConfigurationError) as error:
+            raise CheckpointError(
+                f"weights: their configuration does not fit this release ({error})"
+            ) from error
 
 
 def pose_steps(poses: torch.Tensor) -> torch.Tensor:
@@ -66,8 +106,8 @@ def pose_steps(poses: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(poses[:, :1, :2]), moved], dim=1)
 
 
-class OccSoraWorldModel(nn.Module):
-    """A trained tokenizer, frozen, and the diffusion transformer over its latents.
+class OccSora(nn.Module):
+    """A tokenizer, frozen, and the diffusion transformer over its latents.
 
     Deviations from the reference code: the null prompt is trained (`prompt_dropout`), guidance covers all
     channels, the batch has any size, the sample itself is decoded (the reference reads one from a fixed
@@ -76,11 +116,11 @@ class OccSoraWorldModel(nn.Module):
     are for.
     """
 
-    def __init__(self, config: OccSoraWorldModelConfig, tokenizer: OccSoraTokenizer) -> None:
+    def __init__(self, config: OccSoraConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = tokenizer.eval().requires_grad_(False)
-        channels, *tokens = tokenizer.config.latent_shape
+        self.tokenizer = OccSoraTokenizer(config.tokenizer).eval().requires_grad_(False)
+        channels, *tokens = config.tokenizer.latent_shape
         self.denoiser = DiffusionTransformer(
             DiffusionTransformerConfig(
                 in_channels=channels,
@@ -92,14 +132,14 @@ class OccSoraWorldModel(nn.Module):
                 mlp_ratio=config.mlp_ratio,
                 stem="conv",
                 positions="learned",
-                prompt_frames=tokenizer.config.frames,
+                prompt_frames=config.tokenizer.frames,
                 prompt_features=2,
                 prompt_hidden=config.prompt_hidden,
             )
         )
         self.schedule = linear_schedule(config.diffusion_steps)
 
-    def train(self, mode: bool = True) -> OccSoraWorldModel:
+    def train(self, mode: bool = True) -> OccSora:
         """Set the denoiser's mode. The tokenizer stays in evaluation: its statistics must not drift."""
         super().train(mode)
         self.tokenizer.eval()
@@ -107,9 +147,12 @@ class OccSoraWorldModel(nn.Module):
 
     @torch.no_grad()
     def latents(self, occupancy: torch.Tensor) -> torch.Tensor:
-        """Clips (b, t, x, y, z) -> scaled quantised latents (b, c, t', x', y'): what is diffused."""
-        quantised = self.tokenizer.quantise(self.tokenizer.encode(occupancy))
-        return quantised.latent * self.config.latent_scale
+        """Clips (b, t, x, y, z) -> scaled quantised latents (b, c, t', x', y'): what is diffused.
+
+        Clip by clip: one embedded at full size is 0.7 GB.
+        """
+        rows = [self.tokenizer.quantise(self.tokenizer.encode(row[None])).latent for row in occupancy]
+        return torch.cat(rows) * self.config.latent_scale
 
     def loss(
         self, occupancy: torch.Tensor, trajectory: torch.Tensor, *, generator: torch.Generator
@@ -129,7 +172,6 @@ class OccSoraWorldModel(nn.Module):
             generator,
         )
 
-    @torch.no_grad()
     def sample(
         self,
         trajectory: torch.Tensor | None,
@@ -137,12 +179,12 @@ class OccSoraWorldModel(nn.Module):
         steps: int | None = None,
         guidance: float | None = None,
     ) -> torch.Tensor:
-        """Generate clips.
+        """Generate clips, each from nothing but its trajectory prompt.
 
         Args:
             trajectory: (b, t, 2) from `pose_steps`; None: no prompt.
             generators: b of them; row i depends on generators[i] alone.
-            steps: of the diffusion; None: all.
+            steps: of the diffusion, respaced; None: all.
             guidance: None: the configuration's.
 
         Returns:
@@ -150,8 +192,20 @@ class OccSoraWorldModel(nn.Module):
 
         Raises:
             ActionError: the trajectory does not fit the generators or the clip, or is not finite.
+            ConfigurationError: steps are not within 1 to the schedule's number.
 
         """
+        return self.tokenizer.draw(self.sample_latents(trajectory, generators, steps, guidance))
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        trajectory: torch.Tensor | None,
+        generators: Sequence[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> torch.Tensor:
+        """The diffusion of `sample` alone: latents (b, c, t', x', y') for the tokenizer to draw."""
         rows, parameter = len(generators), self.denoiser.head.weight
         if trajectory is None:
             guidance = 1.0  # nothing to guide towards
@@ -166,7 +220,7 @@ class OccSoraWorldModel(nn.Module):
             prompt = None if trajectory is None else trajectory.repeat(len(noisy) // rows, 1, 1)
             return self.denoiser(noisy, step, prompt, keep=keep)
 
-        noise = randn((rows, *self.tokenizer.config.latent_shape), generators, parameter.device)
+        noise = randn((rows, *self.config.tokenizer.latent_shape), generators, parameter.device)
         latents = ddpm_sample(
             answer,
             noise,
@@ -175,4 +229,4 @@ class OccSoraWorldModel(nn.Module):
             generators,
             self.config.guidance if guidance is None else guidance,
         )
-        return self.tokenizer.draw(latents / self.config.latent_scale)
+        return latents / self.config.latent_scale

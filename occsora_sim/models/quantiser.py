@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -95,8 +96,11 @@ class VectorQuantiser(nn.Module):
 
     def _nearest(self, vectors: torch.Tensor) -> torch.Tensor:
         """Index (n,) of the nearest code; |z|^2 is the same for all codes and left out."""
-        codes = self.codes.detach()
-        return torch.addmm(codes.square().sum(-1), vectors, codes.T, alpha=-2.0).argmin(-1)
+        codes, device = self.codes.detach().float(), vectors.device.type
+        # In full precision whatever the training's: bf16 cannot tell codes apart that lie close together.
+        known = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if known else nullcontext():
+            return torch.addmm(codes.square().sum(-1), vectors.float(), codes.T, alpha=-2.0).argmin(-1)
 
     @torch.no_grad()
     def _revive(self, vectors: torch.Tensor) -> None:

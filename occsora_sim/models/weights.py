@@ -5,11 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from occsora_sim.checkpoint import read_tensors, write_tensors
+from torch import Tensor
+
+from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
 from occsora_sim.errors import CheckpointError
+from occsora_sim.models.occsora_world import OccSora, OccSoraConfig
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+
+Config = WorldModelConfig | OccSoraConfig
+"""A configuration of either family; its type says which."""
+
+Model = TypeVar("Model", WorldModel, OccSora)
+
+CLOSED_LOOP, OPEN_LOOP = "closed-loop", "open-loop"
+"""The families: worlds that are driven, chunk after chunk, and OccSora's own, which draws whole clips."""
 
 
 def _plain(value: Any) -> Any:
@@ -20,34 +31,105 @@ def _plain(value: Any) -> Any:
 
 
 def save_world_model(
-    model: WorldModel, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]
+    model: WorldModel | OccSora, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]
 ) -> None:
-    """Write a model; `kind` is "tokenizer" (its denoiser is left out) or "world_model"."""
-    tensors = {
-        k: v for k, v in model.state_dict().items() if kind == "world_model" or not k.startswith("denoiser.")
-    }
+    """Write a model; `kind` is "tokenizer" (its denoiser is left out) or "world_model".
+
+    The latter is stored in half precision, for its size; it is computed in float32 again.
+    """
+    tensors = {k: _stored(v, kind) for k, v in model.state_dict().items() if _kept(k, kind)}
     recipe = {name: _plain(part) for name, part in recipe.items()}
-    header = {"kind": kind, "config": model.config.to_header(), "trained_on": trained_on, "recipe": recipe}
+    header = {
+        "kind": kind,
+        "family": OPEN_LOOP if isinstance(model, OccSora) else CLOSED_LOOP,
+        "config": model.config.to_header(),
+        "trained_on": trained_on,
+        "recipe": recipe,
+    }
     write_tensors(path, tensors, header)
+
+
+def _stored(tensor: Tensor, kind: str) -> Tensor:
+    """A finished model's floats as float16; what is still to be trained from stays as it is."""
+    return tensor.half() if kind == "world_model" and tensor.is_floating_point() else tensor
+
+
+def read_config(path: Path, *, kind: str = "world_model") -> Config:
+    """The configuration of a weights file of either family; no tensor is read.
+
+    Raises:
+        CheckpointError: the file is unusable or of another kind.
+
+    """
+    return _config(path, read_header(path, kind=kind))
 
 
 def load_world_model(
     path: Path, *, kind: str = "world_model", device: str = "cpu", preset: str | None = None
 ) -> tuple[WorldModel, dict[str, Any]]:
-    """A model and its header.
+    """A closed-loop model and its header.
 
     Raises:
-        CheckpointError: the file is unusable, of another kind, or not of the wanted `preset`.
+        CheckpointError: the file is unusable, of another kind, of OccSora's own model, or not of the wanted
+            `preset`.
 
     """
-    tensors, header = read_tensors(path, kind=kind)
-    config = WorldModelConfig.from_header(header.get("config", {}))
+    config = _wanted(path, kind, preset)
+    if not isinstance(config, WorldModelConfig):
+        raise CheckpointError(
+            f"{path}: holds weights of the preset {config.preset!r}, which draws whole clips and cannot be driven; "
+            "give weights of a closed-loop preset"
+        )
+    return _filled(WorldModel(config), path, kind, device)
+
+
+def load_occsora(
+    path: Path, *, kind: str = "world_model", device: str = "cpu", preset: str | None = None
+) -> tuple[OccSora, dict[str, Any]]:
+    """OccSora's own model and its header.
+
+    Raises:
+        CheckpointError: the file is unusable, of another kind, of a closed-loop model, or not of the wanted
+            `preset`.
+
+    """
+    config = _wanted(path, kind, preset)
+    if not isinstance(config, OccSoraConfig):
+        raise CheckpointError(
+            f"{path}: holds weights of the closed-loop preset {config.preset!r}; "
+            "give weights of the preset 'paper'"
+        )
+    return _filled(OccSora(config), path, kind, device)
+
+
+def _kept(name: str, kind: str) -> bool:
+    """Whether a file of this kind holds the tensor `name`."""
+    return kind == "world_model" or not name.startswith("denoiser.")
+
+
+def _config(path: Path, header: dict[str, Any]) -> Config:
+    # Files from before there were two families name none.
+    family, config = header.get("family", CLOSED_LOOP), header.get("config", {})
+    if family == CLOSED_LOOP:
+        return WorldModelConfig.from_header(config)
+    if family == OPEN_LOOP:
+        return OccSoraConfig.from_header(config)
+    raise CheckpointError(f"{path}: holds a {family!r} model, which this release does not know; update it")
+
+
+def _wanted(path: Path, kind: str, preset: str | None) -> Config:
+    config = read_config(path, kind=kind)
     if preset is not None and config.preset != preset:
         raise CheckpointError(
             f"{path}: holds weights of the preset {config.preset!r}, not {preset!r}; choose one or the other"
         )
-    model = WorldModel(config)
-    wanted = {k for k in model.state_dict() if kind == "world_model" or not k.startswith("denoiser.")}
+    return config
+
+
+def _filled(model: Model, path: Path, kind: str, device: str) -> tuple[Model, dict[str, Any]]:
+    """`model` with the file's weights, in evaluation; and the file's header."""
+    tensors, header = read_tensors(path, kind=kind)
+    wanted = {k for k in model.state_dict() if _kept(k, kind)}
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))[0]
         raise CheckpointError(
