@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(overview(rest))
             return 0
         command = importlib.import_module(f"occsora_sim.commands.{VERBS[verb][0]}")
-        from occsora_sim.commands.parsing import parse
+        from occsora_sim.commands.parsing import parse_command
 
-        options = parse(command.Options, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
+        options = parse_command(command, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
         if options is not None:
             command.run(options)
     except OccSoraError as error:

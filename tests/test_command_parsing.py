@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from occsora_sim.cli import VERBS, find_verb, main
 from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_file, output_folder, write_json
-from occsora_sim.commands.parsing import one_line, parse
+from occsora_sim.commands.parsing import one_line, parse, parse_command
 from occsora_sim.errors import ConfigurationError
 
 
@@ -45,6 +46,24 @@ def refusal(*arguments: str) -> str:
 def test_options_are_read():
     assert parse(Tea, "brew", "brew tea", []) == Tea()
     assert parse(Tea, "brew", "brew tea", ["--kind", "black", "--milk"]) == Tea(kind="black", milk=True)
+
+
+def test_defaults_may_follow_from_an_option_and_what_is_said_holds():
+    shop = SimpleNamespace(Options=Tea, defaults=lambda tea: Tea(minutes=5.0 if tea.kind == "black" else 2.0))
+
+    def read(*arguments: str) -> Tea | None:
+        return parse_command(shop, "brew", "brew tea", arguments)
+
+    assert read() == Tea(minutes=2.0)
+    assert read("--kind", "black") == Tea(kind="black", minutes=5.0)
+    assert read("--kind", "black", "--minutes", "1") == Tea(kind="black", minutes=1.0)
+    assert parse_command(SimpleNamespace(Options=Tea), "brew", "brew tea", ["--milk"]) == Tea(milk=True)
+
+
+def test_help_shows_the_defaults_that_follow(capsys):
+    shop = SimpleNamespace(Options=Tea, defaults=lambda tea: Tea(minutes=5.5))
+    assert parse_command(shop, "brew", "brew tea", ["--help"]) is None
+    assert "5.5" in capsys.readouterr().out
 
 
 def test_usage_errors_say_what_and_where_help_is_in_one_line():

@@ -7,11 +7,13 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from occsora_sim.errors import ConfigurationError, OccSoraError
 
 Options = TypeVar("Options")
+
+HELP = ("-h", "--help")
 
 BOX = re.compile("\x1b\\[[0-9;]*m|[\u2500-\u257f]")
 """Colour codes and the characters that draw a box."""
@@ -20,8 +22,29 @@ RULE = re.compile("[\u2500-]{8}")
 """A line between two parts of a report; of hyphens where the terminal knows no others."""
 
 
-def parse(options: type[Options], program: str, description: str, arguments: Sequence[str]) -> Options | None:
+def parse_command(command: Any, program: str, description: str, arguments: Sequence[str]) -> Any | None:
+    """Read `arguments` into the options of a command's module; None when they asked for help.
+
+    Where the module has a function `defaults`, it is shown the options and answers with the defaults that fit them
+    (those of a preset, say); the arguments are then read once more on top of those.
+    """
+    default = None
+    if hasattr(command, "defaults"):
+        first = [argument for argument in arguments if argument not in HELP]
+        default = command.defaults(parse(command.Options, program, description, first))
+    return parse(command.Options, program, description, arguments, default)
+
+
+def parse(
+    options: type[Options],
+    program: str,
+    description: str,
+    arguments: Sequence[str],
+    default: Options | None = None,
+) -> Options | None:
     """Read `arguments` into `options`; None when they asked for help, which is then printed.
+
+    What the arguments leave out is as in `default`; by default as the class says.
 
     Raises:
         ConfigurationError: the arguments do not fit; the message is one line.
@@ -37,6 +60,7 @@ def parse(options: type[Options], program: str, description: str, arguments: Seq
                 prog=program,
                 description=description[:1].upper() + description[1:] + ".",
                 args=list(arguments),
+                default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
             )
     except OccSoraError as error:

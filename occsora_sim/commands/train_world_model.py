@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_folder
+from occsora_sim.training.families import family_of_tokenizer
 from occsora_sim.training.world_model import WorldModelTraining as Options
-from occsora_sim.training.world_model import train_world_model
+
+
+def defaults(options: Options) -> Options:
+    """What holds where nothing is said, for the preset asked for in `options` or its tokenizer's."""
+    if options.preset is None and not options.tokenizer.is_file():
+        return Options()  # help is given all the same; `run` says what is missing
+    return replace(Options(), loop=family_of_tokenizer(options).world_model_loop)
 
 
 def run(options: Options) -> None:
     """Train, and say where the weights are."""
     check_device(options.loop.device)
+    train = family_of_tokenizer(options).world_model
     output_folder(options.out)
-    print(train_world_model(options))
+    print(train(options))

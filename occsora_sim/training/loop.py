@@ -31,8 +31,10 @@ class LoopConfig:
         minutes: stop after this long and decay the learning rate to that end instead [min]; 0 means by steps alone.
         batch: windows per step.
         lr: peak learning rate of AdamW.
-        warmup: steps of linear warm-up; afterwards a cosine to a fiftieth of `lr`.
+        lr_floor: share of `lr` that the cosine ends at; 1 keeps the rate constant.
+        warmup: steps of linear warm-up; afterwards the cosine.
         weight_decay: of AdamW.
+        beta2: of AdamW, the decay of its squared gradients.
         clip: largest gradient norm.
         ema: decay of the parameters' moving average.
         precision: "auto" measures whether bfloat16 autocast is faster here.
@@ -47,8 +49,10 @@ class LoopConfig:
     minutes: float = 0.0
     batch: int = 8
     lr: float = 6e-4
+    lr_floor: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.01
+    beta2: float = 0.98
     clip: float = 1.0
     ema: float = 0.995
     precision: Precision = "auto"
@@ -66,12 +70,17 @@ class LoopConfig:
             or self.checkpoint_every < 1
         ):
             raise ConfigurationError(f"training: steps, batch, lr and intervals must be positive, got {self}")
+        if not 0 <= self.lr_floor <= 1 or not 0 <= self.beta2 < 1:
+            raise ConfigurationError(
+                f"training: lr_floor {self.lr_floor} must lie in [0, 1], beta2 {self.beta2} in [0, 1)"
+            )
 
 
 def learning_rate(config: LoopConfig, progress: float, step: int) -> float:
-    """Linear warm-up over steps, then a cosine over `progress` in [0, 1] down to lr / 50."""
+    """Linear warm-up over steps, then a cosine over `progress` in [0, 1] down to lr_floor * lr."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
-    return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    low, cosine = config.lr_floor, 1 + math.cos(math.pi * min(1.0, progress))
+    return config.lr * warm * (low + (1 - low) * 0.5 * cosine)
 
 
 def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) -> EMA:
@@ -98,7 +107,7 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
     dtype = resolve(config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(
-        parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+        parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
     )
     ema = EMA(model, decay=config.ema)
     resume = out / "resume.safetensors"

@@ -13,6 +13,7 @@ from occsora_sim.models.context import Context
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.windows import WindowSampler, window_context
 
@@ -24,14 +25,16 @@ class WorldModelTraining:
     Attributes:
         scenes: what to train on (any spec that `open_scenes` takes).
         tokenizer: weights that `train tokenizer` wrote.
+        preset: the tokenizer's; to name it is to be told when the weights are another's.
         out: folder for checkpoints, curves and the weights.
-        corruption: share of windows in which known ground is forgotten (see `windows.forget`).
-        loop: steps, batch, learning rate...
+        corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
+        loop: steps, batch, learning rate...; each preset has its own defaults.
 
     """
 
     scenes: str = "traffic:0-95"
     tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
+    preset: str | None = None
     out: Path = Path("runs/world-model")
     corruption: float = 0.5
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1200, lr=1e-3))
@@ -39,7 +42,9 @@ class WorldModelTraining:
 
 def train_world_model(options: WorldModelTraining) -> Path:
     """Train, and write `out`/world_model.safetensors (EMA weights); returns its path."""
-    model, header = load_world_model(options.tokenizer, kind="tokenizer", device=options.loop.device)
+    model, header = load_world_model(
+        options.tokenizer, kind="tokenizer", device=options.loop.device, preset=options.preset
+    )
     config = model.config
     torch.manual_seed(options.loop.seed)  # initial weights
     model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
@@ -50,6 +55,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
         seed=options.loop.seed + 1, device=options.loop.device,
     )  # fmt: skip
     future = range(config.frames)
+    weight = class_weights(options.loop.device)
 
     def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Context, Tensor]:
         windows = sampler.draw(options.loop.batch, step)
@@ -75,7 +81,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         labels, known, prompt = batch(step, generator)
-        return model.loss(labels, known, prompt, generator)
+        return model.loss(labels, known, prompt, weight, generator)
 
     ema = run(model, loss, options.loop, options.out)
     ema.copy_to(model)

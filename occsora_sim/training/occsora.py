@@ -1,0 +1,96 @@
+"""Train OccSora's own model as published: the tokenizer, then the denoiser on its latents (Wang et al. 2024)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
+from occsora_sim.models.weights import load_occsora, save_world_model
+from occsora_sim.presets import occsora_preset
+from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.clips import ClipSampler
+from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.tokenizer import TokenizerTraining
+from occsora_sim.training.world_model import WorldModelTraining
+
+TOKENIZER_LOOP = LoopConfig(
+    steps=17_500, batch=8, lr=1e-3, lr_floor=1e-3, warmup=200, weight_decay=0.01, beta2=0.999, clip=35.0, ema=0.0,
+    precision="float32", checkpoint_every=500,
+)  # fmt: skip
+"""The reference's: 200 epochs over 700 clips, one a GPU on eight GPUs; cosine to 1e-6; no moving average."""
+
+DENOISER_LOOP = LoopConfig(
+    steps=1_200_000, batch=16, lr=1e-5, lr_floor=1.0, warmup=0, weight_decay=0.0, beta2=0.999, clip=1e9,
+    ema=0.9999, precision="float32", checkpoint_every=1000,
+)  # fmt: skip
+"""The reference's: a constant rate, no weight decay; it does not clip gradients."""
+
+
+def _sampler(scenes: str, config: OccSoraConfig, seed: int, device: str) -> ClipSampler:
+    frames = config.tokenizer.frames
+    return ClipSampler(open_scenes(scenes), config.grid, frames=frames, seed=seed, device=device)
+
+
+def _named(part: str, logs: dict[str, float]) -> dict[str, float]:
+    return {f"{part}/{name}": value for name, value in logs.items()}
+
+
+def train_tokenizer(options: TokenizerTraining) -> Path:
+    """Train, and write `out`/tokenizer.safetensors; returns its path.
+
+    The loss is the tokenizer's own: cross-entropy, Lovasz-softmax and vector quantisation with the preset's
+    weights. Of the options, `motion_steps` and `corruption` do not apply.
+
+    Raises:
+        ConfigurationError: the preset is not OccSora's own.
+        SceneError: the scenes are unusable or too short for a clip.
+
+    """
+    config, loop = occsora_preset(options.preset), options.loop
+    sampler = _sampler(options.scenes, config, loop.seed, loop.device)
+    torch.manual_seed(loop.seed)  # initial weights
+    model = OccSora(config).to(loop.device)
+    tokenizer = model.tokenizer.requires_grad_(True).train()
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        value, logs = tokenizer.loss(sampler.draw(loop.batch, step).labels)
+        return value, _named("tokenizer", logs)
+
+    run(tokenizer, loss, loop, options.out).copy_to(tokenizer)
+    path = options.out / "tokenizer.safetensors"
+    save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
+    return path
+
+
+def train_world_model(options: WorldModelTraining) -> Path:
+    """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
+
+    Clips are encoded as they are drawn, their prompt is `pose_steps`, and the loss is the hybrid DDPM one. Of
+    the options, `corruption` does not apply.
+
+    Raises:
+        CheckpointError: the tokenizer's weights are unusable or of another preset.
+        SceneError: the scenes are unusable or too short for a clip.
+
+    """
+    loop = options.loop
+    torch.manual_seed(loop.seed)  # initial weights of the denoiser, which the tokenizer's file does not hold
+    model, header = load_occsora(
+        options.tokenizer, kind="tokenizer", device=loop.device, preset=options.preset
+    )
+    sampler = _sampler(options.scenes, model.config, loop.seed + 1, loop.device)
+    model.train()
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        clips = sampler.draw(loop.batch, step)
+        value, logs = model.loss(clips.labels, pose_steps(clips.poses), generator=generator)
+        return value, _named("world_model", logs)
+
+    run(model, loss, loop, options.out).copy_to(model)
+    path = options.out / "world_model.safetensors"
+    recipe = {**header.get("recipe", {}), "world_model": options}
+    save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    return path
