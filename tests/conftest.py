@@ -38,7 +38,9 @@ def build_street(**options) -> Scene:
         polygon_points=np.concatenate((road.polygon_points, *points)).astype(np.float32),
         polygon_offsets=np.concatenate((road.polygon_offsets, offsets)),
         polygon_class=np.concatenate((road.polygon_class, np.array(labels, dtype=np.uint8))),
-        polygon_z=np.concatenate((road.polygon_z, np.tile(np.float32([[-0.2, 4.0]]), (len(points), 1)))),
+        polygon_z=np.concatenate(
+            (road.polygon_z, np.tile([[-0.2, 4.0]], (len(points), 1)).astype(np.float32))
+        ),
     )
 
 

@@ -133,7 +133,7 @@ def test_floors_are_of_real_clips_against_real_clips(street, built_street):
     assert (
         floor["same_size"]["filled"]["mean"] > floor["halves"]["filled"]["mean"]
     )  # fewer clips, more chance
-    assert 0 <= outside_share(clips) <= 1
+    assert 0 <= (outside_share(clips) or 0.0) <= 1 and outside_share(clips) is not None
     one = clips.select(clips.town == 0)
     assert outside_share(one) is None and floors(one, size=1)["towns"] is None
 

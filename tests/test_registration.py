@@ -80,7 +80,8 @@ def seen_after(scene, motion, origin=(0.3, -0.4, 0.12)):
     cos, sin = math.cos(origin[2]), math.sin(origin[2])
     x, y, yaw = motion
     target = (origin[0] + cos * x - sin * y, origin[1] + sin * x + cos * y, origin[2] + yaw)
-    return register(*see(scene, origin, target), GRID)
+    earlier, later = see(scene, origin, target)
+    return register(earlier, later, GRID)
 
 
 def error(found, motion):

@@ -143,7 +143,7 @@ def control_report(
         state = world.reset(part, [seed + begin + k for k in range(len(part))])
         state = world.select(state, [row for _ in names for row in range(len(part))])
         motion = torch.tensor([starting_motion(start) for start in part], dtype=torch.float64)
-        prompts = torch.cat([manoeuvre(n, *motion.unbind(1), f * chunks, vehicle) for n in names])
+        prompts = torch.cat([manoeuvre(n, motion[:, 0], motion[:, 1], f * chunks, vehicle) for n in names])
         poses = torch.cat((torch.zeros_like(prompts[:, :1]), prompts), dim=1)
         wanted, last = chunk_motion(poses, f), state.occupancy[:, -1]
         for k in range(chunks):

@@ -66,10 +66,10 @@ def roughness(frames: Tensor) -> Tensor:
         (b,) float64 in [0, 1]; 0 where everything is free.
 
     """
-    unlike, filled = 0, 0
+    unlike = filled = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
     for axis in (-3, -2):
         size = frames.shape[axis] - 1
         a, b = frames.narrow(axis, 0, size), frames.narrow(axis, 1, size)
         unlike = unlike + (a != b).flatten(1).sum(dim=1)
         filled = filled + ((a != FREE) | (b != FREE)).flatten(1).sum(dim=1)
-    return torch.as_tensor(unlike).double() / torch.as_tensor(filled).clamp(min=1)
+    return unlike.double() / filled.clamp(min=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ def distances(counts: Tensor, other: Tensor) -> dict[str, float]:
     }
 
 
-def floors(clips: Clips, size: int, seed: int = 0) -> dict[str, dict[str, dict[str, float]] | None]:
+def floors(clips: Clips, size: int, seed: int = 0) -> dict[str, Any]:
     """Real against real, the distances that a perfect world could not go below; `mean`, `p95` and `max` of each.
 
     `same_size`: `size` clips, drawn evenly over the towns, against the rest (as many as a report pools at one time);
