@@ -12,7 +12,7 @@ from occsora_sim.errors import ConfigurationError, SceneError
 from occsora_sim.grid import DRIVEABLE, FREE, TINY
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
-from occsora_sim.scoring.drift import drift_report, drift_rows, print_drift_report
+from occsora_sim.scoring.drift import _ratios, drift_report, frame_rows, print_drift_report, street_rows
 from occsora_sim.scoring.long_rollout import drift_starts
 from occsora_sim.scoring.pursuit import CRUISE, LATERAL, drive_route
 from occsora_sim.scoring.real_clips import floors, outside_share, real_clips
@@ -92,7 +92,7 @@ def test_a_recording_stays_a_street(street, capsys):
     report = drift_report(
         ReplayWorld(TINY), starts, [street], seconds=10.0, on_chunk=lambda *n: done.append(n)
     )
-    assert report["stays_a_street"], drift_rows(report)
+    assert report["stays_a_street"], frame_rows(report) + street_rows(report)
     assert list(report["times"]) == ["2", "4", "8", "10"] and done[-1] == (10, 10)
     for row in report["times"].values():
         assert row["outside"] == [] and row["motion"]["obeyed"] and row["motion"]["chunks"] == 2
@@ -120,6 +120,18 @@ def test_a_generated_world_can_be_reported_on(street):
     assert list(report["times"]) == ["2", "3"] and report["real_clips"] == 6
     assert report["ratios"]["js_filled_to_4_s"] is None  # no such instant
     assert json.dumps(report, allow_nan=False)
+
+
+def test_ratios_compare_the_end_with_the_beginning_and_pass_over_what_registration_cannot_tell():
+    def instant(metres, degrees, filled):
+        return {"motion": {"metres": metres, "degrees": degrees}, "js": {"filled": filled}}
+
+    table = {"2": instant(0.002, 0.4, 0.1), "4": instant(0.1, 0.1, 0.01), "60": instant(0.01, 0.6, 0.03)}
+    ratios = _ratios(table)
+    assert ratios["metres_to_2_s"] == 1.0  # five times as much, of next to nothing
+    assert ratios["degrees_to_2_s"] == pytest.approx(1.5) and ratios["js_filled_to_4_s"] == pytest.approx(3.0)
+    table["60"] = instant(None, None, 0.03)  # nothing could be registered
+    assert _ratios(table)["metres_to_2_s"] is None
 
 
 def test_floors_are_of_real_clips_against_real_clips(street, built_street):

@@ -199,7 +199,7 @@ def control_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """The report as rows of text: prompt, error [m], error [degree], registered [%], obeyed."""
     rows = []
     for name, error in {**report["manoeuvres"], **report["swapped"]}.items():
-        values = ("-" if error[key] is None else f"{error[key]:.2f}" for key in ("metres", "degrees"))
+        values = ("-" if error[key] is None else f"{error[key]:.3f}" for key in ("metres", "degrees"))
         rows.append((name, *values, f"{100 * error['registered']:.0f}", "yes" if error["obeyed"] else "no"))
     return rows
 

@@ -29,6 +29,9 @@ from occsora_sim.worlds.protocol import World
 TIMES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Instants that are looked at [s]."""
 
+ACCURACY = (0.05, 0.1)
+"""Errors of the registration itself on recorded frames lie below this [m], [degree]."""
+
 PROTOCOL = (
     "egos follow their routes by pure pursuit, blind to road users, at a speed that lasts for the whole rollout; at "
     f"each instant the {WINDOW} frames that end there; real clips of as many frames along the recorded expert egos of "
@@ -157,78 +160,84 @@ def _figures(clips: Clips) -> dict[str, Any]:
 
 def _ratios(table: dict[str, Any]) -> dict[str, float | None]:
     """The last instant against an early one: the registered error against that at 2 s, the distance over filled voxels
-    against that at 4 s; null where there is no such instant, or nothing to divide by.
+    against that at 4 s; null where there is no such instant or nothing was registered.
+
+    Errors below ACCURACY count as that: what lies below is the registration's own noise, not the world's.
     """
     last = list(table.values())[-1]
 
-    def ratio(early: str, value: Callable[[dict[str, Any]], float | None]) -> float | None:
-        below = value(table[early]) if early in table else None
-        above = value(last)
-        return above / below if above is not None and below else None
+    def ratio(early: str, value: Callable[[dict[str, Any]], float | None], least: float) -> float | None:
+        below, above = value(table[early]) if early in table else None, value(last)
+        return None if below is None or above is None else max(above, least) / max(below, least)
 
     return {
-        "metres_to_2_s": ratio("2", lambda row: row["motion"]["metres"]),
-        "degrees_to_2_s": ratio("2", lambda row: row["motion"]["degrees"]),
-        "js_filled_to_4_s": ratio("4", lambda row: row["js"]["filled"]),
+        "metres_to_2_s": ratio("2", lambda row: row["motion"]["metres"], ACCURACY[0]),
+        "degrees_to_2_s": ratio("2", lambda row: row["motion"]["degrees"], ACCURACY[1]),
+        "js_filled_to_4_s": ratio("4", lambda row: row["js"]["filled"], 1e-9),
     }
 
 
-def drift_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The report as rows of text, one for each instant, and the real clips' own below them."""
+def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What the frames hold, as rows of text, the real clips' own last: instant, distances over all and over filled
+    voxels [1/1000], classes outside, (rollout, class) pairs outside [%].
+    """
+    rows = [
+        (
+            f"{at} s",
+            *(f"{1000 * row['js'][key]:.2f}" for key in ("all", "filled")),
+            ", ".join(row["outside"]) or "none",
+            f"{100 * row['outside_share']:.1f}",
+        )
+        for at, row in report["times"].items()
+    ]
+    share, floor = report["real_outside_share"], report["floor"]["same_size"]
+    spans = (
+        f"{1000 * floor[key]['mean']:.2f} to {1000 * floor[key]['max']:.2f}" for key in ("all", "filled")
+    )
+    return [*rows, ("real", *spans, "", "-" if share is None else f"{100 * share:.1f}")]
 
-    def text(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
 
+def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """How the street looks and moves, as rows of text, the real clips' own last: instant, roughness [%], road users in
+    a frame, registered error [m] and [degree], registered [%], clean.
+    """
     rows = []
     for at, row in report["times"].items():
         motion = row["motion"]
+        errors = ("-" if motion[key] is None else f"{motion[key]:.3f}" for key in ("metres", "degrees"))
         rows.append(
             (
                 f"{at} s",
-                *(text(row["js"][key], ".5f") for key in ("all", "filled")),
-                ", ".join(row["outside"]) or "none",
-                text(100 * row["outside_share"], ".0f"),
-                text(100 * row["roughness"], ".1f"),
-                text(row["road_users"]["mean"], ".1f"),
-                text(motion["metres"], ".2f"),
-                text(motion["degrees"], ".2f"),
-                text(100 * motion["registered"], ".0f"),
+                f"{100 * row['roughness']:.1f}",
+                f"{row['road_users']['mean']:.1f}",
+                *errors,
+                f"{100 * motion['registered']:.0f}",
                 "yes" if row["clean"] else "no",
             )
         )
-    share, most = report["real_outside_share"], report["floor"]["same_size"]
-    low, high = report["real"]["roughness_bounds"]
-    few, many = report["real"]["road_users"]["bounds"]
-    rows.append(
-        (
-            "real",
-            *(f"{most[key]['mean']:.5f} to {most[key]['max']:.5f}" for key in ("all", "filled")),
-            "",
-            text(None if share is None else 100 * share, ".0f"),
-            f"{100 * low:.1f} to {100 * high:.1f}",
-            f"{few:.0f} to {many:.0f}",
-            *[""] * 4,
-        )
-    )
-    return rows
+    rough, users = report["real"]["roughness_bounds"], report["real"]["road_users"]["bounds"]
+    spans = (f"{100 * rough[0]:.1f} to {100 * rough[1]:.1f}", f"{users[0]:.0f} to {users[1]:.0f}")
+    return [*rows, ("real", *spans, "", "", "", "")]
 
 
 def print_drift_report(report: dict[str, Any]) -> None:
-    """Print the table of a report, and its verdict."""
+    """Print both tables of a report, and its verdict."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    title = (
-        f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} real clips of "
-        f"{report['window_seconds']:g} s from {report['scenes']} scenes"
-    )
-    names = (
-        "time", "JS all", "JS filled", "classes outside", "outside [%]", "rough [%]", "road users", "error [m]",
-        "error [degree]", "registered [%]", "clean",
+    frames = Table(
+        "time", "JSD all [1/1000]", "JSD filled [1/1000]", "classes outside", "pairs outside [%]",
+        title=f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} real clips of "
+        f"{report['window_seconds']:g} s from {report['scenes']} scenes",
     )  # fmt: skip
-    table = Table(*names, title=title)
-    for row in drift_rows(report):
-        table.add_row(*row)
-    console.print(table)
+    for row in frame_rows(report):
+        frames.add_row(*row)
+    street = Table(
+        "time", "rough [%]", "road users", "error [m]", "error [degree]", "registered [%]", "clean",
+    )  # fmt: skip
+    for row in street_rows(report):
+        street.add_row(*row)
+    console.print(frames)
+    console.print(street)
     console.print(f"stays a street: {report['stays_a_street']}")
