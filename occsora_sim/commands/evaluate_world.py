@@ -25,7 +25,7 @@ class Options:
             world; it has nothing to forecast).
         weights: weights of the generated world; by default the shipped ones.
         scenes: what really happened: a file, a folder or `traffic:A-B`.
-        forecast: score forecasts.
+        forecast: score forecasts; --no-forecast leaves them out.
         windows_per_scene: how many instants of a scene to forecast from.
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
