@@ -37,7 +37,7 @@ class WorldModelTraining:
     preset: str | None = None
     out: Path = Path("runs/world-model")
     corruption: float = 0.5
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1200, lr=1e-3))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=900, lr=1e-3))
 
 
 def train_world_model(options: WorldModelTraining) -> Path:
