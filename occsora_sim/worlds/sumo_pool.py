@@ -73,6 +73,11 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for us; a worker ends when its input does
         )
 
+    @property
+    def process(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     def send(self, journey: Journey) -> int:
         """Ask for a journey's next frames. Returns how many answers will come; the last one holds them.
 
@@ -168,6 +173,10 @@ class SumoPool:
             waiting = [row for row in range(len(journeys)) if row not in answers]
             answers |= self._round(journeys, self._assign(journeys, waiting))
         return [answers[row] for row in range(len(journeys))]
+
+    def processes(self) -> list[int]:
+        """The ids of the processes."""
+        return [worker.process for worker in self._workers]
 
     def close(self) -> None:
         """End all processes. They start again if the pool is used again."""

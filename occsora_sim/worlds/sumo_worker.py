@@ -23,7 +23,8 @@ STEP = 0.1
 SUBSTEPS = 5
 """Steps in a frame of `grid.FRAME_SECONDS`."""
 
-_ANYWHERE = 2  # keepRoute: exactly there, on a lane or off the road
+_ANY_LANE = 0  # keepRoute: on whichever lane is there; beside all of them (2) SUMO 1.28 crashes
+_IN_LANE = 2.6  # a car this far from a lane's middle [m] is beside the lane
 
 Pose = Sequence[float]
 User = tuple[str, str, float, float, float]
@@ -110,20 +111,21 @@ class Simulation:
         vehicle.setHeight(self._ego, height)
 
     def _place(self, pose: Pose) -> None:
-        """Put the ego at `pose` at the end of the next step. Where there is no road within 100 m it is nowhere."""
-        vehicle = self._sumo.vehicle
+        """Put the ego at `pose` at the end of the next step. Beside all lanes it is in nobody's way, hence nowhere."""
+        vehicle, refused = self._sumo.vehicle, self._sumo.TraCIException
         x = pose[0] + self._front * math.cos(pose[2])
         y = pose[1] + self._front * math.sin(pose[2])
-        angle = (90.0 - math.degrees(pose[2])) % 360.0
         if self._ego not in vehicle.getIDList():
-            with contextlib.suppress(self._sumo.TraCIException):
+            with contextlib.suppress(refused):
                 vehicle.add(self._ego, "", typeID=self._kind)
                 self._resize()
-        try:
-            vehicle.moveToXY(self._ego, "", -1, x, y, angle, _ANYWHERE)
-        except self._sumo.TraCIException:
-            with contextlib.suppress(self._sumo.TraCIException):
-                vehicle.remove(self._ego)
+        # The lane that leads its way; else the one that it stands on, against or across its direction.
+        for angle in ((90.0 - math.degrees(pose[2])) % 360.0, self._sumo.constants.INVALID_DOUBLE_VALUE):
+            with contextlib.suppress(refused):
+                vehicle.moveToXY(self._ego, "", -1, x, y, angle, _ANY_LANE, _IN_LANE)
+                return
+        with contextlib.suppress(refused):
+            vehicle.remove(self._ego)
 
 
 def between(track: Sequence[Pose], share: float) -> Pose:

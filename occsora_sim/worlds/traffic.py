@@ -41,8 +41,9 @@ class TrafficWorld:
     """SUMO towns, live under the ego's actions, behind the World protocol.
 
     At each start a simulation is brought to the recorded instant, the same voxel for voxel. From there on the ego is
-    put exactly where its trajectory leads, whether there is a lane or not, and the others go on by themselves: they
-    brake for it, wait for it, overtake it. Beyond the recording's end the town goes on, but nobody enters it any more.
+    put every 0.1 s where its trajectory leads, and the others go on by themselves: they brake for it, wait for it,
+    overtake it. They are drivers on lanes: the ego is in their way as long as it is on a lane, whole or in part, and
+    not once it is beside all of them. Beyond the recording's end the town goes on, but nobody enters it any more.
 
     A state is a value: where no simulation stands at it any more, the town is run again from its seed along the
     ego's poses. Simulations live in worker processes, which start when needed; `close` ends them (as does the end of
@@ -81,6 +82,10 @@ class TrafficWorld:
     def close(self) -> None:
         """End the worker processes. The world can be used again; they then start anew."""
         self._pool.close()
+
+    def processes(self) -> list[int]:
+        """The ids of the worker processes."""
+        return self._pool.processes()
 
     # ------------------------------------------------------------------ protocol
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
