@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import seeding
 
-from occsora_sim.agents.protocol import Agent
+from occsora_sim.agents.protocol import AnyAgent, ImaginingAgent
+from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
 
@@ -65,12 +66,12 @@ class Episode:
 
 def run_episodes(
     env: gym.Env | gym.vector.VectorEnv | DriveSimulation,
-    agent: Agent,
+    agent: AnyAgent,
     episodes: int,
     *,
     seed: int = 0,
     batch: int | None = None,
-    record: int = 0,
+    record: int | Sequence[int] = 0,
     starts: Sequence[int] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Episode]:
@@ -85,7 +86,7 @@ def run_episodes(
         episodes: how many.
         seed: of the first episode.
         batch: how many side by side; default: the environment's.
-        record: the first `record` episodes are recorded.
+        record: the first `record` episodes are recorded, or those of these numbers.
         starts: indices of the starts, one for each episode, instead of one after another.
         on_step: called after each step with the number of episodes that have ended.
 
@@ -94,15 +95,18 @@ def run_episodes(
 
     """
     simulation = _simulation_of(env)
+    imagination = Imagination(simulation)
     batch = batch or getattr(env, "num_envs", None) or 1
     if episodes < 1 or batch < 1:
         raise ConfigurationError(f"episodes={episodes} and batch={batch} must be 1 or more")
     if starts is None:
         starts = [index % len(simulation.starts) for index in range(episodes)]
+    recorded = range(record) if isinstance(record, int) else record
     done: list[Episode] = []
     for first in range(0, episodes, batch):
         size = min(batch, episodes - first)
-        group = _Group(simulation, agent, starts[first : first + size], seed + first, record - first)
+        chosen = [number - first for number in recorded]
+        group = _Group(simulation, imagination, agent, starts[first : first + size], seed + first, chosen)
         while group.live:
             group.step()
             if on_step is not None:
@@ -121,26 +125,34 @@ class _Group:
     """Some episodes side by side. The agent sees all rows always; the world steps those that go on."""
 
     def __init__(
-        self, simulation: DriveSimulation, agent: Agent, starts: Sequence[int], seed: int, record: int
+        self,
+        simulation: DriveSimulation,
+        imagination: Imagination,
+        agent: AnyAgent,
+        starts: Sequence[int],
+        seed: int,
+        record: Sequence[int],
     ) -> None:
-        self.simulation, self.agent, self.seed = simulation, agent, seed
+        self.simulation, self.imagination, self.agent, self.seed = simulation, imagination, agent, seed
         generators = [seeding.np_random(seed + row)[0] for row in range(len(starts))]
         self.state = simulation.begin(*simulation.draw(generators, starts))
         self.observation = simulation.observe(self.state)
         self.live = list(range(len(starts)))
         self.done: dict[int, Episode] = {}
         self.reward = np.zeros(len(starts))
-        self.logs: dict[int, list[dict[str, Any]]] = {row: [] for row in self.live[: max(record, 0)]}
+        self.logs: dict[int, list[dict[str, Any]]] = {row: [] for row in self.live if row in record}
         for row, log in self.logs.items():
-            frame, pose = self.observation["occupancy"][row, -1:], self.state.poses[row, -1:].cpu().numpy()
-            log.append({"occupancy": frame.copy(), "ego_pose": pose})
+            frame, pose = self.state.frames[row, -1:], self.state.poses[row, -1:]
+            log.append({"occupancy": frame.cpu().numpy().copy(), "ego_pose": pose.cpu().numpy()})
         agent.reset(len(starts))
 
     def step(self) -> None:
         """Roll the live rows on."""
-        actions = np.clip(self.agent.act(self.observation), -1.0, 1.0)
-        routes = self.observation["route"].copy()
-        self.state, outcome = self.simulation.step(self.state, actions[self.live])
+        actions = self._actions()
+        routes = self.simulation.route(self.state).cpu().numpy()
+        self.state, outcome = self.simulation.step(
+            self.state, self.simulation.check(actions[self.live], len(self.live))
+        )
         fresh = self.simulation.observe(self.state)
         rewards, terminated = outcome.reward.tolist(), outcome.terminated.tolist()
         over = (outcome.terminated | outcome.truncated).tolist()
@@ -152,13 +164,13 @@ class _Group:
             if row in self.logs:
                 self.logs[row].append(
                     {
-                        "occupancy": fresh["occupancy"][index].copy(),
+                        "occupancy": self.state.frames[index].cpu().numpy().copy(),
                         "ego_pose": infos[index]["ego_poses"],
-                        "action": actions[row],
+                        "action": np.atleast_1d(actions[row]),
                         "reward": rewards[index],
                         "trajectory": infos[index]["trajectory"],
                         "terms": infos[index]["terms"],
-                        "route": routes[row],
+                        "route": routes[index],
                     }
                 )
             if over[index]:
@@ -174,6 +186,26 @@ class _Group:
         self.live = [self.live[index] for index in keep]
         if keep and len(keep) < len(over):
             self.state = self.simulation.select(self.state, keep)
+
+    def _actions(self) -> np.ndarray:
+        """The agent's actions for all rows, clipped to the space."""
+        if isinstance(self.agent, ImaginingAgent):
+            actions = self.agent.plan(self.observation, self._imagine)
+        else:
+            actions = self.agent.act(self.observation)
+        return np.asarray(actions) if self.simulation.discrete else np.clip(actions, -1.0, 1.0)
+
+    def _imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+        """Try plans (n, k, h, a) of all rows out; those of episodes that have ended bring nothing."""
+        rows = len(plans)
+        found = self.imagination(self.state, np.asarray(plans)[self.live], frames=frames)
+
+        def spread(value: np.ndarray) -> np.ndarray:
+            out = np.zeros((rows, *value.shape[1:]), value.dtype)
+            out[self.live] = value
+            return out
+
+        return found.map(spread)
 
 
 def _reason(terms: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from occsora_sim.scoring.driving import ScoreConfig
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.protocol import World
 
-ACTIONS = ("controls", "trajectory")
+ACTIONS = ("controls", "trajectory", "manoeuvre")
+OBSERVATIONS = ("occupancy", "birdseye", "ego", "route")
 AUTORESETS = ("next_step", "same_step")
 
 
@@ -30,13 +31,18 @@ class DriveConfig:
             starts or scenes themselves.
         starts: how many beginnings to draw from scenes.
         action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
-            (forward, left, turn) of each frame from the one before, normalised.
+            (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,
+            faster, slower, left, right (`envs.manoeuvre`).
+        observation: what an agent sees, any of "occupancy", "birdseye", "ego", "route" (`envs.spaces`).
         frames_per_decision: frames of 0.5 s that an action lasts; None: the world's chunk.
         seconds: an episode is truncated after this time [s].
         reward: weights of the reward terms, a RewardConfig or a mapping.
         score: options of the driving metrics.
         vehicle: the ego's size and limits.
         autoreset: how the vector environment begins the next episode, "next_step" or "same_step".
+        imagination: the world in which `imagine` tries actions out, from what was seen. None: the generated one
+            (the env's own where that is the world). A World that can begin from frames alone. "oracle": the env's
+            own world itself, branched: it knows what will happen, so it is for tests and upper bounds.
         device: where the world runs.
         seed: draws the beginnings from the scenes, and seeds the first episode if `reset` is given no seed.
 
@@ -46,19 +52,32 @@ class DriveConfig:
     weights: str | None = None
     scenes: str | Sequence[Start] | Sequence[Scene] | None = None
     starts: int = 64
-    action: Literal["controls", "trajectory"] = "controls"
+    action: Literal["controls", "trajectory", "manoeuvre"] = "controls"
+    observation: tuple[str, ...] = ("occupancy", "ego", "route")
     frames_per_decision: int | None = None
     seconds: float = 20.0
     reward: RewardConfig = field(default_factory=RewardConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     vehicle: Vehicle = field(default_factory=Vehicle)
     autoreset: Literal["next_step", "same_step"] = "next_step"
+    imagination: World | Literal["oracle"] | None = None
     device: str = "cpu"
     seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise ConfigurationError(f"action={self.action!r}: choose one of {', '.join(ACTIONS)}")
+        seen = self.observation
+        unknown = [name for name in seen if name not in OBSERVATIONS] if isinstance(seen, tuple) else [seen]
+        if unknown or not seen or len(set(seen)) < len(seen):
+            raise ConfigurationError(
+                f"observation={seen!r}: give one or more of {', '.join(OBSERVATIONS)}, each once"
+            )
+        if isinstance(self.imagination, str) and self.imagination != "oracle":
+            raise ConfigurationError(f"imagination={self.imagination!r}: choose None, 'oracle' or a World")
+        frames = self.frames_per_decision
+        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
+            raise ConfigurationError(f"frames_per_decision={frames!r}: must be a whole number, 1 or more")
         if self.autoreset not in AUTORESETS:
             raise ConfigurationError(f"autoreset={self.autoreset!r}: choose one of {', '.join(AUTORESETS)}")
         if not self.seconds > 0:
@@ -75,6 +94,9 @@ def make_config(options: Mapping[str, Any]) -> DriveConfig:
 
     """
     values = dict(options)
+    if isinstance(values.get("observation"), str | list):  # one name, or a list from a configuration file
+        names = values["observation"]
+        values["observation"] = (names,) if isinstance(names, str) else tuple(names)
     for name, kind in {"reward": RewardConfig, "score": ScoreConfig, "vehicle": Vehicle}.items():
         if isinstance(values.get(name), Mapping):
             _refuse_unknown(values[name], kind, f"{name} option")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from occsora_sim.envs.config import make_config
-from occsora_sim.envs.motion import check_actions
+from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.render import render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
@@ -40,6 +40,7 @@ class DriveEnv(gym.Env):
         self.render_mode = render_mode
         self.action_space = action_space(self.simulation)
         self.observation_space = observation_space(self.simulation)
+        self.imagination = Imagination(self.simulation)
         self.state: DriveState | None = None
         self._limit, self._steps, self._ended = limit, 0, False
 
@@ -57,7 +58,7 @@ class DriveEnv(gym.Env):
         return self._observation(), self.simulation.describe(self.state)[0]
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Drive on with `action` (a,).
+        """Drive on with `action`: (a,), or the number of a manoeuvre.
 
         Raises:
             ActionError: wrong shape, not finite, or outside the space.
@@ -72,7 +73,7 @@ class DriveEnv(gym.Env):
             raise ActionError(
                 f"action: shape {np.shape(action)}, expected {self.action_space.shape}; see action_space"
             )
-        values = check_actions([action], 1, self.simulation.action_size)
+        values = self.simulation.check([action], 1)
         self.state, outcome = self.simulation.step(self.state, values)
         self._steps += 1
         if self._limit is not None and self._steps >= self._limit:
@@ -81,6 +82,22 @@ class DriveEnv(gym.Env):
         self._ended = terminated or truncated
         info = self.simulation.describe(self.state, outcome)[0]
         return self._observation(), float(outcome.reward[0]), terminated, truncated, info
+
+    def imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+        """What k sequences of h actions would bring from here: plans (k, h, a), or (k, h) manoeuvres.
+
+        Nothing is driven. The arrays of the answer have the axis k first; see `envs.imagination`.
+
+        Raises:
+            ActionError: wrong shape, or an action outside the space.
+            NotResetError: before the first `reset`.
+
+        """
+        if self.state is None:
+            raise NotResetError("imagine: the environment was not reset; call reset() first")
+        return self.imagination(self.state, np.asarray(plans)[None], frames=frames).map(
+            lambda value: value[0]
+        )
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """A bird's-eye picture (h, w, 3) uint8, or None without a render mode."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.errors import ActionError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS
@@ -30,10 +31,7 @@ def check_actions(actions: object, rows: int, size: int, ignore: Sequence[int] =
         ActionError: wrong shape, not finite, or outside the space by more than 1e-6.
 
     """
-    try:
-        values = np.array(actions, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ActionError(f"action: {type(actions).__name__} is not an array of numbers") from error
+    values = _numbers(actions)
     if values.shape != (rows, size):
         raise ActionError(f"action: shape {values.shape}, expected {(rows, size)}; see action_space")
     values[list(ignore)] = 0.0
@@ -45,6 +43,34 @@ def check_actions(actions: object, rows: int, size: int, ignore: Sequence[int] =
             "[-1, 1]; see action_space"
         )
     return np.clip(values, -1.0, 1.0)
+
+
+def check_manoeuvres(actions: object, rows: int, ignore: Sequence[int] = ()) -> np.ndarray:
+    """Manoeuvres as int64 (rows,); the rows `ignore` may hold anything and become 0, "keep".
+
+    Raises:
+        ActionError: wrong shape, or no manoeuvre has such a number.
+
+    """
+    values = _numbers(actions)
+    if values.shape != (rows,):
+        raise ActionError(f"action: shape {values.shape}, expected {(rows,)}; see action_space")
+    values[list(ignore)] = 0.0
+    bad = ~np.isin(values, np.arange(len(MANOEUVRES)))
+    if bad.any():
+        row = int(np.argmax(bad))
+        names = ", ".join(f"{number} {name}" for number, name in enumerate(MANOEUVRES))
+        raise ActionError(
+            f"action of environment {row}: {values[row]} is no manoeuvre; choose one of {names}"
+        )
+    return values.astype(np.int64)
+
+
+def _numbers(actions: object) -> np.ndarray:
+    try:
+        return np.array(actions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ActionError(f"action: {type(actions).__name__} is not an array of numbers") from error
 
 
 def controls_to_trajectory(

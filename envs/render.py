@@ -15,7 +15,7 @@ def render_row(simulation: DriveSimulation, state: DriveState, row: int) -> np.n
     poses = state.episodes.poses[row].cpu()
     return render_birdseye(
         state.frames[row, -1].cpu().numpy(),
-        route=simulation.observe(simulation.select(state, [row]))["route"][0],
+        route=simulation.route(state)[row].cpu().numpy(),
         history=relative(poses[-1:].expand_as(poses), poses).numpy(),
         grid=simulation.world.grid,
     )

@@ -47,3 +47,11 @@ def reward_terms(score: StepScore, seconds: float, config: RewardConfig) -> dict
         "comfort": (1.0 - score.comfort) * seconds,
     }
     return {entry.name: getattr(config, entry.name) * values[entry.name] for entry in fields(config)}
+
+
+def sum_terms(terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The reward (b,), added up one after another: a reduction's order, hence its rounding, would depend on b."""
+    total = torch.zeros_like(next(iter(terms.values())))
+    for value in terms.values():
+        total = total + value
+    return total

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from occsora_sim.envs.birdseye import birdseye_image
 from occsora_sim.envs.config import DriveConfig
+from occsora_sim.envs.manoeuvre import manoeuvres_to_trajectory
 from occsora_sim.envs.motion import (
     EGO_BOUNDS,
+    check_actions,
+    check_manoeuvres,
     controls_to_trajectory,
     offsets_to_trajectory,
     starting_motion,
 )
-from occsora_sim.envs.reward import reward_terms
+from occsora_sim.envs.reward import reward_terms, sum_terms
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
@@ -26,6 +30,9 @@ from occsora_sim.worlds.protocol import World, WorldState
 
 ROUTE_POINTS, ROUTE_SPACING, ROUTE_BOUND = 20, 2.0, 200.0
 """The observed route: points, distance between them [m], largest coordinate [m]."""
+
+SEEN = 4
+"""Frames that a state remembers at least: what a generated world needs to begin from what was seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,8 @@ class DriveState:
         episodes: the running score.
         frames: (b, f, x, y, z) uint8, the observed frames.
         poses: (b, f, 3) float32, their world poses.
+        seen: (b, h, x, y, z) uint8, the last frames, for worlds that begin where these are.
+        seen_poses: (b, h, 3) float32, their world poses.
         motion: (b, 4) float64: speed [m/s], acceleration [m/s2], yaw rate [rad/s], steering [rad].
         names: of the starts.
 
@@ -46,6 +55,8 @@ class DriveState:
     episodes: Episodes
     frames: torch.Tensor
     poses: torch.Tensor
+    seen: torch.Tensor
+    seen_poses: torch.Tensor
     motion: torch.Tensor
     names: tuple[str, ...]
 
@@ -93,7 +104,21 @@ class DriveSimulation:
             )
         if not self.starts:
             raise ConfigurationError("scenes: no start to begin an episode at")
-        self.action_size = 2 if config.action == "controls" else 3 * self.frames
+        self.discrete = config.action == "manoeuvre"
+        self.action_size = 3 * self.frames if config.action == "trajectory" else 2
+
+    def check(self, actions: object, rows: int, ignore: Sequence[int] = ()) -> np.ndarray:
+        """Actions for `rows` episodes as the action space means them: (b, a) float64, or (b,) int64 manoeuvres.
+
+        The rows `ignore` may hold anything.
+
+        Raises:
+            ActionError: wrong shape, not a number, or outside the space.
+
+        """
+        if self.discrete:
+            return check_manoeuvres(actions, rows, ignore)
+        return check_actions(actions, rows, self.action_size, ignore)
 
     def draw(
         self, generators: Sequence[np.random.Generator], chosen: Sequence[int] | None = None
@@ -121,33 +146,32 @@ class DriveSimulation:
         world = self.world.reset(starts, seeds)
         device = world.occupancy.device
         frames, poses = [], []
+        length = max(SEEN, self.frames)
         for row, start in enumerate(starts):
             past = [start.occupancy[:-1].to(device), world.occupancy[row, -1:]]
             track = [start.ego_pose[:-1].to(device), world.ego_pose[row, -1:]]
-            missing = self.frames - len(start.occupancy)
+            missing = length - len(start.occupancy)
             if missing > 0:  # a short history is repeated at its beginning
                 past.insert(0, start.occupancy[:1].to(device).expand(missing, -1, -1, -1))
                 track.insert(0, start.ego_pose[:1].to(device).expand(missing, -1))
-            frames.append(torch.cat(past)[-self.frames :])
-            poses.append(torch.cat(track)[-self.frames :])
+            frames.append(torch.cat(past)[-length:])
+            poses.append(torch.cat(track)[-length:])
+        seen, seen_poses = torch.stack(frames), torch.stack(poses).float()
         return DriveState(
             world=world,
             episodes=begin_episodes(starts, device),
-            frames=torch.stack(frames),
-            poses=torch.stack(poses).float(),
+            frames=seen[:, -self.frames :],
+            poses=seen_poses[:, -self.frames :],
+            seen=seen,
+            seen_poses=seen_poses,
             motion=starting_motion(starts, self.config.vehicle).to(device),
             names=tuple(start.name for start in starts),
         )
 
     def step(self, state: DriveState, actions: np.ndarray) -> tuple[DriveState, Outcome]:
-        """Drive on with `actions` (b, action_size) in [-1, 1]."""
-        config, device = self.config, state.frames.device
-        action = torch.as_tensor(actions, dtype=torch.float64, device=device)
-        if config.action == "controls":
-            plan = controls_to_trajectory(action, state.motion[:, 0], self.frames, config.vehicle)
-        else:
-            plan = offsets_to_trajectory(action, self.frames, config.vehicle)
-        trajectory, speeds, steering = plan
+        """Drive on with `actions` as `check` returns them: (b, action_size) in [-1, 1], or (b,) manoeuvres."""
+        config = self.config
+        trajectory, speeds, steering = self.plan(state, actions)
         world = self.world.step(state.world, trajectory.float())
         occupancy, poses = world.occupancy, world.ego_pose
         episodes, score = advance(
@@ -162,17 +186,38 @@ class DriveSimulation:
         )
         terms = reward_terms(score, self.frames * FRAME_SECONDS, config.reward)
         outcome = Outcome(
-            reward=torch.stack(list(terms.values())).sum(dim=0),
+            reward=sum_terms(terms),
             terms=terms,
             terminated=(score.nc < 1) | score.outside | score.goal,
             truncated=episodes.frames * FRAME_SECONDS >= config.seconds - 1e-6,
             trajectory=trajectory,
             score=score,
         )
+        length = state.seen.shape[1]
         state = DriveState(
-            world=world, episodes=episodes, frames=occupancy, poses=poses, motion=motion, names=state.names
+            world=world,
+            episodes=episodes,
+            frames=occupancy,
+            poses=poses,
+            seen=torch.cat((state.seen, occupancy), dim=1)[:, -length:],
+            seen_poses=torch.cat((state.seen_poses, poses), dim=1)[:, -length:],
+            motion=motion,
+            names=state.names,
         )
         return state, outcome
+
+    def plan(self, state: DriveState, actions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `actions` ask for: the trajectory prompt (b, f, 3), speed (b, f) [m/s], last steering (b,) [rad]."""
+        config, speed, episodes = self.config, state.motion[:, 0], state.episodes
+        action = torch.as_tensor(np.asarray(actions), device=state.frames.device)
+        if self.discrete:
+            here = episodes.poses[:, -1]
+            return manoeuvres_to_trajectory(
+                action.long(), episodes.routes, episodes.near, here, speed, self.frames, config.vehicle
+            )
+        if config.action == "controls":
+            return controls_to_trajectory(action.double(), speed, self.frames, config.vehicle)
+        return offsets_to_trajectory(action.double(), self.frames, config.vehicle)
 
     def select(self, state: DriveState, rows: Sequence[int]) -> DriveState:
         """The episodes `rows`."""
@@ -182,6 +227,8 @@ class DriveSimulation:
             episodes=state.episodes.select(index),
             frames=state.frames[index],
             poses=state.poses[index],
+            seen=state.seen[index],
+            seen_poses=state.seen_poses[index],
             motion=state.motion[index],
             names=tuple(state.names[row] for row in index),
         )
@@ -190,7 +237,7 @@ class DriveSimulation:
         """`state` with the episodes `rows` taken from `other`, in order."""
         index = list(rows)
         put = {}
-        for name in ("frames", "poses", "motion"):
+        for name in ("frames", "poses", "seen", "seen_poses", "motion"):
             put[name] = getattr(state, name).clone()
             put[name][index] = getattr(other, name)
         names = list(state.names)
@@ -203,16 +250,25 @@ class DriveSimulation:
             **put,
         )
 
+    def route(self, state: DriveState) -> torch.Tensor:
+        """The route ahead (b, 20, 2) [m], in the ego frame."""
+        episodes = state.episodes
+        return episodes.routes.ahead(episodes.poses[:, -1], episodes.near, ROUTE_POINTS, ROUTE_SPACING)
+
     def observe(self, state: DriveState) -> dict[str, np.ndarray]:
         """The observation, each with the batch axis first."""
-        episodes = state.episodes
-        route = episodes.routes.ahead(episodes.poses[:, -1], episodes.near, ROUTE_POINTS, ROUTE_SPACING)
-        ego = state.motion.cpu().numpy().astype(np.float32)
-        return {
-            "occupancy": state.frames.cpu().numpy(),
-            "ego": np.clip(ego, -EGO_BOUNDS, EGO_BOUNDS),
-            "route": np.clip(route.cpu().numpy().astype(np.float32), -ROUTE_BOUND, ROUTE_BOUND),
-        }
+        parts: dict[str, np.ndarray] = {}
+        route = self.route(state)
+        for name in self.config.observation:
+            if name == "occupancy":
+                parts[name] = state.frames.cpu().numpy()
+            elif name == "birdseye":
+                parts[name] = birdseye_image(state.frames, route, self.world.grid).cpu().numpy()
+            elif name == "ego":
+                parts[name] = np.clip(state.motion.cpu().numpy().astype(np.float32), -EGO_BOUNDS, EGO_BOUNDS)
+            else:
+                parts[name] = np.clip(route.cpu().numpy().astype(np.float32), -ROUTE_BOUND, ROUTE_BOUND)
+        return parts
 
     def describe(self, state: DriveState, outcome: Outcome | None = None) -> list[dict[str, Any]]:
         """The info of each episode: ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start.

@@ -5,27 +5,32 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from occsora_sim.envs.birdseye import birdseye_channels
+from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.envs.motion import EGO_BOUNDS
 from occsora_sim.envs.simulation import ROUTE_BOUND, ROUTE_POINTS, DriveSimulation
 from occsora_sim.grid import FREE
 
 
-def action_space(simulation: DriveSimulation) -> spaces.Box:
-    """Normalised actions: (2,) controls, or (f * 3,) offsets."""
+def action_space(simulation: DriveSimulation) -> spaces.Box | spaces.Discrete:
+    """Normalised actions: (2,) controls, or (f * 3,) offsets; or a manoeuvre by its number."""
+    if simulation.config.action == "manoeuvre":
+        return spaces.Discrete(len(MANOEUVRES))
     return spaces.Box(-1.0, 1.0, (simulation.action_size,), np.float32)
 
 
 def observation_space(simulation: DriveSimulation) -> spaces.Dict:
-    """What an agent sees.
+    """What an agent sees: those of these that `observation` names.
 
-    occupancy (f, x, y, z) uint8 labels; ego (4,): speed [m/s], acceleration [m/s2], yaw rate [rad/s],
-    steering [rad]; route (20, 2) [m]: points ahead every 2 m, in the ego frame, held at the goal.
+    occupancy (f, x, y, z) uint8 labels; birdseye (4 f + 1, x, y) uint8, 0 or 255, see `envs.birdseye`; ego (4,):
+    speed [m/s], acceleration [m/s2], yaw rate [rad/s], steering [rad]; route (20, 2) [m]: points ahead every 2 m,
+    in the ego frame, held at the goal.
     """
-    shape = (simulation.frames, *simulation.world.grid.shape)
-    return spaces.Dict(
-        {
-            "occupancy": spaces.Box(0, FREE, shape, np.uint8),
-            "ego": spaces.Box(-EGO_BOUNDS, EGO_BOUNDS, dtype=np.float32),
-            "route": spaces.Box(-ROUTE_BOUND, ROUTE_BOUND, (ROUTE_POINTS, 2), np.float32),
-        }
-    )
+    frames, shape = simulation.frames, simulation.world.grid.shape
+    parts: dict[str, spaces.Space] = {
+        "occupancy": spaces.Box(0, FREE, (frames, *shape), np.uint8),
+        "birdseye": spaces.Box(0, 255, (birdseye_channels(frames), *shape[:2]), np.uint8),
+        "ego": spaces.Box(-EGO_BOUNDS, EGO_BOUNDS, dtype=np.float32),
+        "route": spaces.Box(-ROUTE_BOUND, ROUTE_BOUND, (ROUTE_POINTS, 2), np.float32),
+    }
+    return spaces.Dict({name: parts[name] for name in simulation.config.observation})

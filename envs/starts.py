@@ -7,7 +7,7 @@ from importlib import resources
 
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start, sample_starts
 from occsora_sim.worlds.protocol import World
 
@@ -34,7 +34,7 @@ def open_starts(config: DriveConfig, world: World) -> list[Start]:
 
         given = list(open_scenes(given))
     starts = [item for item in given if isinstance(item, Start)]
-    scenes = [item for item in given if isinstance(item, Scene)]
+    scenes = [item for item in given if isinstance(item, Recorded)]
     if not len(given) or len(starts) + len(scenes) != len(given) or (starts and scenes):
         raise ConfigurationError(
             "scenes: expected None, a path, `traffic:A-B`, a list of Start or a list of Scene; "

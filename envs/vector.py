@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from occsora_sim.envs.config import make_config
-from occsora_sim.envs.motion import check_actions
+from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.render import render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
@@ -45,6 +45,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         self.config = make_config(options)
         world = make_world(self.config)
         self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world))
+        self.imagination = Imagination(self.simulation)
         self.num_envs, self.render_mode = num_envs, render_mode
         self._max_steps = limit if limit is not None else 1 << 62
         self._same_step = self.config.autoreset == "same_step"
@@ -100,7 +101,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         return self.simulation.observe(self.state), infos
 
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Drive on with `actions` (n, a).
+        """Drive on with `actions`: (n, a), or (n,) manoeuvres.
 
         Raises:
             ActionError: wrong shape, not finite, or outside the space.
@@ -112,7 +113,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         simulation, count = self.simulation, self.num_envs
         over = [row for row in range(count) if self._ended[row]]
         live = [row for row in range(count) if not self._ended[row]]
-        values = check_actions(actions, count, simulation.action_size, ignore=over)
+        values = simulation.check(actions, count, ignore=over)
         reward = np.zeros(count)
         ended = np.zeros((2, count), dtype=bool)  # terminated, truncated
         described: list[dict[str, Any]] = [{} for _ in range(count)]
@@ -145,6 +146,20 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         for row, info in enumerate(described):
             infos = self._add_info(infos, info, row)
         return simulation.observe(self.state), reward, ended[0], ended[1], infos
+
+    def imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+        """What k sequences of h actions would bring to each episode: plans (n, k, h, a), or (n, k, h) manoeuvres.
+
+        Nothing is driven. See `envs.imagination`.
+
+        Raises:
+            ActionError: wrong shape, or an action outside the space.
+            NotResetError: before the first `reset`.
+
+        """
+        if self.state is None:
+            raise NotResetError("imagine: the environment was not reset; call reset() first")
+        return self.imagination(self.state, plans, frames=frames)
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """A bird's-eye picture (h, w, 3) uint8 of each episode, or None without a render mode."""

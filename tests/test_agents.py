@@ -1,4 +1,4 @@
-"""The two agents, and the runner of episodes, on the replay world."""
+"""The agents that see one observation at a time, and the runner of episodes, on the replay world."""
 
 import numpy as np
 import pytest
@@ -130,7 +130,8 @@ def test_the_goal_ends_an_episode(straight_road):
 
 
 def test_agents_by_name():
-    assert set(AGENTS) == {"constant-velocity", "route-follower"}
+    assert set(AGENTS) == {"random", "constant-velocity", "idm", "route-follower", "imagining-planner"}
+    assert all(callable(make_agent(name).reset) for name in AGENTS)
     with pytest.raises(ConfigurationError, match="constant-velocity"):
         make_agent("human")
 
