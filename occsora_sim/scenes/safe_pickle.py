@@ -72,6 +72,13 @@ def load_plain(path: str | Path) -> Any:
     return data
 
 
+def short_text(value: Any) -> str:
+    """A name or number as text of at most 80 characters; of anything else, which could be endless, its type."""
+    if isinstance(value, str | int | float | np.integer | np.floating) and not isinstance(value, bool):
+        return str(value)[:80]
+    return "" if value is None else f"<{type(value).__name__}>"
+
+
 def _inspect(content: bytes) -> None:
     """Follow a pickle's instructions with sizes and depths in place of values.
 
