@@ -12,7 +12,7 @@ from occsora_sim.commands.output import output_file, write_json
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from occsora_sim.scenes.scene import Scene
+    from occsora_sim.scenes.recorded import Recorded
     from occsora_sim.worlds.protocol import World
 
 
@@ -97,7 +97,7 @@ def run(options: Options) -> None:
         write_json(options.json, report)
 
 
-def _forecast(options: Options, world: Any, scenes: list[Scene]) -> dict[str, Any]:
+def _forecast(options: Options, world: Any, scenes: list[Recorded]) -> dict[str, Any]:
     """Forecasts of the generated world against recorded scenes."""
     from occsora_sim.scoring.world_report import evaluate_world, print_world_report
 
@@ -114,7 +114,7 @@ def _forecast(options: Options, world: Any, scenes: list[Scene]) -> dict[str, An
     return report
 
 
-def _control(options: Options, world: World, scenes: list[Scene]) -> dict[str, Any]:
+def _control(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
     """Manoeuvres from the same starts, and the motion that the frames show."""
     from occsora_sim.scenes.start import sample_starts
     from occsora_sim.scoring.control import control_report, print_control_report
@@ -133,7 +133,7 @@ def _control(options: Options, world: World, scenes: list[Scene]) -> dict[str, A
     return report
 
 
-def _drift(options: Options, world: World, scenes: list[Scene]) -> dict[str, Any]:
+def _drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
     """Long rollouts against recorded clips."""
     from occsora_sim.scoring.drift import drift_report, print_drift_report
     from occsora_sim.scoring.long_rollout import drift_starts

@@ -13,8 +13,7 @@ import torch
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
-from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class Start:
     source: Any = None
 
 
-def ego_poses(scene: Scene, ego: int, time: torch.Tensor) -> torch.Tensor:
+def ego_poses(scene: Recorded, ego: int, time: torch.Tensor) -> torch.Tensor:
     """World poses of an ego motion, interpolated between its steps (angles the short way round).
 
     Args:
@@ -77,12 +76,12 @@ def ego_poses(scene: Scene, ego: int, time: torch.Tensor) -> torch.Tensor:
 
 
 def make_start(
-    scene: Scene,
+    scene: Recorded,
     ego: int,
     step: int,
     grid: Grid = OCC3D,
     history: int = 4,
-    voxeliser: Voxeliser | None = None,
+    voxeliser: Drawer | None = None,
 ) -> Start:
     """The start of an episode at time step `step`, seen from ego motion `ego`.
 
@@ -102,7 +101,7 @@ def make_start(
         raise SceneError(f"scene {scene.name}: a start needs a history of at least 1 frame, not {history}")
     time = step * scene.dt + FRAME_SECONDS * torch.arange(1 - history, 1, dtype=torch.float64)
     pose = ego_poses(scene, ego, time)
-    voxeliser = voxeliser or Voxeliser(scene, grid)
+    voxeliser = voxeliser or drawer_of(scene, grid)
     exclude = torch.full((history,), int(scene.ego_track[ego]))
     return Start(
         occupancy=voxeliser.frames(pose, time, exclude),
@@ -114,7 +113,7 @@ def make_start(
 
 
 def sample_starts(
-    scenes: Sequence[Scene],
+    scenes: Sequence[Recorded],
     count: int,
     seed: int,
     history: int = 4,
@@ -150,7 +149,7 @@ def sample_starts(
     starts: list[Start | None] = [None] * count
     order = rng.permutation(usable)
     for place, k in enumerate(order[:count]):  # scene by scene: a raster is made once and let go
-        voxeliser = Voxeliser(scenes[k], grid)
+        voxeliser = drawer_of(scenes[k], grid)
         egos = rng.permutation(sorted(offers[k]))
         for turn, row in enumerate(range(place, count, len(order))):
             ego = int(egos[turn % len(egos)])
@@ -160,7 +159,7 @@ def sample_starts(
 
 
 def _offers(
-    scene: Scene, history: int, kinds: tuple[str, ...], future: float, speed: float
+    scene: Recorded, history: int, kinds: tuple[str, ...], future: float, speed: float
 ) -> dict[int, np.ndarray]:
     """The steps at which each fitting ego motion can start."""
     past_steps = math.ceil((history - 1) * FRAME_SECONDS / scene.dt - 1e-6)

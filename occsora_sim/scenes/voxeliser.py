@@ -212,6 +212,8 @@ if __name__ == "__main__":
     from occsora_sim.scenes.source import open_scenes
 
     for opened in open_scenes((*sys.argv[1:], "traffic:0")[0]):
+        if not isinstance(opened, Scene):
+            continue  # a voxel sequence needs no voxeliser
         begun = process_time()
         made = Voxeliser(opened)
         raster_seconds = process_time() - begun

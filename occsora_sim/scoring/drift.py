@@ -7,7 +7,7 @@ from typing import Any
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
-from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.frequencies import frequencies
 from occsora_sim.scoring.long_rollout import WINDOW, Look, merge, roll
@@ -44,7 +44,7 @@ PROTOCOL = (
 def drift_report(
     world: World,
     starts: Sequence[Start],
-    scenes: Sequence[Scene],
+    scenes: Sequence[Recorded],
     *,
     seconds: float = 60.0,
     seed: int = 0,

@@ -15,7 +15,7 @@ from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
 from occsora_sim.models.columns import is_dynamic, without_road_users
 from occsora_sim.models.motion import advect
 from occsora_sim.models.warp import warp
-from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.start import Start
 from occsora_sim.scenes.voxeliser import Voxeliser
 
@@ -49,7 +49,7 @@ class ForecastWindow:
 
 
 def forecast_windows(
-    scene: Scene, count: int, grid: Grid, voxeliser: Voxeliser | None = None
+    scene: Recorded, count: int, grid: Grid, voxeliser: Drawer | None = None
 ) -> list[ForecastWindow]:
     """`count` windows of a scene, spread evenly over its expert egos and over time; fewer if it holds fewer.
 
@@ -57,7 +57,7 @@ def forecast_windows(
         SceneError: no ego of the scene is recorded long enough.
 
     """
-    voxeliser = voxeliser or Voxeliser(scene, grid)
+    voxeliser = voxeliser or drawer_of(scene, grid)
     stride = round(FRAME_SECONDS / scene.dt)
     places: list[tuple[int, int]] = []
     for ego, kind in enumerate(scene.ego_kind):
@@ -84,7 +84,9 @@ def forecast_windows(
             name=f"{scene.name}/{ego}@{step}",
         )
         present = slice(HISTORY - 1, HISTORY)
-        velocity = voxeliser.motion(poses[present], times[present], exclude[present])[0, ..., :2]
+        velocity = None
+        if isinstance(voxeliser, Voxeliser):  # a voxel sequence does not say how road users move
+            velocity = voxeliser.motion(poses[present], times[present], exclude[present])[0, ..., :2]
         windows.append(
             ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], velocity=velocity)
         )

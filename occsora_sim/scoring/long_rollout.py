@@ -12,9 +12,8 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.start import Start, make_start
-from occsora_sim.scenes.voxeliser import Voxeliser
 from occsora_sim.scoring.motion_error import chunk_motion
 from occsora_sim.scoring.pursuit import drive_route
 from occsora_sim.scoring.real_clips import Clips, join, measure_clips
@@ -44,7 +43,7 @@ class Look:
     metres: Tensor
 
 
-def drift_starts(scenes: Sequence[Scene], count: int, grid: Grid, history: int = 4) -> list[Start]:
+def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: int = 4) -> list[Start]:
     """`count` starts with a long way to go: of each scene in turn the expert ego with the longest route, at the
     beginning of its recording; fewer where there are fewer.
 
@@ -52,7 +51,7 @@ def drift_starts(scenes: Sequence[Scene], count: int, grid: Grid, history: int =
         SceneError: no scene has an expert ego that is recorded for `history` frames.
 
     """
-    queues: list[list[tuple[float, int, int, Scene]]] = []
+    queues: list[list[tuple[float, int, int, Recorded]]] = []
     for scene in scenes:
         stride, offers = round(FRAME_SECONDS / scene.dt), []
         for ego, kind in enumerate(scene.ego_kind):
@@ -68,10 +67,10 @@ def drift_starts(scenes: Sequence[Scene], count: int, grid: Grid, history: int =
             f"none of the {len(scenes)} scenes has an expert ego that is recorded for {history} frames; use longer "
             "scenes"
         )
-    made: dict[int, Voxeliser] = {}
+    made: dict[int, Drawer] = {}
     starts = []
     for _, ego, step, scene in places[:count]:
-        voxeliser = made.get(id(scene)) or Voxeliser(scene, grid)
+        voxeliser = made.get(id(scene)) or drawer_of(scene, grid)
         made[id(scene)] = voxeliser
         starts.append(make_start(scene, ego, step, grid, history, voxeliser))
     return starts

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scoring.frequencies import (
     class_counts,
     filled_frequencies,
@@ -73,7 +72,7 @@ def measure_clips(clips: Tensor, town: int = 0) -> Clips:
     )
 
 
-def real_clips(scenes: Sequence[Scene], grid: Grid, frames: int, per_scene: int = 48) -> Clips:
+def real_clips(scenes: Sequence[Recorded], grid: Grid, frames: int, per_scene: int = 48) -> Clips:
     """Clips of `frames` frames along the expert egos' recorded motions, spread evenly over egos and time.
 
     Raises:
@@ -94,7 +93,7 @@ def real_clips(scenes: Sequence[Scene], grid: Grid, frames: int, per_scene: int 
             raise SceneError(
                 f"{scene.name}: no expert ego is recorded for {frames * FRAME_SECONDS:g} s; use longer scenes"
             )
-        voxeliser = Voxeliser(scene, grid)
+        voxeliser = drawer_of(scene, grid)
         chosen = np.unique(np.linspace(0, len(places) - 1, min(per_scene, len(places))).round().astype(int))
         for ego, first in (places[k] for k in chosen):
             steps = first + stride * np.arange(frames)

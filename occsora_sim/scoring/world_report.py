@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
-from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scoring.confusion import Confusion
 from occsora_sim.scoring.forecasting import (
     FUTURE,
@@ -35,7 +35,7 @@ PROTOCOL = (
 
 def evaluate_world(
     world: DiffusionWorld,
-    scenes: Sequence[Scene],
+    scenes: Sequence[Recorded],
     *,
     windows_per_scene: int = 16,
     batch: int = 4,

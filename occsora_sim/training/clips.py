@@ -11,8 +11,7 @@ from torch import Tensor
 
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.scenes.recorded import Recorded, drawer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class ClipSampler:
     """
 
     def __init__(
-        self, scenes: Sequence[Scene], grid: Grid, *, frames: int = 32, seed: int = 0,
+        self, scenes: Sequence[Recorded], grid: Grid, *, frames: int = 32, seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         """Look through the scenes and rasterise them.
@@ -70,7 +69,7 @@ class ClipSampler:
             )
         self._ends = np.cumsum(counts)
         self.scenes = list(scenes)
-        self.voxelisers = [Voxeliser(scene, grid, device=device) for scene in self.scenes]
+        self.voxelisers = [drawer_of(scene, grid, device) for scene in self.scenes]
 
     def __len__(self) -> int:
         """Number of different clips."""

@@ -17,8 +17,7 @@ from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, wi
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.warp import warp
-from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.scenes.recorded import Recorded, drawer_of
 
 ROUTE_POINTS = 160
 """Points of a route that a model sees, about 1 m apart, around the ego."""
@@ -60,12 +59,12 @@ class WindowSampler:
     """Draws windows from scenes; the same (seed, step) draws the same windows, so a resumed run is exact."""
 
     def __init__(
-        self, scenes: Sequence[Scene], grid: Grid, *, history: int = 4, future: int = 2, seed: int = 0,
+        self, scenes: Sequence[Recorded], grid: Grid, *, history: int = 4, future: int = 2, seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.scenes, self.grid, self.history, self.future = list(scenes), grid, history, future
         self.seed, self.device = seed, torch.device(device)
-        self.voxelisers = [Voxeliser(scene, grid, device=device) for scene in self.scenes]
+        self.voxelisers = [drawer_of(scene, grid, device) for scene in self.scenes]
         self.spans: list[tuple[int, int, int, int]] = []  # scene, ego, first and last admissible present step
         for index, scene in enumerate(self.scenes):
             stride = round(FRAME_SECONDS / scene.dt)

@@ -10,7 +10,7 @@ import torch
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
-from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
 from occsora_sim.worlds.protocol import WorldState
 from occsora_sim.worlds.rows import Voxelisers, check_starts, check_trajectories, replace_rows, select_rows
@@ -20,7 +20,7 @@ from occsora_sim.worlds.rows import Voxelisers, check_starts, check_trajectories
 class ReplayRow:
     """One world: its recording, the track left out (the ego's own or -1), the time [s], the ego pose (3,)."""
 
-    scene: Scene
+    scene: Recorded
     exclude: int
     time: float
     pose: torch.Tensor

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.grid import Grid
+from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
+from occsora_sim.scenes.voxel_scene import VoxelFrames, VoxelScene
 from occsora_sim.scenes.voxeliser import Voxeliser
 from occsora_sim.worlds.protocol import WorldState
 
@@ -92,13 +95,19 @@ class Voxelisers:
 
     def __init__(self, grid: Grid, device: torch.device, kept: int = 8) -> None:
         self.grid, self.device, self.kept = grid, device, kept
-        self._found: OrderedDict[int, Voxeliser] = OrderedDict()
+        self._found: OrderedDict[int, Drawer] = OrderedDict()
 
-    def of(self, scene: Scene) -> Voxeliser:
+    @overload
+    def of(self, scene: Scene) -> Voxeliser: ...
+
+    @overload
+    def of(self, scene: VoxelScene) -> VoxelFrames: ...
+
+    def of(self, scene: Recorded) -> Drawer:
         """The scene's voxeliser, made once while the scene is among the last used."""
         found = self._found.get(id(scene))  # its own reference keeps the scene, hence the id, alive
         if found is None:
-            found = Voxeliser(scene, self.grid, self.device)
+            found = drawer_of(scene, self.grid, self.device)
             self._found[id(scene)] = found
             if len(self._found) > self.kept:
                 self._found.popitem(last=False)

@@ -1,0 +1,312 @@
+"""Occ3D-nuScenes folders: `gts/<scene>/<frame>/labels.npz` beside `annotations.json` (Tian et al. 2023, Occ3D).
+
+Occ3D-Waymo is refused: its own description names no ego poses and no times, and without them nothing moves.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from occsora_sim.errors import SceneError
+from occsora_sim.grid import FRAME_SECONDS, FREE, OCC3D
+from occsora_sim.scenes.log_egos import find_route
+from occsora_sim.scenes.log_tracks import TIME_UNITS
+from occsora_sim.scenes.safe_pickle import short_text
+from occsora_sim.scenes.voxel_scene import VoxelFrame, VoxelScene
+
+ANNOTATIONS = "annotations.json"
+FRAMES = "gts"
+LABELS = "labels.npz"
+
+KEYS = ("semantics", "mask_lidar", "mask_camera")
+"""What a frame's file holds, each uint8 of the shape of `grid.OCC3D`."""
+
+MAX_BYTES = 1 << 31
+"""Largest annotations file [bytes]."""
+
+_LARGEST_HEADER = 10_000  # of an array in a file [bytes]; a frame's has 128
+
+
+def is_occ3d(folder: Path) -> bool:
+    """Whether a folder is the root of a download, its `gts`, or one scene of it; also if it is Occ3D-Waymo's."""
+    return _root(folder) is not None or _is_waymo(folder)
+
+
+def read_occ3d(folder: str | Path) -> list[VoxelScene]:
+    """The scenes of a folder, in the order of their names; frames in the order of their times.
+
+    Scenes of which no frame is on the disk are passed over, as a download may be a part of the whole. A frame that is
+    missing in another is a gap in time, and `attributes["gaps"]` tells of it. The frames are read when asked for.
+
+    Raises:
+        SceneError: the folder is not of this layout, or its annotations are damaged; one line that names the first
+            fault's place.
+
+    """
+    scenes, faults = examine_occ3d(folder)
+    if faults:
+        more = f" and {len(faults) - 1} more faults (see `scenes validate`)" if len(faults) > 1 else ""
+        raise SceneError(f"{folder}: {faults[0]}{more}; mend the folder or fetch it again")
+    if not scenes:
+        raise SceneError(
+            f"{folder}: no frame ({FRAMES}/<scene>/<frame>/{LABELS}) of the annotations is there"
+        )
+    return scenes
+
+
+def examine_occ3d(folder: str | Path) -> tuple[list[VoxelScene], list[str]]:
+    """The scenes of a folder that can be used, and all faults of its annotations, a line each with its place.
+
+    Raises:
+        SceneError: the folder is not of this layout, or its annotations cannot be read at all.
+
+    """
+    folder = Path(folder)
+    root = _root(folder)
+    if root is None:
+        if _is_waymo(folder):
+            raise SceneError(
+                f"{folder}: Occ3D-Waymo gives no ego poses and no times with its frames, so they cannot be a scene; "
+                "give an Occ3D-nuScenes folder, or Waymo's logs in the ScenarioNet format"
+            )
+        raise SceneError(f"{folder}: no Occ3D-nuScenes folder; give one with {ANNOTATIONS} and {FRAMES}/")
+    infos = _annotations(root / ANNOTATIONS).get("scene_infos")
+    if not isinstance(infos, dict):
+        raise SceneError(f"{root / ANNOTATIONS}: scene_infos is missing; fetch it again")
+    wanted = [folder.name] if folder.parent.name == FRAMES else sorted(infos)
+    scenes: list[VoxelScene] = []
+    faults: list[str] = []
+    for name in wanted:
+        if "/" in name or "\\" in name or name.startswith("."):
+            faults.append(f"scene_infos[{short_text(name)}] is no name of a scene")
+        elif (root / FRAMES / name).is_dir():
+            scene = _read_scene(root, name, infos.get(name), faults)
+            scenes += [scene] if scene is not None else []
+    return scenes, faults
+
+
+def read_labels(path: Path) -> VoxelFrame:
+    """Read the frame of a `labels.npz`.
+
+    Raises:
+        SceneError: the file is missing, truncated or damaged, lacks a key, or holds arrays of another shape, type or
+            range; one line that names the file and the key. What an array declares is checked before it is read.
+
+    """
+    size = math.prod(OCC3D.shape)
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for key in KEYS:
+                try:
+                    member = archive.getinfo(f"{key}.npy")
+                except KeyError:
+                    raise SceneError(f"{path}: {key} is missing; fetch the file again") from None
+                if member.file_size > size + _LARGEST_HEADER:
+                    raise SceneError(f"{path}: {key} takes {member.file_size} bytes; a frame's takes {size}")
+                with archive.open(member) as file:
+                    arrays[key] = _array(file.read(size + _LARGEST_HEADER + 1), key, path)
+    except SceneError:
+        raise
+    except OSError as error:
+        raise SceneError(f"{path}: {error.strerror or error}; fetch the file again") from error
+    except Exception as error:  # a damaged archive can fail in any way
+        what = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+        raise SceneError(f"{path}: truncated or damaged ({what}); fetch the file again") from error
+    if int(arrays["semantics"].max()) > FREE:
+        raise SceneError(
+            f"{path}: semantics holds the label {arrays['semantics'].max()}; labels go to {FREE}"
+        )
+    for key in KEYS[1:]:
+        if int(arrays[key].max()) > 1:
+            raise SceneError(f"{path}: {key} holds {arrays[key].max()}; a mask holds 0 and 1")
+    return VoxelFrame(
+        labels=arrays["semantics"],
+        mask_lidar=arrays["mask_lidar"].astype(bool),
+        mask_camera=arrays["mask_camera"].astype(bool),
+    )
+
+
+def _array(content: bytes, key: str, path: Path) -> np.ndarray:
+    """The array of one member, its header read first."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise SceneError(f"{path}: {key} is of the unknown version {version}; fetch the file again")
+    shape, _, dtype = read_header[version](file, max_header_size=_LARGEST_HEADER)
+    if shape != OCC3D.shape or dtype not in (np.dtype(np.uint8), np.dtype(bool)):
+        raise SceneError(f"{path}: {key} is {dtype} {shape}, not uint8 {OCC3D.shape}")
+    file.seek(0)
+    array = np.lib.format.read_array(file, allow_pickle=False, max_header_size=_LARGEST_HEADER)
+    return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def _root(folder: Path) -> Path | None:
+    """The folder that holds the annotations: this one, or the one that it is a part of."""
+    for root, part in (
+        (folder, folder / FRAMES),
+        (folder.parent, folder),
+        (folder.parent.parent, folder.parent),
+    ):
+        if part.name == FRAMES and part.is_dir() and (root / ANNOTATIONS).is_file():
+            return root
+    return None
+
+
+def _is_waymo(folder: Path) -> bool:
+    return any(True for pattern in ("*/*/*_04.npz", "*/*_04.npz", "*_04.npz") for _ in folder.glob(pattern))
+
+
+def _annotations(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SceneError(f"{path}: more than {MAX_BYTES} bytes; fetch it again")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SceneError(f"{path}: {error.strerror}; fetch it again") from error
+    except (ValueError, RecursionError) as error:
+        what = (str(error).splitlines() or [""])[0][:120]
+        raise SceneError(f"{path}: truncated or damaged ({what}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise SceneError(f"{path}: holds no annotations; fetch it again")
+    return content
+
+
+def _read_scene(root: Path, name: str, info: Any, faults: list[str]) -> VoxelScene | None:
+    """One scene; None if it is faulty, or none of its frames is there."""
+    place = f"scene_infos[{short_text(name)}]"
+    if not isinstance(info, dict) or not info:
+        faults.append(f"{place} is missing")
+        return None
+    before = len(faults)
+    rows = []
+    for token, frame in info.items():
+        row = _read_frame(root, name, token, frame, f"{place}[{short_text(token)}]", faults)
+        rows += [row] if row is not None else []
+    if len(faults) > before:
+        return None
+    rows.sort(key=lambda row: row[0])
+    stamps = np.array([row[0] for row in rows], dtype=np.float64)
+    if (np.diff(stamps) <= 0).any():
+        first = int((np.diff(stamps) <= 0).argmax())
+        faults.append(f"{place} has two frames of the timestamp {rows[first][0]}")
+        return None
+    kept = [k for k, row in enumerate(rows) if row[2] is not None]
+    if not kept:
+        return None
+    dt, steps = _steps(stamps)
+    steps = steps[kept] - steps[kept[0]]
+    pose = np.array([rows[k][1] for k in kept])
+    origin = pose[0, :2].copy()
+    pose[:, :2] -= origin
+    return _assemble(root, name, dt, steps, pose, [rows[k][2] for k in kept], origin)
+
+
+def _read_frame(
+    root: Path, name: str, token: str, frame: Any, place: str, faults: list[str]
+) -> tuple[int, tuple[float, float, float], Path | None] | None:
+    """Timestamp, pose (x, y, yaw) and file of a frame; no file where it is not on the disk."""
+    if not isinstance(frame, dict) or "/" in token or "\\" in token or token in (".", ".."):
+        faults.append(f"{place} is no frame")
+        return None
+    stamp = frame.get("timestamp")
+    text = str(stamp) if isinstance(stamp, int | str) and not isinstance(stamp, bool) else ""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        faults.append(f"{place}.timestamp is not a number of microseconds")
+        return None
+    ego = frame.get("ego_pose")
+    translation = _numbers(ego.get("translation") if isinstance(ego, dict) else None, 3)
+    rotation = _numbers(ego.get("rotation") if isinstance(ego, dict) else None, 4)
+    if translation is None:
+        faults.append(f"{place}.ego_pose.translation is not 3 finite numbers")
+        return None
+    length = math.sqrt(sum(part * part for part in rotation)) if rotation is not None else 0.0
+    if rotation is None or not 0.9 < length < 1.1:
+        faults.append(f"{place}.ego_pose.rotation is not a quaternion of length 1")
+        return None
+    path = root / FRAMES / name / token / LABELS
+    pose = (translation[0], translation[1], yaw_of([part / length for part in rotation]))
+    return int(text), pose, path if path.is_file() else None
+
+
+def _numbers(value: Any, count: int) -> list[float] | None:
+    if not isinstance(value, list) or len(value) != count:
+        return None
+    if any(
+        isinstance(part, bool) or not isinstance(part, int | float) or not abs(part) < 1e9 for part in value
+    ):
+        return None
+    return [float(part) for part in value]
+
+
+def yaw_of(quaternion: Sequence[float]) -> float:
+    """Heading [rad] of a unit quaternion (w, x, y, z): the direction of its x axis, seen from above."""
+    w, x, y, z = quaternion
+    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def _steps(stamps: np.ndarray) -> tuple[float, np.ndarray]:
+    """The time step [s] that divides the time between two frames, and the step (n,) of each time."""
+    if len(stamps) < 2:
+        return FRAME_SECONDS, np.zeros(len(stamps), dtype=np.int64)
+    usual = float(np.median(np.diff(stamps)))
+    unit = next((unit for unit in TIME_UNITS if usual * unit <= 5.0), TIME_UNITS[-1])
+    dt = FRAME_SECONDS / max(1, round(FRAME_SECONDS / (usual * unit)))
+    # From frame to frame, so that clocks that tick a little off do not add up to a gap.
+    ahead = np.maximum(1, np.round(np.diff(stamps) * unit / dt))
+    return dt, np.concatenate(([0], np.cumsum(ahead))).astype(np.int64)
+
+
+def _assemble(
+    root: Path,
+    name: str,
+    dt: float,
+    steps: np.ndarray,
+    pose: np.ndarray,
+    files: Sequence[Path | None],
+    origin: np.ndarray,
+) -> VoxelScene:
+    """The scene of the frames at `steps` (n,) with poses (n, 3); each run without a gap is one ego motion."""
+    count = int(steps[-1]) + 1
+    breaks = np.flatnonzero(np.diff(steps) > 1)
+    begins, ends = np.append(0, breaks + 1), np.append(breaks + 1, len(steps))
+    ego_pose = np.zeros((len(begins), count, 3), dtype=np.float32)
+    ego_valid = np.zeros((len(begins), count), dtype=bool)
+    routes = []
+    for motion, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        ego_pose[motion, steps[begin:end]] = pose[begin:end]
+        ego_valid[motion, steps[begin:end]] = True
+        routes.append(find_route(pose[begin:end], []))
+    paths: list[Path | None] = [None] * count
+    for step, file in zip(steps, files, strict=True):
+        paths[int(step)] = file
+    gaps = [f"{steps[k] * dt:g} to {steps[k + 1] * dt:g} s" for k in breaks]
+    return VoxelScene(
+        name=name,
+        dt=dt,
+        grid=OCC3D,
+        files=tuple(paths),
+        read=read_labels,
+        ego_pose=ego_pose,
+        ego_valid=ego_valid,
+        ego_track=np.full(len(begins), -1, dtype=np.int64),
+        ego_kind=("expert",) * len(begins),
+        route_points=np.concatenate(routes).astype(np.float32),
+        route_offsets=np.concatenate(([0], np.cumsum([len(route) for route in routes]))).astype(np.int64),
+        attributes={
+            "source": "occ3d-nuscenes",
+            "folder": str(root),
+            "frames": str(len(steps)),
+            "gaps": "; ".join(gaps) or "none",
+            "origin": f"{origin[0]:.3f}, {origin[1]:.3f}",
+        },
+    )
