@@ -1,4 +1,4 @@
-"""Where scenes come from: towns of a seed, scene files, folders of them. `READERS` is the place for more."""
+"""Where scenes come from: towns of a seed, scene files, logs, folders of them. `READERS` is the place for more."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from occsora_sim import errors
 from occsora_sim.errors import OccSoraError, SceneError
+from occsora_sim.scenes import formats
 from occsora_sim.scenes.file import SUFFIX, VERSION, load_scene, save_scene
+from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
 
 CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
@@ -24,10 +27,9 @@ CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 
 NO_GENERATOR = frozenset(
     {
-        "boxes.py", "drivable.py", "file.py", "live_town.py", "log_dressing.py", "log_egos.py", "log_map.py",
-        "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
-        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "validation.py", "voxel_scene.py",
-        "voxeliser.py",
+        "boxes.py", "drivable.py", "file.py", "formats.py", "live_town.py", "log_dressing.py", "log_egos.py",
+        "log_map.py", "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
+        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "voxel_scene.py", "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what a town is."""
@@ -48,28 +50,43 @@ class Reader:
 
     form: str
     accepts: Callable[[str], bool]
-    read: Callable[[str, Path], list[Scene]]
+    read: Callable[[str, Path], Sequence[Recorded]]
 
 
-def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Scene]:
+def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
     """The scenes that `spec` names.
 
     Args:
-        spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", a scene file, or a folder
-            of scene files (in the order of their names).
+        spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", a scene file, a ScenarioNet log
+            (.pkl), a folder of such files (in the order of their names), or an Occ3D-nuScenes folder.
         cache: where towns are kept; by default $OCCSORA_SIM_CACHE or ~/.cache/occsora-sim/towns.
 
+    Returns:
+        Vector scenes; voxel sequences from Occ3D folders.
+
     Raises:
-        SceneError: the spec has no known form, or a scene is missing, damaged or foreign.
+        SceneError: the spec has no known form, or a scene is missing, damaged or foreign; of a folder, all files that
+            cannot be read are named.
         MissingDependencyError: a town must be made and SUMO is not installed.
 
     """
     text = str(spec)
     for reader in READERS:
         if reader.accepts(text):
-            return reader.read(text, cache or default_cache())
+            return list(reader.read(text, cache or default_cache()))
     forms = ", ".join(reader.form for reader in READERS)
     raise SceneError(f"scenes {text!r}: there is no such file or folder; give one of: {forms}")
+
+
+def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded]:
+    """The scenes that `spec` names, one after another; towns in the order in which they are ready, those of the cache
+    first. Arguments and errors as of `open_scenes`.
+    """
+    text = str(spec)
+    if text.startswith("traffic:"):
+        yield from (scene for _, scene in _each_town(text, cache or default_cache()))
+    else:
+        yield from open_scenes(text, cache)
 
 
 def default_cache() -> Path:
@@ -107,28 +124,34 @@ def make_missing_towns(seeds: Sequence[int], cache: Path, done: Callable[[int], 
 
 
 def _read_towns(spec: str, cache: Path) -> list[Scene]:
+    towns = dict(_each_town(spec, cache))
+    return [towns[seed] for seed in sorted(towns)]
+
+
+def _each_town(spec: str, cache: Path) -> Iterator[tuple[int, Scene]]:
+    """The seeds and towns of a spec as they are ready."""
     match = _TOWNS.fullmatch(spec)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if last < first:
         raise SceneError(f"scenes {spec!r}: give traffic:A-B with seeds A <= B, or traffic:A")
-    seeds = range(first, last + 1)
-    scenes: dict[int, Scene] = {}
-    for seed in seeds:
+    missing = []
+    for seed in range(first, last + 1):
         try:
-            scenes[seed] = load_scene(town_path(seed, cache))
+            town = load_scene(town_path(seed, cache))
         except SceneError:  # not yet made, or damaged: the cache is ours to mend
-            continue
-    missing = [seed for seed in seeds if seed not in scenes]
+            missing.append(seed)
+        else:
+            yield seed, town
     if len(missing) == 1:
         make_missing_towns(missing, cache, lambda seed: None)
+        yield missing[0], load_scene(town_path(missing[0], cache))
     elif missing:
-        _make_in_parallel(missing, cache)
-    scenes.update({seed: load_scene(town_path(seed, cache)) for seed in missing})
-    return [scenes[seed] for seed in seeds]
+        for seed in _made_in_parallel(missing, cache):
+            yield seed, load_scene(town_path(seed, cache))
 
 
-def _make_in_parallel(seeds: Sequence[int], cache: Path) -> None:
-    """Make towns in worker processes, with a progress bar.
+def _made_in_parallel(seeds: Sequence[int], cache: Path) -> Iterator[int]:
+    """Make towns in worker processes, with a progress bar; the seed of each as soon as the cache holds its town.
 
     The workers are interpreters of their own that run this module (SUMO allows one simulation in a process).
     multiprocessing would run the caller's script again, so it must be guarded; nobody should need to know.
@@ -139,29 +162,40 @@ def _make_in_parallel(seeds: Sequence[int], cache: Path) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     workers = min(len(seeds), os.cpu_count() or 1)
     running: list[subprocess.Popen[str]] = []
+    news: SimpleQueue[int | None] = SimpleQueue()  # a seed, or that a worker has ended
+
+    def work(share: Sequence[int]) -> None:
+        command = [sys.executable, "-m", __name__, str(cache), *map(str, share)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            running.append(process)
+            assert process.stdout is not None and process.stderr is not None
+            for line in process.stdout:
+                if line.startswith("made "):
+                    news.put(int(line.split()[1]))
+            report = process.stderr.read()
+        if process.returncode:
+            raise _worker_error(report, process.returncode)
 
     with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("making towns", total=len(seeds))
-
-        def work(share: Sequence[int]) -> None:
-            command = [sys.executable, "-m", __name__, str(cache), *map(str, share)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-            ) as process:
-                running.append(process)
-                assert process.stdout is not None and process.stderr is not None
-                for line in process.stdout:
-                    if line.startswith("made "):
-                        progress.advance(task)
-                report = process.stderr.read()
-            if process.returncode:
-                raise _worker_error(report, process.returncode)
-
         jobs = [pool.submit(work, seeds[k::workers]) for k in range(workers)]
+        for job in jobs:
+            job.add_done_callback(lambda _: news.put(None))
         try:
-            for job in as_completed(jobs):
-                job.result()
+            working = workers
+            while working:
+                seed = news.get()
+                if seed is not None:
+                    progress.advance(task)
+                    yield seed
+                else:
+                    working -= 1
+                    for job in jobs:
+                        if job.done():
+                            job.result()
         except BaseException:
             for process in running:
                 process.terminate()
@@ -178,13 +212,6 @@ def _worker_error(report: str, status: int) -> OccSoraError:
     return SceneError(f"a process that makes towns failed ({last}); try one town alone: traffic:A")
 
 
-def _read_folder(spec: str, cache: Path) -> list[Scene]:
-    paths = sorted(Path(spec).glob(f"*{SUFFIX}"))
-    if not paths:
-        raise SceneError(f"{spec}: the folder holds no scene file (*{SUFFIX})")
-    return [load_scene(path) for path in paths]
-
-
 READERS: tuple[Reader, ...] = (
     Reader(
         form="traffic:A-B or traffic:A (towns of seeds A to B)",
@@ -192,17 +219,12 @@ READERS: tuple[Reader, ...] = (
         read=_read_towns,
     ),
     Reader(
-        form=f"a folder of scene files (*{SUFFIX})",
-        accepts=lambda spec: spec != "" and Path(spec).is_dir(),
-        read=_read_folder,
-    ),
-    Reader(
-        form=f"a scene file (*{SUFFIX})",
-        accepts=lambda spec: Path(spec).is_file(),
-        read=lambda spec, cache: [load_scene(spec)],
+        form=formats.FORMS,
+        accepts=formats.is_file_or_folder,
+        read=lambda spec, cache: formats.read(Path(spec)),
     ),
 )
-"""The kinds of source, asked in this order. Logs of other formats join here."""
+"""The kinds of source, asked in this order."""
 
 
 if __name__ == "__main__":
