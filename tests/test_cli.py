@@ -1,5 +1,6 @@
 """The commands at work: what they write, and how bad input ends in one line with status 2."""
 
+import csv
 import json
 import re
 import subprocess
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from occsora_sim.agents.suite import SUITES
 from occsora_sim.checkpoint import write_tensors
 from occsora_sim.cli import main
+from occsora_sim.commands.evaluate_agent import Options as EvaluateAgent
 from occsora_sim.commands.recording import plans
 from occsora_sim.models.weights import save_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -116,6 +119,48 @@ def test_evaluate_agent_writes_the_terms_of_the_score(scenes, tmp_path, capsys):
     assert keys | {"wall_seconds"} <= figures.keys()
     assert figures["episodes"] == 3 and figures["seconds_simulated"] == pytest.approx(6.0)
     assert figures["nc"] == 1.0
+    low, high = figures["intervals"]["score"]
+    assert 0 <= low <= figures["score"] <= high <= 1
+
+
+def test_evaluate_agent_writes_every_episode_and_records_the_worst(scenes, tmp_path, capsys):
+    table, out = tmp_path / "episodes.csv", tmp_path / "worst"
+    options = ["--world", "replay", "--scenes", scenes, "--seconds", "8", "--episodes", "3"]
+    more = [
+        "--agent",
+        "constant-velocity",
+        "--csv",
+        str(table),
+        "--worst",
+        "2",
+        "--out",
+        str(out),
+        "--skip-video",
+    ]
+    assert main(["evaluate", "agent", *options, *more]) == 0
+    assert "worst-1: episode" in capsys.readouterr().out.replace("\n", "")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["episode"] for row in rows] == ["0", "1", "2"] and len({row["start"] for row in rows}) == 3
+    scores = sorted(float(row["score"]) for row in rows)
+    found = [load_rollout(out / f"worst-{rank}.npz").header["score"]["score"] for rank in (1, 2)]
+    assert found == scores[:2] and sorted(path.name for path in out.iterdir()) == [
+        "worst-1.npz",
+        "worst-2.npz",
+    ]
+
+
+def test_a_suite_fixes_what_is_driven(capsys):
+    settled = EvaluateAgent(suite="validation").settled()
+    assert settled == EvaluateAgent(scenes="traffic:500100-500107", episodes=16, seconds=20.0, seed=0)
+    assert EvaluateAgent().settled().episodes == 8
+    first = {name: int(suite.scenes.split(":")[1].split("-")[0]) for name, suite in SUITES.items()}
+    last = {name: int(suite.scenes.split("-")[1]) for name, suite in SUITES.items()}
+    assert 96 <= first["validation"] and last["validation"] < 800000 <= first["test"]
+    line = refusal(capsys, "evaluate", "agent", "--suite", "test", "--episodes", "3")
+    assert "--suite test fixes" in line
+    assert "--worst -1" in refusal(capsys, "evaluate", "agent", "--worst", "-1")
+    assert "nightly" in refusal(capsys, "evaluate", "agent", "--suite", "nightly")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from occsora_sim.commands.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from occsora_sim.agents import Agent
+    from occsora_sim.agents import AnyAgent
     from occsora_sim.envs.simulation import DriveSimulation
 
 
@@ -20,7 +20,8 @@ class DrivingOptions:
     """Which agent drives in which world.
 
     Attributes:
-        agent: route-follower (rules) or constant-velocity.
+        agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), or imagining-planner
+            (tries plans out in the generated world).
         world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
         weights: weights of the generated world; by default the shipped ones.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
@@ -46,9 +47,10 @@ class DrivingOptions:
         if self.weights is not None and self.world != "diffusion":
             raise ConfigurationError(f"--weights are of the diffusion world; --world {self.world} has none")
 
-    def open(self, starts: int) -> tuple[DriveSimulation, Agent]:
+    def open(self, starts: int) -> tuple[DriveSimulation, AnyAgent]:
         """The simulation, with `starts` beginnings drawn from the scenes, and the agent."""
         from occsora_sim.agents import make_agent
+        from occsora_sim.agents.protocol import wanted_options
         from occsora_sim.envs.config import DriveConfig
         from occsora_sim.envs.simulation import DriveSimulation
         from occsora_sim.envs.starts import open_starts
@@ -64,6 +66,7 @@ class DrivingOptions:
             seconds=self.seconds,
             device=self.device,
             seed=self.seed,
+            **wanted_options(agent),  # type: ignore[arg-type]
         )
         world = make_world(config)
         return DriveSimulation(config, world, open_starts(config, world)), agent

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.commands.driving import DrivingOptions
-from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.commands.output import output_file, output_folder, write_json
 from occsora_sim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from occsora_sim.agents import AnyAgent
+    from occsora_sim.agents.episode import Episode
+    from occsora_sim.envs.simulation import DriveSimulation
+
+COLUMNS = (
+    "episode", "start", "seed", "ended", "reward",
+    "score", "nc", "dac", "ttc", "ep", "comfort", "progress", "seconds",
+)  # fmt: skip
+"""Of the CSV file, a row for each episode; progress in metres."""
+
+EPISODES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,57 +31,91 @@ class Options(DrivingOptions):
     """Options of `evaluate agent`; `--seconds` is the length of an episode.
 
     Attributes:
-        episodes: how many, each from a start of its own.
+        episodes: how many, each from a start of its own; by default 8.
+        suite: a fixed set of towns, starts, seeds and length instead; "test" is for final figures alone.
         batch: how many side by side.
         json: also write the figures to this file.
+        csv: write a row for each episode to this file.
+        worst: record and film this many of the episodes with the lowest score.
+        out: folder for those, worst-1.mp4 and worst-1.npz the lowest.
+        skip_video: write no mp4; needs no Open3D.
 
     """
 
-    episodes: int = 8
+    episodes: int | None = None
+    suite: Literal["validation", "test"] | None = None
     batch: int = 4
     json: Path | None = None
+    csv: Path | None = None
+    worst: int = 0
+    out: Path = Path("out/evaluate")
+    skip_video: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.episodes < 1 or self.batch < 1:
+        if (self.episodes is not None and self.episodes < 1) or self.batch < 1:
             raise ConfigurationError(f"--episodes {self.episodes} and --batch {self.batch} must be 1 or more")
+        if self.worst < 0:
+            raise ConfigurationError(f"--worst {self.worst}: must be 0 or more")
+        given = (self.episodes, self.scenes, self.seconds, self.seed)
+        if self.suite is not None and given != (None, None, DrivingOptions.seconds, DrivingOptions.seed):
+            raise ConfigurationError(
+                f"--suite {self.suite} fixes the scenes, episodes, seconds and seed; leave those options out"
+            )
+
+    def settled(self) -> Options:
+        """These options with the suite's values, or the default number of episodes, put in."""
+        if self.suite is None:
+            return replace(self, episodes=EPISODES if self.episodes is None else self.episodes)
+        from occsora_sim.agents.suite import find_suite
+
+        suite = find_suite(self.suite)
+        return replace(
+            self,
+            suite=None,
+            scenes=suite.scenes,
+            episodes=suite.episodes,
+            seconds=suite.seconds,
+            seed=suite.seed,
+        )
 
 
 def run(options: Options) -> None:
-    """Drive the episodes, print and write the mean of each term."""
-    from rich.console import Console
-    from rich.table import Table
+    """Drive the episodes; print and write the mean of each term with its interval."""
+    for path in (options.json, options.csv):
+        if path:
+            output_file(path)
+    if options.worst:
+        output_folder(options.out)
+        if not options.skip_video:
+            from occsora_sim.rendering.pinhole import load_open3d
 
-    if options.json:
-        output_file(options.json)
-    figures = evaluate(options)
-    table = Table(
-        "term", "mean", title=f"{options.agent} in the {options.world} world, {options.episodes} episodes"
-    )
-    for name in ("score", "nc", "dac", "ttc", "ep", "comfort"):
-        table.add_row(name, f"{figures[name]:.3f}")
-    for name in ("seconds_simulated", "wall_seconds"):
-        table.add_row(name, f"{figures[name]:.1f}")
-    Console().print(table)
-    print(", ".join(f"{count} ended by {reason}" for reason, count in figures["ended"].items()))
+            load_open3d()  # what is missing is said before the driving, not after
+    settled = options.settled()
+    assert settled.episodes is not None
+    simulation, agent = settled.open(settled.episodes)
+    begin = time.perf_counter()
+    episodes = drive(settled, simulation, agent)
+    figures = summarise(options, episodes, time.perf_counter() - begin)
+    print_table(figures)
+    if options.csv:
+        write_csv(options.csv, episodes)
     if options.json:
         write_json(options.json, figures)
+    film_worst(options, simulation, agent, episodes)
 
 
-def evaluate(options: Options) -> dict[str, Any]:
-    """The figures, as the JSON file holds them."""
-    from collections import Counter
-
+def drive(options: Options, simulation: DriveSimulation, agent: AnyAgent) -> list[Episode]:
+    """Drive the episodes, in order."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from occsora_sim.agents.episode import average, run_episodes
+    from occsora_sim.agents.episode import run_episodes
 
-    begin = time.perf_counter()
-    simulation, agent = options.open(options.episodes)
+    assert options.episodes is not None
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("episodes", total=options.episodes)
-        episodes = run_episodes(
+        return run_episodes(
             simulation,
             agent,
             options.episodes,
@@ -75,11 +123,87 @@ def evaluate(options: Options) -> dict[str, Any]:
             batch=options.batch,
             on_step=lambda done: progress.update(task, completed=done),
         )
+
+
+def summarise(options: Options, episodes: list[Episode], wall_seconds: float) -> dict[str, Any]:
+    """The figures, as the JSON file holds them; `intervals` are of 95 %, over the episodes."""
+    from collections import Counter
+
+    import numpy as np
+
+    from occsora_sim.agents.episode import SCORE_TERMS, average
+    from occsora_sim.scoring.interval import mean_interval
+
+    intervals = {
+        name: mean_interval(
+            np.array([episode.summary[name] for episode in episodes]), np.random.default_rng(options.seed)
+        )
+        for name in SCORE_TERMS
+    }
     return {
         "agent": options.agent,
         "world": options.world,
+        "suite": options.suite,
         "episodes": len(episodes),
         **average(episodes),
-        "wall_seconds": time.perf_counter() - begin,
+        "intervals": intervals,
+        "wall_seconds": wall_seconds,
         "ended": dict(Counter(episode.ended for episode in episodes)),
     }
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """The mean of each term and its interval, and how the episodes ended."""
+    from rich.console import Console
+    from rich.table import Table
+
+    where = f"suite {figures['suite']}, " if figures["suite"] else ""
+    title = f"{figures['agent']} in the {figures['world']} world, {where}{figures['episodes']} episodes"
+    table = Table("term", "mean", "95 % interval", title=title)
+    for name, (low, high) in figures["intervals"].items():
+        table.add_row(name, f"{figures[name]:.3f}", f"{low:.3f} to {high:.3f}")
+    for name in ("seconds_simulated", "wall_seconds"):
+        table.add_row(name, f"{figures[name]:.1f}", "")
+    Console().print(table)
+    print(", ".join(f"{count} ended by {reason}" for reason, count in figures["ended"].items()))
+
+
+def write_csv(path: Path, episodes: list[Episode]) -> None:
+    """A row for each episode under COLUMNS, whole or not at all."""
+    from occsora_sim.rendering.atomic_file import atomic_path
+
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for number, episode in enumerate(episodes):
+            about = {name: getattr(episode, name) for name in ("start", "seed", "ended", "reward")}
+            writer.writerow({"episode": number, **about, **episode.summary})
+
+
+def film_worst(
+    options: Options, simulation: DriveSimulation, agent: AnyAgent, episodes: list[Episode]
+) -> None:
+    """Drive the `worst` episodes of the lowest score once more, recorded; write and film them."""
+    from occsora_sim.agents.episode import run_episodes
+    from occsora_sim.commands.recording import rollout_of
+    from occsora_sim.rendering.rollout import rollout_video, save_rollout
+
+    order = sorted(range(len(episodes)), key=lambda number: episodes[number].summary["score"])
+    for rank, number in enumerate(order[: options.worst], start=1):
+        place, seed = number % len(simulation.starts), episodes[number].seed
+        (episode,) = run_episodes(simulation, agent, 1, seed=seed, record=1, starts=[place])
+        header = {
+            "world": options.world,
+            "agent": options.agent,
+            "name": episode.start,
+            "seed": seed,
+            "ended": episode.ended,
+            "score": episode.summary,
+        }
+        rollout = rollout_of(episode, simulation.starts[place].route, simulation.world.grid, header)
+        path = options.out / f"worst-{rank}.npz"
+        save_rollout(rollout, path)
+        if not options.skip_video:
+            rollout_video(rollout, path.with_suffix(".mp4"))
+        score = f"score {episode.summary['score']:.3f}, ended by {episode.ended}"
+        print(f"{path.with_suffix('')}: episode {number}, {episode.start}, {score}")

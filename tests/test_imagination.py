@@ -1,0 +1,236 @@
+"""Imagination: plans tried out side by side, and the planner that lives on it."""
+
+import numpy as np
+import pytest
+import torch
+
+from occsora_sim.agents import ImaginingPlanner, make_agent
+from occsora_sim.agents.episode import run_episodes
+from occsora_sim.agents.imagining_planner import ImaginingPlannerConfig
+from occsora_sim.agents.protocol import ImaginingAgent
+from occsora_sim.agents.route_follower import RouteFollower
+from occsora_sim.envs.drive import DriveEnv
+from occsora_sim.envs.imagination import TERMS, Imagined
+from occsora_sim.envs.vector import DriveVectorEnv
+from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
+from occsora_sim.geometry import compose
+from occsora_sim.grid import OCC3D, TINY
+from occsora_sim.scenes.start import make_start
+from occsora_sim.worlds.protocol import WorldState
+from occsora_sim.worlds.replay import ReplayWorld
+
+PLANS = np.array(
+    [
+        [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]],  # into the car ahead
+        [[-0.3, 0.0], [-0.3, 0.0], [-0.3, 0.0]],
+        [[0.0, 0.3], [0.0, 0.3], [0.0, 0.3]],  # off the road
+    ],
+    dtype=np.float32,
+)
+
+
+@pytest.fixture
+def options(straight_road):
+    """A small environment that may branch its own world: a standing car 22 m ahead, another start further back."""
+    scene = straight_road(cars=[(34.0, 0.0, 0.0)])
+    starts = [make_start(scene, 0, step, TINY, history=3) for step in (3, 2)]
+    return {"world": ReplayWorld(TINY), "scenes": starts, "seconds": 10.0, "imagination": "oracle"}
+
+
+class StillWorld:
+    """A world that begins from frames alone, and in which the same frame is seen for ever."""
+
+    grid, frames_per_chunk = TINY, 2
+
+    def __init__(self):
+        self.begun = []
+
+    def reset(self, starts, seeds):
+        self.begun.append((list(starts), list(seeds)))
+        frames = torch.stack([start.occupancy[-1:] for start in starts])
+        poses = torch.stack([start.ego_pose[-1:] for start in starts])
+        return WorldState(occupancy=frames, ego_pose=poses, memory=None)
+
+    def step(self, state, trajectories):
+        poses = compose(state.ego_pose[:, -1:].expand_as(trajectories), trajectories)
+        frames = state.occupancy[:, -1:].expand(-1, trajectories.shape[1], -1, -1, -1)
+        return WorldState(occupancy=frames, ego_pose=poses, memory=None)
+
+    def select(self, state, rows):
+        return WorldState(occupancy=state.occupancy[rows], ego_pose=state.ego_pose[rows], memory=None)
+
+    def replace(self, state, rows, other):
+        raise NotImplementedError
+
+
+def test_the_oracle_imagines_what_then_happens(options):
+    env = DriveEnv(**options)
+    for number, plan in enumerate(PLANS):
+        env.reset(seed=0, options={"start": 0})
+        imagined = env.imagine(PLANS, frames=True)
+        assert imagined.reward.shape == imagined.score.shape == (3,) and set(imagined.terms) == set(TERMS)
+        reward, frames, terminated = 0.0, [], False
+        for action in plan:
+            observation, gained, terminated, _, _ = env.step(action)
+            reward, frames = reward + gained, [*frames, observation["occupancy"]]
+            if terminated:
+                break
+        assert imagined.reward[number] == pytest.approx(reward, abs=1e-6)
+        assert imagined.terminated[number] == terminated
+        seen = np.concatenate(frames)
+        assert np.array_equal(imagined.occupancy[number][: len(seen)], seen)
+        assert imagined.occupancy.shape == (3, 6, *TINY.shape)
+        assert (imagined.occupancy[number][len(seen) :] == seen[-1]).all(), (
+            "after an end the last frame stays"
+        )
+
+
+def test_imagined_plans_are_scored_from_now_on(options):
+    env = DriveEnv(**options)
+    env.reset(seed=0, options={"start": 0})
+    crash, brake, leave = range(3)
+    imagined = env.imagine(PLANS)
+    assert imagined.terms["nc"].tolist() == [0, 1, 1] and imagined.terminated.tolist() == [True, False, True]
+    assert imagined.terms["dac"][leave] == 0 and imagined.score[crash] == imagined.score[leave] == 0
+    assert imagined.score[brake] > 0.4 and imagined.terms["seconds"][brake] == 3.0
+    env.step(PLANS[brake, 0])
+    later = env.imagine(PLANS[:, :1])
+    assert later.terms["seconds"].tolist() == [1.0] * 3, "what was driven before is not scored again"
+
+
+def test_imagining_changes_nothing(options):
+    rewards = []
+    for imagines in (False, True):
+        env = DriveEnv(**options)
+        env.reset(seed=4)
+        total = 0.0
+        for action in PLANS[1]:
+            if imagines:
+                env.imagine(PLANS)
+            total += env.step(action)[1]
+        rewards.append(total)
+    assert rewards[0] == rewards[1]
+
+
+def test_a_batch_imagines_what_its_singles_imagine(options):
+    batch = DriveVectorEnv(num_envs=2, **options)
+    batch.reset(seed=8, options={"start": [0, 1]})
+    plans = np.stack((PLANS, PLANS[::-1]))
+    together = batch.imagine(plans)
+    for row in range(2):
+        env = DriveEnv(**options)
+        env.reset(seed=8 + row, options={"start": row})
+        alone = env.imagine(plans[row])
+        assert np.array_equal(alone.reward, together.reward[row])
+        assert all(np.array_equal(alone.terms[name], together.terms[name][row]) for name in TERMS)
+
+
+def test_another_world_is_told_only_what_was_seen(options):
+    world = StillWorld()
+    env = DriveEnv(**(options | {"imagination": world}))
+    observation, _ = env.reset(seed=0, options={"start": 0})
+    imagined = env.imagine(PLANS)
+    (starts, seeds), begun = world.begun[-1], env.state
+    assert len(starts) == len(seeds) == 1 and starts[0].source is None, "one world, branched into the plans"
+    assert torch.equal(starts[0].occupancy, begun.seen[0]) and starts[0].occupancy.shape[0] == 4
+    assert np.array_equal(starts[0].occupancy[-1], observation["occupancy"][-1])
+    assert imagined.terms["nc"].tolist() == [1, 1, 1], "in this world the car ahead never comes nearer"
+
+
+def test_manoeuvres_can_be_imagined(options):
+    env = DriveEnv(**options, action="manoeuvre")
+    env.reset(seed=0, options={"start": 0})
+    faster, slower = np.full(3, 1), np.full(3, 2)
+    assert env.imagine(np.stack((faster, slower))).terms["nc"].tolist() == [0, 1]
+
+
+def test_bad_plans_are_refused_in_one_line(options):
+    env = DriveEnv(**options)
+    with pytest.raises(NotResetError, match="reset"):
+        env.imagine(PLANS)
+    env.reset(seed=0)
+    for wrong in (PLANS[0], PLANS[:, :0], PLANS * np.nan, PLANS * 2, PLANS[..., :1]):
+        with pytest.raises(ActionError, match=r"^[^\n]+$"):
+            env.imagine(wrong)
+    other = StillWorld()
+    other.grid = OCC3D
+    env = DriveEnv(**(options | {"imagination": other}))
+    env.reset(seed=0)
+    with pytest.raises(ConfigurationError, match="grid"):
+        env.imagine(PLANS)
+
+
+# --------------------------------------------------------------------------- the planner
+def scored(values):
+    """An imagination that answers with these scores (n, k), and keeps what it was asked."""
+    asked = []
+
+    def imagine(plans, *, frames=False):
+        asked.append(plans)
+        score = np.array(values, dtype=np.float64)
+        return Imagined(terms={"score": score}, reward=np.zeros_like(score), terminated=score < 0)
+
+    return imagine, asked
+
+
+def look(options, rows=2):
+    env = DriveVectorEnv(num_envs=rows, **options)
+    return env.reset(seed=0)[0]
+
+
+def small_planner():
+    config = ImaginingPlannerConfig(fan=((-6.0, 0.0), (1.5, 0.0), (0.0, 1.5)), decisions=2)
+    return ImaginingPlanner(config=config, follower=RouteFollower(grid=TINY))
+
+
+def test_the_planner_takes_the_best_plan_of_each_row(options):
+    planner, observation = small_planner(), look(options)
+    assert isinstance(planner, ImaginingAgent)
+    imagine, asked = scored([[0.1, 0.9, 0.2, 0.3], [0.1, 0.2, 0.3, 0.9]])
+    actions = planner.plan(observation, imagine)
+    assert asked[0].shape == (2, 4, 2, 2) and np.abs(asked[0]).max() <= 1
+    assert np.array_equal(actions, asked[0][[0, 1], [1, 3], 0])
+    assert actions[0, 0] == pytest.approx(-6 / 8) and actions[1, 1] > 0.02, "braking; to the left"
+
+
+def test_without_a_better_plan_it_does_as_the_route_follower(options):
+    planner, observation = small_planner(), look(options)
+    follower = RouteFollower(grid=TINY).act(observation)
+    imagine, asked = scored([[0.5, 0.5, 0.51, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    assert np.array_equal(planner.plan(observation, imagine), follower)
+    assert np.array_equal(asked[0][:, 0, 0], follower)
+
+
+def test_plans_do_not_speed_beyond_the_limit(options):
+    planner, observation = small_planner(), look(options)
+    observation["ego"][:, 0] = 10.0
+    imagine, asked = scored(np.zeros((2, 4)))
+    planner.plan(observation, imagine)
+    assert (asked[0][:, 2, :, 0] == 0).all() and (asked[0][:, 1, :, 0] < 0).all()
+
+
+def test_a_planner_that_sees_what_comes_beats_the_follower_behind_a_parked_car(straight_road):
+    # A car stands half in the lane: the follower stops behind it for good; there is room to pass it.
+    scene = straight_road(cars=[(40.0, -1.3, 0.0)], steps=61)
+    start = make_start(scene, 0, 2, TINY, history=3)
+    env = DriveEnv(world=ReplayWorld(TINY), scenes=[start], seconds=15.0, imagination="oracle")
+    follower = RouteFollower(grid=TINY)
+    (behind,) = run_episodes(env, follower, 1)
+    (past,) = run_episodes(env, ImaginingPlanner(follower=RouteFollower(grid=TINY)), 1)
+    assert behind.summary["nc"] == past.summary["nc"] == past.summary["dac"] == 1
+    assert past.summary["progress"] > behind.summary["progress"] + 20
+    assert past.summary["score"] > behind.summary["score"] + 0.1
+
+
+def test_imagining_episodes_do_not_depend_on_the_batch(options):
+    def run(batch):
+        planner = small_planner()
+        return run_episodes(DriveEnv(**(options | {"seconds": 4.0})), planner, 3, seed=2, batch=batch)
+
+    assert run(3) == run(1)
+
+
+def test_the_planner_by_name_and_wrong_ones():
+    assert isinstance(make_agent("imagining-planner"), ImaginingPlanner)
+    with pytest.raises(ConfigurationError, match="decisions"):
+        ImaginingPlannerConfig(decisions=0)
