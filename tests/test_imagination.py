@@ -69,7 +69,8 @@ def test_the_oracle_imagines_what_then_happens(options):
         env.reset(seed=0, options={"start": 0})
         imagined = env.imagine(PLANS, frames=True)
         assert imagined.reward.shape == imagined.score.shape == (3,) and set(imagined.terms) == set(TERMS)
-        reward, frames, terminated = 0.0, [], False
+        frames: list[np.ndarray] = []
+        reward, terminated = 0.0, False
         for action in plan:
             observation, gained, terminated, _, _ = env.step(action)
             reward, frames = reward + gained, [*frames, observation["occupancy"]]

@@ -1,0 +1,162 @@
+"""The examples and README's planner, run for a few steps; learners' loops on the environment."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from occsora_sim.agents import FunctionAgent
+from occsora_sim.agents.episode import run_episodes
+from occsora_sim.envs.drive import DriveEnv
+from occsora_sim.errors import ActionError
+from occsora_sim.grid import OCC3D, TINY
+from occsora_sim.scenes.start import make_start
+from occsora_sim.worlds.replay import ReplayWorld
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def load(name):
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(straight_road):
+    """Keywords of an environment on a straight road with a slow car ahead; by grid."""
+    scene = straight_road(cars=[(60.0, 0.0, 2.0)])
+
+    def make(grid=TINY, seconds=3.0):
+        starts = [make_start(scene, 0, step, grid, history=3) for step in (2, 4)]
+        return {"world": ReplayWorld(grid), "scenes": starts, "seconds": seconds}
+
+    return make
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_have_at_most_60_lines_and_say_how_to_run_them(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    assert f"python examples/{path.name}" in text.split('"""')[1]
+
+
+def test_every_example_is_tested_here():
+    names = {path.stem for path in EXAMPLES}
+    assert names == set(re.findall(r'load\("(\w+)"\)', Path(__file__).read_text(encoding="utf-8")))
+
+
+@pytest.mark.slow
+def test_the_example_that_trains_ppo(options, tmp_path):
+    pytest.importorskip("stable_baselines3", reason="the extra `rl`")
+    model = load("train_ppo").train(16, str(tmp_path / "ppo"), copies=2, rollout=8, **options(OCC3D))
+    assert model.num_timesteps == 16 and (tmp_path / "ppo.zip").is_file()
+    assert all(torch.isfinite(weight).all() for weight in model.policy.parameters())
+
+
+def test_the_example_that_evaluates_a_planner(options, capsys):
+    means = load("evaluate_planner").compare(2, **options(OCC3D))
+    assert set(means) == {"cruiser", "constant-velocity", "route-follower"}
+    assert 0.5 < means["cruiser"] <= 1 and "cruiser" in capsys.readouterr().out
+
+
+def test_the_example_of_a_plain_function(options):
+    driven = load("plain_function").drive(2, **options(OCC3D, seconds=12.0))
+    assert [episode.ended for episode in driven] == ["time", "time"], "it brakes for the slow car"
+    assert all(episode.summary["score"] > 0.3 for episode in driven)
+
+
+# --------------------------------------------------------------------------- a plain function
+def test_a_function_sees_one_observation_without_a_batch_axis(options):
+    shapes = []
+
+    def straight(observation):
+        shapes.append({name: value.shape for name, value in observation.items()})
+        return 5.0, 0  # clipped to 1
+
+    (episode, _) = run_episodes(
+        DriveEnv(**options(seconds=1.0)), FunctionAgent(straight), 2, batch=2, record=1
+    )
+    assert shapes == [{"occupancy": (2, *TINY.shape), "ego": (4,), "route": (20, 2)}] * 2
+    assert episode.recording.actions.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("answer", [None, "left", [np.nan, 0.0], [[1], [2, 3]], 0.5, [0.1, 0.2, 0.3]])
+def test_a_function_that_returns_no_action_is_named_in_one_line(options, answer):
+    with pytest.raises(ActionError, match=r"^[^\n]+$"):
+        run_episodes(DriveEnv(**options()), FunctionAgent(lambda observation: answer), 1)
+
+
+# --------------------------------------------------------------------------- README
+def test_the_planner_that_readme_shows_runs_as_it_stands(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- planner -->\s*```python\n(.*?)```", text, re.DOTALL)
+    if found is None:
+        pytest.skip("README.md has no ```python block after a <!-- planner --> comment yet")
+    block = found.group(1)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 20
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    assert "score" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------- loops of learners
+def test_a_loop_in_the_manner_of_cleanrl_takes_a_step(options):
+    """One policy-gradient step on a flat vector environment, as CleanRL's single files write it."""
+    from occsora_sim.envs.wrappers import flat
+
+    envs = gym.make_vec("OccSora/Drive-v0", num_envs=2, observation=("ego", "route"), **options())
+    envs = flat(envs)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.zeros(44, 2, requires_grad=True)
+    optimiser = torch.optim.Adam([weights], lr=1e-3)
+    observation, _ = envs.reset(seed=1)
+    losses = []
+    for _ in range(6):
+        mean = torch.as_tensor(observation) @ weights
+        action = (mean + 0.1 * torch.randn(mean.shape, generator=generator)).detach()
+        observation, reward, terminated, truncated, _ = envs.step(action.clamp(-1, 1).numpy())
+        assert reward.shape == terminated.shape == truncated.shape == (2,)
+        chance = -((action - mean) ** 2).sum(dim=1) / 0.02
+        losses.append(-(chance * torch.as_tensor(reward)).mean())
+    torch.stack(losses).sum().backward()
+    optimiser.step()
+    assert torch.isfinite(weights).all() and weights.abs().max() > 0
+    envs.close()
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "SAC"])
+def test_stable_baselines_learns_a_few_steps_from_the_environment_as_it_is(options, algorithm):
+    library = pytest.importorskip("stable_baselines3", reason="the extra `rl`")
+    env = DriveEnv(**options(), observation=("ego",))
+    sizes = {"n_steps": 8, "batch_size": 8} if algorithm == "PPO" else {"learning_starts": 4, "batch_size": 4}
+    model = getattr(library, algorithm)("MultiInputPolicy", env, seed=0, **sizes)
+    model.learn(8)
+    action, _ = model.predict(env.reset(seed=0)[0], deterministic=True)
+    assert env.action_space.contains(action)
+
+
+def test_torchrl_wraps_the_environment(options):
+    wrapper = pytest.importorskip("torchrl.envs", reason="TorchRL is not installed").GymWrapper
+    env = wrapper(DriveEnv(**options(), observation=("ego", "route")))
+    assert env.rollout(3)["next", "reward"].shape == (3, 1)
+
+
+def test_rllib_trains_a_step_on_the_environment(options):
+    pytest.importorskip("ray.rllib", reason="RLlib is not installed")
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.tune.registry import register_env
+
+    register_env("drive", lambda given: DriveEnv(**options(), observation=("ego",)))
+    config = PPOConfig().environment("drive").env_runners(num_env_runners=0)
+    config = config.training(train_batch_size=16, minibatch_size=8, num_epochs=1)
+    algorithm = config.build_algo()
+    assert algorithm.train()["num_env_steps_sampled_lifetime"] >= 16
+    algorithm.stop()
