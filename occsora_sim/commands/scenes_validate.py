@@ -41,10 +41,10 @@ def run(options: Options) -> None:
         output_file(options.json)
     if not options.path.exists():
         raise SceneError(f"{options.path}: there is no such file or folder; give {formats.FORMS}")
-    files, faulty = 0, 0
+    files, faulty, total = 0, 0, formats.count(options.path)
     faults: list[dict[str, str]] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("files", total=formats.count(options.path))
+        task = progress.add_task("files", total=total)
         for checked in formats.check(options.path):
             files += 1
             faulty += bool(checked.faults)

@@ -135,6 +135,9 @@ def _check_occ3d(folder: Path) -> Iterator[Checked]:
         return
     yield Checked(path=folder, faults=tuple(faults))
     for scene in scenes:
+        if (missing := scene.attributes["missing"]) != "0":
+            place = Path(scene.attributes["folder"]) / occ3d.FRAMES / scene.name
+            yield Checked(path=place, faults=(f"{missing} frames of the annotations are not there",))
         for path in scene.files:
             if path is None:
                 continue

@@ -44,7 +44,7 @@ def read_occ3d(folder: str | Path) -> list[VoxelScene]:
     """The scenes of a folder, in the order of their names; frames in the order of their times.
 
     Scenes of which no frame is on the disk are passed over, as a download may be a part of the whole. A frame that is
-    missing in another is a gap in time, and `attributes["gaps"]` tells of it. The frames are read when asked for.
+    missing in another is a gap in time; `attributes` tell of both ("gaps", "missing"). Frames are read when asked for.
 
     Raises:
         SceneError: the folder is not of this layout, or its annotations are damaged; one line that names the first
@@ -208,7 +208,9 @@ def _read_scene(root: Path, name: str, info: Any, faults: list[str]) -> VoxelSce
     pose = np.array([rows[k][1] for k in kept])
     origin = pose[0, :2].copy()
     pose[:, :2] -= origin
-    return _assemble(root, name, dt, steps, pose, [rows[k][2] for k in kept], origin)
+    scene = _assemble(root, name, dt, steps, pose, [rows[k][2] for k in kept], origin)
+    scene.attributes["missing"] = str(len(rows) - len(kept))
+    return scene
 
 
 def _read_frame(

@@ -83,7 +83,8 @@ def _inspect(content: bytes) -> None:
     """Follow a pickle's instructions with sizes and depths in place of values.
 
     Raises:
-        Refused: an instruction, a declared length, a depth or a size that plain data has no use for.
+        Refused: an instruction, a depth or a size that plain data has no use for.
+        Exception: of any kind, where the file is damaged or ends early.
 
     """
     mark = [-1, -1]
@@ -99,7 +100,7 @@ def _inspect(content: bytes) -> None:
         if name in _REFUSED:
             raise Refused(f"it uses the instruction {name} at byte {position}")
         if name == "FRAME" and argument > len(content) - position:
-            raise Refused(f"a frame at byte {position} declares {argument} bytes")
+            raise EOFError(f"the part at byte {position} says {argument} bytes, and fewer follow")
         if type(argument) is int and name in _INTEGERS and not -(1 << 63) <= argument < 1 << 64:
             raise Refused(f"it holds an integer of {argument.bit_length()} bits")
         if name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
