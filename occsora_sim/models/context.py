@@ -70,6 +70,7 @@ def build_context(
     seconds: Tensor,
     route: Tensor | None,
     grid: Grid,
+    standing: Tensor | None = None,
 ) -> Context:
     """Put the known parts together.
 
@@ -83,10 +84,14 @@ def build_context(
         seconds: (f,) how far ahead they are [s].
         route: (b, r, 2) world points [m], NaN-padded, or None where no route is given.
         grid: the voxel grid.
+        standing: (b, f, x, y, z) uint8, road users already drawn in the target frames (`anchor.draw_standing`), FREE
+            elsewhere; `last` then holds the others alone.
 
     """
     b, f = target_pose.shape[:2]
     moved, flow = advect(last, displacement, last_pose, target_pose, grid)
+    if standing is not None:
+        moved = torch.where(is_dynamic(standing), standing, moved)
     flow = flow / seconds.view(1, f, 1, 1, 1)  # mean velocity [m/s]
     prior = torch.where(is_dynamic(moved), moved, static)
     known = route_mask(route, target_pose, grid) if route is not None else torch.zeros_like(flow[..., 0])

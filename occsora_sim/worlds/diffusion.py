@@ -15,6 +15,7 @@ from torch import Tensor
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.anchor import Anchor, draw_standing, hold_still
 from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import smooth_displacement
@@ -37,6 +38,7 @@ class DiffusionMemory:
         images: (b, h, x, y, 2) uint8, `road_user_image` of the last frames, each in its own ego frame.
         poses: (b, h, 3) their world poses.
         last: (b, x, y, z) uint8, the newest frame.
+        anchor: an earlier frame, from which standing road users are drawn.
         route: (b, r, 2) world points [m], NaN-padded.
         noise: (b, n) uint8, the state of each world's random generator.
 
@@ -46,6 +48,7 @@ class DiffusionMemory:
     images: Tensor
     poses: Tensor
     last: Tensor
+    anchor: Anchor
     route: Tensor
     noise: Tensor
 
@@ -60,7 +63,8 @@ class DiffusionMemory:
         fields = {
             name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")
         }
-        return DiffusionMemory(record=record, **fields)
+        anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
+        return DiffusionMemory(record=record, anchor=anchor, **fields)
 
     @staticmethod
     def merge(parts: Sequence[DiffusionMemory]) -> DiffusionMemory:
@@ -142,8 +146,8 @@ class DiffusionWorld:
         for row, start in enumerate(starts):
             route[row, : len(start.route)] = start.route.to(route)
         memory = DiffusionMemory(
-            record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1], route=route,
-            noise=noise,
+            record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1],
+            anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]), route=route, noise=noise,
         )  # fmt: skip
         return WorldState(occupancy=frames[:, -1:], ego_pose=poses[:, -1:], memory=memory)
 
@@ -247,6 +251,7 @@ class DiffusionWorld:
             images=torch.cat((memory.images, road_user_image(occupancy)), dim=1)[:, -h:],
             poses=torch.cat((memory.poses, poses[:, :given]), dim=1)[:, -h:],
             last=occupancy[:, -1],
+            anchor=memory.anchor.renew(occupancy[:, -1], poses[:, given - 1]),
             route=memory.route,
             noise=noise,
         )
@@ -261,16 +266,19 @@ class DiffusionWorld:
         ]
         images = torch.stack([*older, memory.images[:, -1]], dim=1)
         displacement = self.model.motion(images, ground_image(memory.last, grid))
+        displacement = hold_still(smooth_displacement(displacement, images[:, -1]))
+        standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
         return build_context(
             static=memory.record.read(poses, grid),
-            last=memory.last,
+            last=others,
             last_pose=now,
             last_image=warp(memory.images[:, -1], now, poses, grid, fill=0),
-            displacement=smooth_displacement(displacement, images[:, -1]),
+            displacement=displacement,
             target_pose=poses,
             seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=self.device),
             route=memory.route if self.follow_route else None,
             grid=grid,
+            standing=standing,
         )
 
 

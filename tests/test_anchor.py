@@ -1,0 +1,71 @@
+"""Claims on the anchor: what stands keeps its outline, what moves is left to be carried, and far away it is renewed."""
+
+import torch
+
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, Grid
+from occsora_sim.models.anchor import STANDSTILL, Anchor, draw_standing, hold_still
+from occsora_sim.models.columns import is_dynamic
+from occsora_sim.models.warp import warp
+
+GRID = Grid(shape=(32, 32, 8), voxel=0.5, lower=(-8.0, -8.0, -1.0))
+HERE = torch.zeros(1, 3)
+
+
+def frame() -> torch.Tensor:
+    labels = torch.full((1, *GRID.shape), FREE, dtype=torch.uint8)
+    labels[..., GRID.ground] = DRIVEABLE
+    labels[:, 8:16, 10:14, 3:6] = CAR
+    labels[:, 20:21, 24:25, 3:6] = PEDESTRIAN
+    return labels
+
+
+def test_a_standing_car_seen_from_turning_egos_is_what_one_resampling_makes_of_it():
+    begin = frame()
+    anchor, last, pose = Anchor(labels=begin, pose=HERE), begin, HERE
+    still = torch.zeros(1, 1, 32, 32, 2)
+    for k in range(1, 13):  # a dozen chunks, each resampled from the one before
+        target = torch.tensor([[0.13 * k, 0.07 * k, 0.03 * k]])
+        standing, others = draw_standing(anchor, last, pose, still, target[:, None], GRID)
+        assert not is_dynamic(others).any()
+        once = warp(begin, HERE, target[:, None], GRID, fill=FREE)
+        assert torch.equal(is_dynamic(standing), is_dynamic(once))
+        last, pose = torch.where(is_dynamic(standing[:, 0]), standing[:, 0], FREE), target
+
+
+def test_a_car_that_drives_off_is_left_to_advection_and_leaves_nothing_behind():
+    labels = frame()
+    displacement = torch.zeros(1, 1, 32, 32, 2)
+    displacement[:, :, 8:16, 10:14, 0] = 2.0
+    standing, others = draw_standing(
+        Anchor(labels=labels, pose=HERE), labels, HERE, displacement, HERE[:, None], GRID
+    )
+    assert not (standing == CAR).any() and (standing == PEDESTRIAN).sum() == 3
+    assert torch.equal(others == CAR, labels == CAR) and not (others == PEDESTRIAN).any()
+
+
+def test_a_car_that_has_gone_from_the_newest_frame_is_not_drawn_again():
+    gone = frame()
+    gone[gone == CAR] = FREE
+    still = torch.zeros(1, 1, 32, 32, 2)
+    standing, _ = draw_standing(Anchor(labels=frame(), pose=HERE), gone, HERE, still, HERE[:, None], GRID)
+    assert not (standing == CAR).any()
+
+
+def test_what_creeps_stands_and_what_walks_goes_on():
+    displacement = torch.zeros(1, 2, 4, 4, 2)
+    displacement[:, 1, 0, 0, 0] = 0.9 * STANDSTILL  # after one second
+    displacement[:, 0, 0, 0, 0] = 0.2
+    displacement[:, 1, 1, 1, 1] = 1.1 * STANDSTILL
+    held = hold_still(displacement)
+    assert not held[:, :, 0, 0].any()
+    assert torch.equal(held[:, :, 1, 1], displacement[:, :, 1, 1])
+
+
+def test_the_anchor_is_renewed_world_by_world_once_the_ego_has_gone_far():
+    old, new = frame(), torch.full_like(frame(), FREE)
+    anchor = Anchor(labels=old.repeat(3, 1, 1, 1), pose=HERE.repeat(3, 1))
+    poses = torch.tensor([[3.0, 0.0, 0.1], [16.0, 0.0, 0.0], [0.0, 0.0, 0.6]])
+    renewed = anchor.renew(new.repeat(3, 1, 1, 1), poses)
+    assert torch.equal(renewed.labels[0], old[0]) and torch.equal(renewed.pose[0], HERE[0])
+    for row in (1, 2):
+        assert torch.equal(renewed.labels[row], new[0]) and torch.equal(renewed.pose[row], poses[row])
