@@ -14,7 +14,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate agent": ("evaluate_agent", "score an agent over many episodes"),
     "render": ("render", "draw a recorded rollout again, as a video or one picture"),
     "scenes make": ("scenes_make", "make scenes of traffic and write them to files"),
-    "scenes info": ("scenes_info", "what a path holds: scenes, seconds, classes, ego motions; with a picture"),
+    "scenes info": (
+        "scenes_info",
+        "what a path holds: scenes, seconds, classes, ego motions; with a picture",
+    ),
     "scenes validate": ("scenes_validate", "check every file of a path and name each fault with its place"),
     "bench": ("bench", "frames per second of the world, the environment and the paper's sampler"),
 }

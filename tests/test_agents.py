@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from occsora_sim.agents import AGENTS, ConstantVelocity, RouteFollower, make_agent
+from occsora_sim.agents import (
+    AGENTS,
+    ConstantVelocity,
+    IntelligentDriver,
+    RandomAgent,
+    RouteFollower,
+    make_agent,
+)
 from occsora_sim.agents.episode import average, run_episodes
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.vector import DriveVectorEnv
@@ -127,6 +134,37 @@ def test_the_goal_ends_an_episode(straight_road):
     )
     (episode,) = run_episodes(DriveEnv(world=ReplayWorld(), scenes=[near]), make_agent("route-follower"), 1)
     assert episode.ended == "goal" and episode.summary["nc"] == 1
+
+
+def test_random_actions_fill_the_space_and_do_not_depend_on_the_neighbours():
+    observation = {"ego": np.arange(800, dtype=np.float32).reshape(200, 4)}
+    agent = RandomAgent(seed=1)
+    agent.reset(200)
+    first, second = agent.act(observation), agent.act(observation)
+    assert first.shape == (200, 2) and first.dtype == np.float32 and not np.array_equal(first, second)
+    assert -1 <= first.min() < -0.95 and 0.95 < first.max() <= 1 and abs(first.mean()) < 0.1
+    agent.reset(1)
+    assert np.array_equal(agent.act({"ego": observation["ego"][7:8]}), first[7:8]), "the same alone"
+    assert not np.array_equal(RandomAgent(seed=2).act(observation), first)
+
+
+def idm(observation):
+    return IntelligentDriver().act(observation)[0]
+
+
+def test_the_intelligent_driver_model_is_its_formula():
+    free = 1.8 * (1 - (4.5 / 9.0) ** 4) / 4.0  # of the largest acceleration, 4 m/s2
+    assert idm(see(4.5, STRAIGHT)) == pytest.approx([free, 0.0])
+    assert idm(see(9.0, STRAIGHT))[0] == pytest.approx(0.0, abs=1e-6)
+    ahead = see(4.5, STRAIGHT, [(MANMADE, 20.0, 0.0)])
+    gap = 20.0 - 3.084  # from the front bumper to the obstacle's near side
+    wish = 2.5 + 4.5 * 1.2 + 4.5**2 / (2 * np.sqrt(1.8 * 2.5))
+    assert idm(ahead)[0] == pytest.approx(free - 1.8 * (wish / gap) ** 2 / 4.0, abs=0.01)
+
+
+def test_the_intelligent_driver_does_not_slow_for_a_bend_and_the_follower_does():
+    assert idm(see(8.0, LEFT))[0] > 0 > act(see(8.0, LEFT))[0]
+    assert idm(see(8.0, LEFT))[1] == act(see(8.0, LEFT))[1]
 
 
 def test_agents_by_name():

@@ -94,7 +94,7 @@ def test_experts_drive_on_the_road_along_their_route(town: Scene) -> None:
     for ego in np.flatnonzero(np.array(town.ego_kind) == "expert"):
         places = town.ego_pose[ego, town.ego_valid[ego], :2].astype(float)
         assert (ground_at(town, places) == grid.DRIVEABLE).mean() > 0.99
-        distance = np.linalg.norm(places[:, None] - town.route(ego)[None], axis=-1).min(1)
+        distance = np.linalg.norm(places[:, None] - town.route(int(ego))[None], axis=-1).min(1)
         assert distance.max() < 0.8
 
 

@@ -78,12 +78,14 @@ def test_the_car_behind_brakes_for_the_ego_where_a_recorded_one_drives_through_i
     hits = {}
     speed = float(np.linalg.norm(town.track_state[town.ego_track[FOLLOWED], STEP, 3:]))
     assert speed > 8
-    for name, made in {"live": TrafficWorld(TINY), "replay": ReplayWorld(TINY)}.items():
+    worlds: dict[str, TrafficWorld | ReplayWorld] = {"live": TrafficWorld(TINY), "replay": ReplayWorld(TINY)}
+    for name, made in worlds.items():
         state, hits[name] = made.reset([begin(town)], [0]), 0
         for trajectory in braking(speed, 6):
             state = made.step(state, trajectory)
             hits[name] += sum(in_the_ego(frame) for frame in state.occupancy[0])
-        made.close() if name == "live" else None
+        if isinstance(made, TrafficWorld):
+            made.close()
     assert hits["replay"] >= 6 and hits["live"] == 0
 
 
@@ -131,6 +133,7 @@ def test_no_worker_is_left_when_its_parent_is_killed():
         "print(w.process, flush=True); import time; time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
     worker = int(parent.stdout.readline())
     assert alive(worker)
     parent.send_signal(signal.SIGKILL)

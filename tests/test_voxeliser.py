@@ -276,14 +276,11 @@ def test_unusable_questions_are_refused_in_one_line(pose, time, exclude):
     assert "hand-built" in str(error.value) and "\n" not in str(error.value)
 
 
-
 def test_displacement_is_where_the_box_of_a_column_goes():
     """A bus drives 2 m ahead in half a second, then turns on the spot by a quarter; a car beside it vanishes."""
     bus = [(5.0, 0, 0, 4, 0), (7, 0, 0, 4, 0), (7, 0, math.pi / 2, 0, 0)]
     car = [(-6.0, 4, 0, 0, 3), (-6, 5.5, 0, 0, 3), (0, 0, 0, 0, 0)]
-    scene = make_scene(
-        tracks=[(BUS, (8.0, 2.4, 3.0), bus), (CAR, (4.0, 2.0, 1.5), car, (True, True, False))]
-    )
+    scene = make_scene(tracks=[(BUS, (8.0, 2.4, 3.0), bus), (CAR, (4.0, 2.0, 1.5), car, (True, True, False))])
     vox = Voxeliser(scene, TINY)
     moved = vox.displacement(poses((0, 0, 0)), torch.zeros(1), torch.tensor([0.5, 1.0]))[0]
     occ = vox.frames(poses((0, 0, 0)), torch.zeros(1))[0]

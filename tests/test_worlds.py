@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,12 @@ def untrained() -> DiffusionWorld:
 
 @pytest.fixture(scope="module", params=["diffusion", "replay", "traffic"])
 def world(request):
-    made: World = {
+    makers: dict[str, Callable[[], World]] = {
         "diffusion": untrained,
         "replay": lambda: ReplayWorld(GRID),
         "traffic": lambda: TrafficWorld(GRID),
-    }[request.param]()
+    }
+    made = makers[request.param]()
     yield made
     if isinstance(made, TrafficWorld):
         made.close()
@@ -216,7 +218,9 @@ def test_a_thousand_steps_leave_the_memory_flat(world, starts):
         ended += int((terminated | truncated).sum())
         if step in (150, 499):  # by then everything that is kept once has been kept
             gc.collect()
-            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # what is free but not given back does not count
+            getattr(ctypes.CDLL(None), "malloc_trim", int)(
+                0
+            )  # what is free but not given back does not count
             held = resident([os.getpid(), *(world.processes() if isinstance(world, TrafficWorld) else [])])
             before = before or held
     assert ended > 20

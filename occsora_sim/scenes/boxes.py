@@ -90,7 +90,9 @@ class Boxes:
             offset = columns * self._grid.voxel + columns.new_tensor(self._grid.lower[:2]) - box[owners, :2]
             for k, ahead in enumerate(seconds):
                 now, later = self._state_at(time)[0], self._state_at(time + ahead)
-                lasts = (later[1] & (time + ahead <= (self._steps - 1) * self._dt + 1e-6)[:, None])[frame, track]
+                lasts = (later[1] & (time + ahead <= (self._steps - 1) * self._dt + 1e-6)[:, None])[
+                    frame, track
+                ]
                 moved = (later[0] - now)[frame, track]
                 moved = torch.where(lasts[:, None], moved[:, :3], now[frame, track][:, 3:] * ahead)
                 cos, sin = torch.cos(pose[frame, 2]), torch.sin(pose[frame, 2])
