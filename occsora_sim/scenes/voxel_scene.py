@@ -13,7 +13,7 @@ import torch
 
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose, relative
-from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, OCC3D, Grid, class_mask
+from occsora_sim.grid import DYNAMIC, FREE, OCC3D, Grid, class_mask
 
 CACHED_FRAMES = 24
 """Frames of a scene that are kept in memory; a frame of Occ3D takes 0.64 MB."""
@@ -21,7 +21,6 @@ CACHED_FRAMES = 24
 NEIGHBOURS = 12
 """Frames before and after that say what stands where the frame of the moment does not reach."""
 
-_UNSEEN = NUM_CLASSES
 _SAME = 1e-3  # [m], [rad]: an ego this near to the recording car sees the frame as it was recorded
 
 
@@ -173,31 +172,32 @@ class VoxelFrames:
         offset = relative(self._pose[now], pose)
         if self.grid == self.scene.grid and bool((offset.abs() < _SAME).all()):
             return self._frame(now)
-        made = self._seen_from(now, pose)
-        for step in nearest[1:]:
-            unseen = made == _UNSEEN
+        made = torch.full(self.grid.shape, FREE, dtype=torch.uint8, device=self.device)
+        unseen = torch.ones(self.grid.shape[:2], dtype=torch.bool, device=self.device)
+        moves = class_mask(DYNAMIC, self.device)
+        for step in map(int, nearest):
+            cell, inside = self._cells(step, pose)
+            new = inside & unseen
+            if not bool(new.any()):
+                continue
+            # One free layer on top stands for all heights that the source does not have.
+            frame = torch.nn.functional.pad(self._frame(step), (0, 1), value=FREE)
+            columns = frame[cell[new][:, 0], cell[new][:, 1]][:, self._layer]
+            made[new] = columns if step == now else columns.masked_fill(moves[columns.long()], FREE)
+            unseen &= ~inside
             if not bool(unseen.any()):
                 break
-            older = self._seen_from(int(step), pose)
-            moves = class_mask(DYNAMIC, self.device)[older.long()]
-            made = torch.where(unseen, older.masked_fill(moves, FREE), made)
-        return made.masked_fill(made == _UNSEEN, FREE)
+        return made
 
-    def _seen_from(self, step: int, pose: torch.Tensor) -> torch.Tensor:
-        """The frame of `step` in the grid around `pose` (3,), _UNSEEN in the columns that it does not reach."""
+    def _cells(self, step: int, pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The cells (x, y, 2) of the frame of `step` under the grid around `pose` (3,), and which of them it has."""
         source = self.scene.grid
         centres = self.grid.centres_xy().double()
         to = relative(self._pose[step], pose)
         points = compose(to.expand(*centres.shape[:2], 3), torch.nn.functional.pad(centres, (0, 1)))[..., :2]
         cell = torch.floor((points - torch.tensor(source.lower[:2])) / source.voxel + 1e-4).long()
-        inside = ((cell >= 0) & (cell < torch.tensor(source.shape[:2]))).all(-1).to(self.device)
-        if not bool(inside.any()):
-            return torch.full(self.grid.shape, _UNSEEN, dtype=torch.uint8, device=self.device)
-        limit = torch.tensor(source.shape[:2]) - 1
-        cell = torch.minimum(cell.clamp(min=0), limit).to(self.device)
-        # One free layer on top stands for all heights that the source does not have.
-        columns = torch.nn.functional.pad(self._frame(step), (0, 1), value=FREE)[cell[..., 0], cell[..., 1]]
-        return columns[..., self._layer].masked_fill(~inside[..., None], _UNSEEN)
+        inside = ((cell >= 0) & (cell < torch.tensor(source.shape[:2]))).all(-1)
+        return cell.to(self.device), inside.to(self.device)
 
     def _frame(self, step: int) -> torch.Tensor:
         """The labels of a step as they were recorded, on the device; the last ones used stay in memory."""
