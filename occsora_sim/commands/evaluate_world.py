@@ -47,7 +47,7 @@ class Options:
     drift: int = 0
     drift_seconds: float = 60.0
     batch: int = 4
-    steps: int = 2
+    steps: int = 8
     seed: int = 0
     device: str = "cpu"
     json: Path | None = None

@@ -100,7 +100,7 @@ class DiffusionWorld:
         model: WorldModel,
         *,
         mode: Mode = "sample",
-        steps: int = 2,
+        steps: int = 8,
         follow_route: bool = True,
         rows_per_call: int | None = None,
     ) -> None:
@@ -303,7 +303,7 @@ def default_weights() -> Path:
 
 
 def load_world(
-    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 2,
+    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 8,
     follow_route: bool = True,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).
