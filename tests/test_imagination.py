@@ -15,7 +15,10 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import OCC3D, TINY
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.presets import tiny
 from occsora_sim.scenes.start import make_start
+from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import WorldState
 from occsora_sim.worlds.replay import ReplayWorld
 
@@ -136,6 +139,25 @@ def test_another_world_is_told_only_what_was_seen(options):
     assert torch.equal(starts[0].occupancy, begun.seen[0]) and starts[0].occupancy.shape[0] == 4
     assert np.array_equal(starts[0].occupancy[-1], observation["occupancy"][-1])
     assert imagined.terms["nc"].tolist() == [1, 1, 1], "in this world the car ahead never comes nearer"
+
+
+@pytest.mark.parametrize("driven", ["replay", "generated"])
+def test_a_generated_world_imagines_alike_alone_and_in_a_batch(options, straight_road, driven):
+    scene = straight_road(cars=[(34.0, 0.0, 0.0)])
+    options["scenes"] = [make_start(scene, 0, step, TINY, history=4) for step in (4, 3)]
+    generated = DiffusionWorld(WorldModel(tiny()))
+    changes = {"imagination": generated} if driven == "replay" else {"world": generated, "imagination": None}
+    plans = np.stack((PLANS[:, :2], PLANS[::-1, :2]))
+    batch = DriveVectorEnv(num_envs=2, **(options | changes))
+    batch.reset(seed=8, options={"start": [0, 1]})
+    before = batch.state
+    together = batch.imagine(plans, frames=True)
+    assert batch.state is before and together.occupancy.shape == (2, 3, 4, *TINY.shape)
+    env = DriveEnv(**(options | changes))
+    env.reset(seed=9, options={"start": 1})
+    alone = env.imagine(plans[1], frames=True)
+    assert np.array_equal(alone.occupancy, together.occupancy[1])
+    assert np.array_equal(alone.reward, together.reward[1])
 
 
 def test_manoeuvres_can_be_imagined(options):
