@@ -11,7 +11,7 @@ from occsora_sim.scenes.deviation import Paths, Plan, drive
 from occsora_sim.scenes.ground import Raster, octagon, rectangle, ribbon
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.town import TownConfig
-from occsora_sim.scenes.traffic import _tracks, make_town
+from occsora_sim.scenes.traffic import make_town, tracks_of
 
 SMALL = TownConfig(extent=90.0, block=90.0, fringe=50.0, warm_up=8.0, duration=10.0, egos=6)
 
@@ -144,7 +144,7 @@ def test_sumo_names_the_front_bumper_and_the_box_its_centre() -> None:
         lanes=("",),
         routes=((),),
     )
-    tracks = _tracks(recording, {"car.0": (4.0, 1.8, 1.5)}, [], TownConfig())
+    tracks = tracks_of(recording, {"car.0": (4.0, 1.8, 1.5)}, [], TownConfig())
     np.testing.assert_allclose(tracks["track_state"][0, 0], [10, 3, np.pi / 2, 0, 2], atol=1e-6)
     assert tracks["track_class"].tolist() == [grid.CAR]
 

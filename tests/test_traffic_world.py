@@ -16,10 +16,10 @@ from occsora_sim.geometry import relative
 from occsora_sim.grid import CAR, TINY
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import make_start
+from occsora_sim.scenes.sumo_worker import between
 from occsora_sim.scenes.town import TownConfig
 from occsora_sim.scenes.traffic import make_town
 from occsora_sim.worlds.replay import ReplayWorld
-from occsora_sim.worlds.sumo_worker import between
 from occsora_sim.worlds.traffic import TrafficWorld
 
 TOWN = TownConfig(extent=90.0, block=90.0, fringe=50.0, warm_up=8.0, duration=10.0, egos=6)
@@ -129,7 +129,7 @@ def alive(pid):
 
 def test_no_worker_is_left_when_its_parent_is_killed():
     code = (
-        "from occsora_sim.worlds.sumo_pool import Worker; w = Worker();"
+        "from occsora_sim.scenes.sumo_pool import Worker; w = Worker();"
         "print(w.process, flush=True); import time; time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

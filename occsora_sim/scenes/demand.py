@@ -156,11 +156,14 @@ def write_demand(
     for entry in entries:  # who leaves the town is replaced
         when = float(rng.exponential(8.0))
         while when < end:
-            kind = "bicycle" if rng.random() < 0.1 else list(shares)[rng.choice(len(shares), p=motor)]
+            cycles = rng.random() < 0.1 and config.bicycles_per_km > 0
+            kind = "bicycle" if cycles else list(shares)[rng.choice(len(shares), p=motor)]
             spawn.append((round(when, 1), kind, entry, "base"))
-            when += (4.0 + float(rng.exponential(14.0))) / density
+            when += (4.0 + float(rng.exponential(14.0))) / density / config.inflow
+    walkable = [edge for edge in edges if network.lanes[network.edges[edge][0]].kind == "sidewalk"]
+    walkers = round(config.pedestrians_per_km * km) if walkable else 0
     people: list[tuple[float, int]] = [
-        (round(float(rng.uniform(0, 10)), 1), index) for index in range(round(config.pedestrians_per_km * km))
+        (round(float(rng.uniform(0, 10)), 1), index) for index in range(walkers)
     ]
     routes: dict[str, tuple[str, ...]] = {}
     elements: list[tuple[float, ElementTree.Element]] = []
@@ -177,11 +180,11 @@ def write_demand(
         ElementTree.SubElement(vehicle, "route", edges=" ".join(routes[name]))
         elements.append((when, vehicle))
     incident: dict[str, list[str]] = {}
-    for edge, junctions in network.ends.items():
-        for junction in junctions:
+    for edge in walkable:
+        for junction in network.ends[edge]:
             incident.setdefault(junction, []).append(edge)
     for when, index in people:
-        walk = _stroll(rng, network, incident, edges)
+        walk = _stroll(rng, network, incident, walkable)
         person = ElementTree.Element(
             "person", {"id": f"pedestrian{index}", "type": f"pedestrian.{rng.integers(VARIANTS)}"}
         )
@@ -231,6 +234,13 @@ def _length(points: np.ndarray) -> float:
     return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
 
 
+SUMO_OPTIONS = (
+    f"--step-length {STEP} --lanechange.duration 2.5 --time-to-teleport -1 --collision.action none "
+    "--ignore-route-errors --no-step-log --no-warnings --xml-validation never --extrapolate-departpos"
+)
+"""What a recorded and a live simulation have in common."""
+
+
 def run_traffic(
     config: TownConfig, net: Path, demand: Path, routes: dict[str, tuple[str, ...]], seed: int
 ) -> Recording:
@@ -238,10 +248,8 @@ def run_traffic(
     trace = demand.with_name("trace.xml")
     end = config.warm_up + config.duration
     options = (
-        f"-n {net} -r {demand} --seed {seed % 2**31} --step-length {STEP} --end {end} --fcd-output {trace} "
-        f"--device.fcd.begin {config.warm_up} --device.fcd.period {config.dt} --precision 4 "
-        "--lanechange.duration 2.5 --time-to-teleport -1 --collision.action none --ignore-route-errors "
-        "--no-step-log --no-warnings --xml-validation never --extrapolate-departpos"
+        f"-n {net} -r {demand} --seed {seed % 2**31} --end {end} --fcd-output {trace} "
+        f"--device.fcd.begin {config.warm_up} --device.fcd.period {config.dt} --precision 4 {SUMO_OPTIONS}"
     )
     run_sumo_tool("sumo", options.split())
     steps = round(config.duration / config.dt)

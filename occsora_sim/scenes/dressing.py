@@ -92,7 +92,9 @@ def dress(rng: np.random.Generator, network: Network) -> tuple[list[Polygon], li
     sides = [side for edge in network.edges if (side := _side(network, edge)) is not None]
     for edge in network.edges:
         _street_furniture(town, network, edge)
-    for _ in range(3):
+    for edge in network.edges:
+        _guard_rails(town, network, edge)
+    for _ in range(3 if sides else 0):
         for _ in range(10):  # until there is room for it
             if _work_site(town, sides[rng.integers(len(sides))]):
                 break
@@ -250,6 +252,24 @@ def _work_site(town: _Builder, side: _Side) -> bool:
         else:
             town.stand(centre, yaw, (0.5, 0.5, 0.9), grid.TRAFFIC_CONE)
     return True
+
+
+def _guard_rails(town: _Builder, network: Network, edge: str) -> None:
+    """Rails along both sides of a road without pavements, open where another road joins."""
+    lanes = [network.lanes[name] for name in network.edges[edge]]
+    if lanes[0].kind == "sidewalk":
+        return
+    for lane, side in ((lanes[0], -1.0), (lanes[-1], 1.0)):
+        station = np.concatenate(([0.0], np.cumsum(np.linalg.norm(np.diff(lane.shape, axis=0), axis=1))))
+        for begin in np.arange(0.0, station[-1] - 4.0, 4.0):
+            a, b = (
+                np.array([np.interp(at, station, lane.shape[:, k]) for k in range(2)])
+                for at in (begin, begin + 4)
+            )
+            along = (b - a) / np.linalg.norm(b - a)
+            left = np.array([-along[1], along[0]])
+            centre = (a + b) / 2 + side * (lane.width / 2 + 1.2) * left
+            town.put(rectangle(centre, float(np.arctan2(along[1], along[0])), 4.0, 0.4), grid.BARRIER, 0.9)
 
 
 def _fill(town: _Builder, network: Network) -> None:

@@ -46,8 +46,7 @@ def draw_egos(
     """
     state = tracks["track_state"].astype(np.float64)
     valid, size, label = tracks["track_valid"], tracks["track_size"].astype(np.float64), tracks["track_class"]
-    heading = np.stack((np.cos(state[..., 2]), np.sin(state[..., 2])), -1)
-    pose = np.concatenate((state[..., :2] - REAR_AXLE * size[:, None, :1] * heading, state[..., 2:3]), -1)
+    pose = rear_axles(tracks)
     count = len(recording.names)
     travelled = np.array(
         [np.linalg.norm(np.diff(pose[k, valid[k], :2], axis=0), axis=1).sum() for k in range(count)]
@@ -72,7 +71,7 @@ def draw_egos(
         for polygon in polygons:
             if polygon.z[0] < 1.5 and polygon.z[1] > 0.3:
                 raster.take(polygon.points)
-        rows += _deviate(rng, config, cars[:24], wrong, routes, pose, valid, state, size, raster)
+        rows += _deviate(rng, config, network, cars[:24], wrong, routes, pose, valid, state, size, raster)
     return Egos(
         pose=np.stack([row[0] for row in rows]),
         valid=np.stack([row[1] for row in rows]),
@@ -82,9 +81,37 @@ def draw_egos(
     )
 
 
+def rear_axles(tracks: dict[str, np.ndarray]) -> np.ndarray:
+    """Poses (k, T, 3) of the tracks as an ego's: x, y [m] of the rear axle's centre, yaw [rad]."""
+    state, size = tracks["track_state"].astype(np.float64), tracks["track_size"].astype(np.float64)
+    heading = np.stack((np.cos(state[..., 2]), np.sin(state[..., 2])), -1)
+    return np.concatenate((state[..., :2] - REAR_AXLE * size[:, None, :1] * heading, state[..., 2:3]), -1)
+
+
+def follow(
+    network: Network, recording: Recording, tracks: dict[str, np.ndarray], track: int, when: np.ndarray
+) -> Egos:
+    """The one ego motion that is a recorded vehicle's own, at the steps `when` (T,) bool."""
+    pose, valid = rear_axles(tracks), tracks["track_valid"]
+    return Egos(
+        pose=(pose[track] * when[:, None])[None],
+        valid=when[None],
+        track=np.array([track]),
+        kind=("expert",),
+        route=(_route(network, recording, pose, valid, track),),
+    )
+
+
+def hits(tracks: dict[str, np.ndarray], track: int) -> np.ndarray:
+    """Whether an ego car in place of a track is over 0.2 m deep in another box, at each step (T,)."""
+    state, size = tracks["track_state"].astype(np.float64), tracks["track_size"].astype(np.float64)
+    return _hits_box(rear_axles(tracks)[track], state, tracks["track_valid"], size, track)
+
+
 def _deviate(
     rng: np.random.Generator,
     config: TownConfig,
+    network: Network,
     cars: list[int],
     wanted: int,
     routes: dict[int, np.ndarray],
@@ -97,9 +124,10 @@ def _deviate(
     """Let each car deviate in each way, and keep the motions that last longest before they hit something."""
     who = [k for k in cars for _ in DEVIATIONS]
     kinds = [kind for _ in cars for kind in DEVIATIONS]
-    paths = _paths(
-        [_fine(routes[k]) for k in cars], [(pose[k, valid[k]], config.dt) for k in cars], len(DEVIATIONS)
-    )
+    allowed = max(lane.speed for lane in network.lanes.values() if lane.kind == "drive")
+    usual = 9.5 if allowed < 15 else 0.8 * allowed  # [m/s]
+    driven_by = [(pose[k, valid[k]], config.dt) for k in cars]
+    paths = _paths([_fine(routes[k]) for k in cars], driven_by, len(DEVIATIONS), usual)
     plan = draw_plan(rng, kinds, round(pose.shape[1] * config.dt / STEP))
     begin = np.array([int(valid[k].argmax()) for k in who])
     speed = np.array([np.linalg.norm(state[k, b, 3:5]) for k, b in zip(who, begin, strict=True)])
@@ -242,8 +270,12 @@ def _fine(route: np.ndarray) -> np.ndarray:
     return _resample(route, 0.5)
 
 
-def _paths(lines: list[np.ndarray], driven: list[tuple[np.ndarray, float]], repeat: int) -> Paths:
-    """Reference paths of the deviating cars: the route with the speed that suits it; each `repeat` times."""
+def _paths(
+    lines: list[np.ndarray], driven: list[tuple[np.ndarray, float]], repeat: int, usual: float
+) -> Paths:
+    """Reference paths of the deviating cars: the route with the speed that suits it, on a straight `usual` [m/s];
+    each `repeat` times.
+    """
     longest = max(len(line) for line in lines) + 1
     points, yaws, speeds = [], [], []
     for line, (pose, dt) in zip(lines, driven, strict=True):
@@ -251,7 +283,7 @@ def _paths(lines: list[np.ndarray], driven: list[tuple[np.ndarray, float]], repe
         yaw = np.unwrap(np.arctan2(along[:, 1], along[:, 0]))
         bend = np.abs(np.gradient(yaw)) / 0.5
         bend = np.convolve(np.pad(bend, 4, mode="edge"), np.ones(9) / 9, mode="valid")
-        suits = np.clip(np.sqrt(2.2 / np.maximum(bend, 1e-3)), 2.5, 9.5)
+        suits = np.clip(np.sqrt(2.2 / np.maximum(bend, 1e-3)), 2.5, usual)
         step = np.linalg.norm(np.diff(pose[:, :2], axis=0), axis=1)
         station = np.concatenate(([0.0], np.cumsum(step)))
         speed = np.interp(np.arange(len(line)) * 0.5, station, np.concatenate((step, step[-1:])) / dt)

@@ -99,8 +99,9 @@ def ground_polygons(network: Network, extras: list[Polygon]) -> list[Polygon]:
     for lane in lanes:
         if lane.kind == "sidewalk":
             paint(ribbon(lane.shape, lane.width + 0.2, 0.3), grid.SIDEWALK)
+    pavements = any(lane.kind == "sidewalk" for lane in lanes)
     for shape in network.junctions.values():
-        inner = inset(shape, _KERB)
+        inner = inset(shape, _KERB) if pavements else None
         if inner is not None:  # SUMO's walking areas leave gaps along the rim
             paint(shape, grid.SIDEWALK)
         paint(shape if inner is None else inner, grid.DRIVEABLE)

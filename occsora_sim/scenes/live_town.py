@@ -7,19 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from occsora_sim.errors import ConfigurationError, SceneError
-from occsora_sim.scenes.demand import STEP, draw_sizes, write_demand
+from occsora_sim.scenes.demand import SUMO_OPTIONS
 from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.street_plan import write_network
-from occsora_sim.scenes.town import TownConfig, read_network
-
-SUMO_OPTIONS = (
-    f"--step-length {STEP} --lanechange.duration 2.5 --time-to-teleport -1 --collision.action none "
-    "--ignore-route-errors --no-step-log --no-warnings --xml-validation never --extrapolate-departpos"
-)
-"""What a recorded and a live simulation have in common."""
+from occsora_sim.scenes.town import TownConfig
+from occsora_sim.scenes.traffic import Streets, lay_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +21,7 @@ class LiveTown:
     Attributes:
         folder: holds its files.
         options: of SUMO's command line.
+        events: JSON, what happens besides the traffic; see `sumo_events`.
         warm_up: simulated time at which the scene begins [s].
         sizes: length, width, height [m] of each vType.
 
@@ -36,6 +29,7 @@ class LiveTown:
 
     folder: Path
     options: tuple[str, ...]
+    events: str
     warm_up: float
     sizes: dict[str, tuple[float, float, float]]
 
@@ -64,26 +58,33 @@ def town_of(scene: Scene) -> tuple[int, TownConfig]:
         ) from error
 
 
-def write_town(seed: int, config: TownConfig, folder: Path) -> LiveTown:
-    """Write the network and the demand of a town into `folder`, the same as when its scene was made.
+def write_town(scene: Scene, folder: Path) -> LiveTown:
+    """Write the network and the demand of a scene's town into `folder`, the same as when the scene was made.
 
     Raises:
+        ConfigurationError: as `town_of`.
         MissingDependencyError: SUMO is not installed.
         SceneError: SUMO refused the town, or the folder cannot be written.
 
     """
-    plan, demand = (np.random.default_rng([seed, stream]) for stream in range(2))  # as in `make_town`
+    seed, config = town_of(scene)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _, net = write_network(plan, config, folder, seed)
-        network = read_network(net)
-        sizes = draw_sizes(demand)
-        write_demand(demand, config, network, sizes, folder / "town.rou.xml")
+        streets = lay_out(seed, config, folder)
     except OSError as error:
         raise SceneError(
             f"{folder}: {error.strerror}; the system's temporary folder must be writable"
         ) from error
-    files = ("-n", str(net), "-r", str(folder / "town.rou.xml"), "--seed", str(seed % 2**31))
     return LiveTown(
-        folder=folder, options=(*files, *SUMO_OPTIONS.split()), warm_up=config.warm_up, sizes=sizes
+        folder=folder,
+        options=sumo_options(streets, seed),
+        events=scene.attributes.get("events", "[]"),
+        warm_up=config.warm_up,
+        sizes=streets.sizes,
     )
+
+
+def sumo_options(streets: Streets, seed: int) -> tuple[str, ...]:
+    """The command line of SUMO for a town of a seed."""
+    files = ("-n", str(streets.net), "-r", str(streets.demand), "--seed", str(seed % 2**31))
+    return (*files, *SUMO_OPTIONS.split())

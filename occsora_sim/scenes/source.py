@@ -1,4 +1,4 @@
-"""Where scenes come from: towns of a seed, scene files, logs, folders of them. `READERS` is the place for more."""
+"""Where scenes come from: what is made from a seed, scene files, logs, folders. `READERS` is the place for more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from queue import SimpleQueue
 
 from occsora_sim import errors
 from occsora_sim.errors import OccSoraError, SceneError
-from occsora_sim.scenes import formats
+from occsora_sim.scenes import formats, made
 from occsora_sim.scenes.file import SUFFIX, VERSION, load_scene, save_scene
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
@@ -25,16 +24,22 @@ from occsora_sim.scenes.scene import Scene
 CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 """Environment variable that names the cache folder."""
 
+OTHER_KINDS = frozenset(
+    {
+        "drafts.py", "live_town.py", "made.py", "motorway.py", "roundabout.py", "scenario.py", "stage.py",
+        "sumo_events.py", "sumo_pool.py", "sumo_worker.py",
+    }
+)  # fmt: skip
+"""Modules of this folder that make places and scenarios, and cannot change what a usual town is."""
+
 NO_GENERATOR = frozenset(
     {
-        "boxes.py", "drivable.py", "file.py", "formats.py", "live_town.py", "log_dressing.py", "log_egos.py",
-        "log_map.py", "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
+        "boxes.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py", "log_map.py",
+        "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
         "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "voxel_scene.py", "voxeliser.py",
     }
 )  # fmt: skip
-"""Modules of this folder that cannot change what a town is."""
-
-_TOWNS = re.compile(r"traffic:(\d+)(?:-(\d+))?")
+"""Modules of this folder that cannot change what is made from a seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,9 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
     """The scenes that `spec` names.
 
     Args:
-        spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", a scene file, a ScenarioNet log
-            (.pkl), a folder of such files (in the order of their names), or an Occ3D-nuScenes folder.
+        spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", another kind of place or a scenario
+            instead of traffic ("motorway:A-B", "scenario:jaywalker:A-B"; see `made.KINDS`), a scene file, a
+            ScenarioNet log (.pkl), a folder of such files (in the order of their names), or an Occ3D-nuScenes folder.
         cache: where towns are kept; by default $OCCSORA_SIM_CACHE or ~/.cache/occsora-sim/towns.
 
     Returns:
@@ -83,7 +89,7 @@ def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded
     first. Arguments and errors as of `open_scenes`.
     """
     text = str(spec)
-    if text.startswith("traffic:"):
+    if made.is_made(text):
         yield from (scene for _, scene in _each_town(text, cache or default_cache()))
     else:
         yield from open_scenes(text, cache)
@@ -95,31 +101,33 @@ def default_cache() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "occsora-sim" / "towns"
 
 
-def town_path(seed: int, cache: Path) -> Path:
-    """The file that keeps the town of `seed`: its name changes with whatever could change the town."""
-    return cache / f"town-{seed}-{_generator_key()}{SUFFIX}"
+def town_path(seed: int, cache: Path, kind: str = made.USUAL) -> Path:
+    """The file that keeps what is made from `seed`: its name changes with whatever could change that."""
+    if kind == made.USUAL:
+        return cache / f"town-{seed}-{_generator_key()}{SUFFIX}"
+    return cache / f"{kind.replace(':', '-')}-{seed}-{_generator_key(NO_GENERATOR)}{SUFFIX}"
 
 
 @functools.cache
-def _generator_key() -> str:
-    """A digest of the default configuration, the generator's code, SUMO's version and the file format's."""
+def _generator_key(without: frozenset[str] = NO_GENERATOR | OTHER_KINDS) -> str:
+    """A digest of the configurations, the generator's code, SUMO's version and the file format's."""
     from occsora_sim.scenes.town import TownConfig, sumo_version
 
     settings = {"config": asdict(TownConfig()), "sumo": sumo_version(), "file": VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     folder = Path(__file__).parent
-    code = [path for path in sorted(folder.glob("*.py")) if path.name not in NO_GENERATOR]
+    code = [path for path in sorted(folder.glob("*.py")) if path.name not in without]
     for path in [*code, folder.parent / "vehicle.py"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def make_missing_towns(seeds: Sequence[int], cache: Path, done: Callable[[int], None]) -> None:
+def make_missing_towns(
+    seeds: Sequence[int], cache: Path, done: Callable[[int], None], kind: str = made.USUAL
+) -> None:
     """Make the towns that the cache does not hold, one after another; `done(seed)` follows each."""
-    from occsora_sim.scenes.traffic import make_town
-
     for seed in seeds:
-        save_scene(make_town(seed), town_path(seed, cache))
+        save_scene(made.make(kind, seed), town_path(seed, cache, kind))
         done(seed)
 
 
@@ -130,27 +138,24 @@ def _read_towns(spec: str, cache: Path) -> list[Scene]:
 
 def _each_town(spec: str, cache: Path) -> Iterator[tuple[int, Scene]]:
     """The seeds and towns of a spec as they are ready."""
-    match = _TOWNS.fullmatch(spec)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if last < first:
-        raise SceneError(f"scenes {spec!r}: give traffic:A-B with seeds A <= B, or traffic:A")
+    kind, seeds = made.parse(spec)
     missing = []
-    for seed in range(first, last + 1):
+    for seed in seeds:
         try:
-            town = load_scene(town_path(seed, cache))
+            town = load_scene(town_path(seed, cache, kind))
         except SceneError:  # not yet made, or damaged: the cache is ours to mend
             missing.append(seed)
         else:
             yield seed, town
     if len(missing) == 1:
-        make_missing_towns(missing, cache, lambda seed: None)
-        yield missing[0], load_scene(town_path(missing[0], cache))
+        make_missing_towns(missing, cache, lambda seed: None, kind)
+        yield missing[0], load_scene(town_path(missing[0], cache, kind))
     elif missing:
-        for seed in _made_in_parallel(missing, cache):
-            yield seed, load_scene(town_path(seed, cache))
+        for seed in _made_in_parallel(missing, cache, kind):
+            yield seed, load_scene(town_path(seed, cache, kind))
 
 
-def _made_in_parallel(seeds: Sequence[int], cache: Path) -> Iterator[int]:
+def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[int]:
     """Make towns in worker processes, with a progress bar; the seed of each as soon as the cache holds its town.
 
     The workers are interpreters of their own that run this module (SUMO allows one simulation in a process).
@@ -165,7 +170,7 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path) -> Iterator[int]:
     news: SimpleQueue[int | None] = SimpleQueue()  # a seed, or that a worker has ended
 
     def work(share: Sequence[int]) -> None:
-        command = [sys.executable, "-m", __name__, str(cache), *map(str, share)]
+        command = [sys.executable, "-m", __name__, str(cache), kind, *map(str, share)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -214,8 +219,8 @@ def _worker_error(report: str, status: int) -> OccSoraError:
 
 READERS: tuple[Reader, ...] = (
     Reader(
-        form="traffic:A-B or traffic:A (towns of seeds A to B)",
-        accepts=lambda spec: spec.startswith("traffic:"),
+        form=", ".join(made.FORMS),
+        accepts=made.is_made,
         read=_read_towns,
     ),
     Reader(
@@ -230,9 +235,10 @@ READERS: tuple[Reader, ...] = (
 if __name__ == "__main__":
     try:
         make_missing_towns(
-            [int(seed) for seed in sys.argv[2:]],
+            [int(seed) for seed in sys.argv[3:]],
             Path(sys.argv[1]),
             lambda seed: print("made", seed, flush=True),
+            sys.argv[2],
         )
     except OccSoraError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -15,6 +15,9 @@ import numpy as np
 
 from occsora_sim.errors import ConfigurationError, MissingDependencyError, SceneError
 
+PLANS = ("grid", "organic", "arterial", "roundabout", "motorway")
+"""Kinds of place."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TownConfig:
@@ -24,13 +27,15 @@ class TownConfig:
         extent: side of the square that holds the junctions [m]; streets leave it by up to `fringe`.
         fringe: length of the streets that leave the town [m].
         block: usual distance of two junctions [m].
-        plan: "grid", "organic", or "any" (the seed chooses).
+        plan: "grid", "organic", "any" (the seed chooses one of these two), "arterial" (wide roads through a grid),
+            "roundabout" (instead of crossings) or "motorway" (two carriageways, each with a merging lane).
         warm_up: traffic before the recording starts [s].
         duration: recorded time [s].
         dt: time between two recorded states [s].
         vehicles_per_km: motor vehicles on each km of street (both directions).
         bicycles_per_km: bicycles on each km of street.
         pedestrians_per_km: pedestrians on each km of street.
+        inflow: how many times as many vehicles enter the town as usual.
         egos: number of ego motions.
         expert_share: share of the ego motions that are the recorded vehicle's own.
 
@@ -46,12 +51,15 @@ class TownConfig:
     vehicles_per_km: float = 36.0
     bicycles_per_km: float = 6.0
     pedestrians_per_km: float = 50.0
+    inflow: float = 1.0
     egos: int = 24
     expert_share: float = 0.45
 
     def __post_init__(self) -> None:
-        if self.plan not in ("any", "grid", "organic"):
-            raise ConfigurationError(f"town: plan {self.plan!r} is unknown; use 'grid', 'organic' or 'any'")
+        if self.plan not in ("any", *PLANS):
+            raise ConfigurationError(
+                f"town: plan {self.plan!r} is unknown; use 'any', {', '.join(map(repr, PLANS))}"
+            )
         lengths = (self.extent, self.fringe, self.block, self.duration, self.dt)
         if min(lengths) <= 0 or self.warm_up < 0 or self.extent < self.block:
             raise ConfigurationError(
@@ -59,8 +67,24 @@ class TownConfig:
             )
         if abs(self.dt * 10 - round(self.dt * 10)) > 1e-9:
             raise ConfigurationError(f"town: dt {self.dt} s must be a multiple of the simulation step, 0.1 s")
+        shares = (self.vehicles_per_km, self.bicycles_per_km, self.pedestrians_per_km)
+        if min(shares) < 0 or self.inflow <= 0:
+            raise ConfigurationError("town: densities must not be negative, and inflow must be positive")
         if self.egos < 1 or not 0 < self.expert_share <= 1:
             raise ConfigurationError("town: egos must be at least 1 and expert_share in (0, 1]")
+
+
+PLACES: dict[str, TownConfig] = {
+    "grid": TownConfig(plan="grid"),
+    "organic": TownConfig(plan="organic"),
+    "arterial": TownConfig(plan="arterial", vehicles_per_km=48.0, inflow=1.5),
+    "roundabout": TownConfig(plan="roundabout", vehicles_per_km=40.0),
+    "motorway": TownConfig(
+        plan="motorway", extent=720.0, warm_up=60.0, vehicles_per_km=44.0, bicycles_per_km=0.0,
+        pedestrians_per_km=0.0, inflow=5.0,
+    ),
+}  # fmt: skip
+"""The usual place of each kind, by the name of its plan."""
 
 
 @dataclass(frozen=True, kw_only=True)

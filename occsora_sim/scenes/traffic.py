@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,45 @@ from occsora_sim.scenes.town import Network, TownConfig, read_network, sumo_vers
 _DEFAULT = TownConfig()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streets:
+    """A town before anything moves: SUMO's files and what they hold.
+
+    Attributes:
+        kind: of place, a plan of TownConfig.
+        net: SUMO's network file.
+        demand: SUMO's route file.
+        network: what is in the first.
+        sizes: length, width, height [m] of each vType.
+        routes: the edges that each vehicle drives along, by name.
+
+    """
+
+    kind: str
+    net: Path
+    demand: Path
+    network: Network
+    sizes: dict[str, tuple[float, float, float]]
+    routes: dict[str, tuple[str, ...]]
+
+
+def lay_out(seed: int, config: TownConfig, folder: Path) -> Streets:
+    """Write the network and the demand of a town into `folder`.
+
+    Raises:
+        MissingDependencyError: SUMO is not installed.
+        SceneError: SUMO refused the town.
+
+    """
+    plan, demand = (np.random.default_rng([seed, stream]) for stream in range(2))
+    kind, net = write_network(plan, config, folder, seed)
+    network = read_network(net)
+    sizes = draw_sizes(demand)
+    path = folder / "town.rou.xml"
+    routes = write_demand(demand, config, network, sizes, path)
+    return Streets(kind=kind, net=net, demand=path, network=network, sizes=sizes, routes=routes)
+
+
 def make_town(seed: int, config: TownConfig = _DEFAULT) -> Scene:
     """The town of a seed, with 60 s of its traffic and about 24 ego motions (with the default configuration).
 
@@ -30,33 +70,44 @@ def make_town(seed: int, config: TownConfig = _DEFAULT) -> Scene:
         SceneError: SUMO refused the town.
 
     """
-    version = sumo_version()
-    plan, demand, look, egos = (np.random.default_rng([seed, stream]) for stream in range(4))
+    sumo_version()
+    look, egos = (np.random.default_rng([seed, stream]) for stream in (2, 3))
     with tempfile.TemporaryDirectory(prefix="occsora-town-") as name:
-        folder = Path(name)
-        kind, net = write_network(plan, config, folder, seed)
-        network = read_network(net)
-        sizes = draw_sizes(demand)
-        routes = write_demand(demand, config, network, sizes, folder / "town.rou.xml")
-        recording = run_traffic(config, net, folder / "town.rou.xml", routes, seed)
-    polygons, standing = dress(look, network)
-    tracks = _tracks(recording, sizes, standing, config)
-    motions = draw_egos(egos, config, network, recording, tracks, polygons)
-    attributes = {
+        streets = lay_out(seed, config, Path(name))
+        recording = run_traffic(config, streets.net, streets.demand, streets.routes, seed)
+    polygons, standing = dress(look, streets.network)
+    tracks = tracks_of(recording, streets.sizes, standing, config)
+    motions = draw_egos(egos, config, streets.network, recording, tracks, polygons)
+    name = f"{'traffic' if config.plan == 'any' else config.plan}-{seed}"
+    return put_together(name, seed, config, streets, polygons, tracks, motions)
+
+
+def put_together(
+    name: str,
+    seed: int,
+    config: TownConfig,
+    streets: Streets,
+    polygons: list[Polygon],
+    tracks: dict[str, np.ndarray],
+    motions: Egos,
+    attributes: dict[str, str] | None = None,
+) -> Scene:
+    """The scene of a town from its parts; `attributes` are added to those that every town has."""
+    common = {
         "source": "traffic",
         "seed": str(seed),
-        "plan": kind,
+        "plan": streets.kind,
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
-        "sumo": version,
+        "sumo": sumo_version(),
     }
     return Scene(
-        name=f"traffic-{seed}",
+        name=name,
         dt=config.dt,
-        **_map(polygons, network),
+        **_map(polygons, streets.network),
         **tracks,
         **_motions(motions),
         ego_kind=motions.kind,
-        attributes=attributes,
+        attributes=common | (attributes or {}),
     )
 
 
@@ -80,7 +131,7 @@ def _map(polygons: list[Polygon], network: Network) -> dict[str, np.ndarray]:
     }
 
 
-def _tracks(
+def tracks_of(
     recording: Recording,
     sizes: dict[str, tuple[float, float, float]],
     standing: list[Standing],

@@ -11,7 +11,7 @@ from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.demand import KINDS
 from occsora_sim.scenes.scene import Scene
-from occsora_sim.worlds.sumo_pool import Pose, Users
+from occsora_sim.scenes.sumo_pool import Pose, Users
 
 Sizes = Mapping[str, tuple[float, float, float]]
 """Length, width, height [m] of each vType."""

@@ -18,11 +18,11 @@ from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
 from occsora_sim.scenes.live_town import LiveTown, town_of, write_town
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
+from occsora_sim.scenes.sumo_pool import Journey, Pose, SumoPool, Users
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.protocol import WorldState
 from occsora_sim.worlds.rows import Voxelisers, check_starts, check_trajectories, replace_rows, select_rows
 from occsora_sim.worlds.situation import Situation, live_scene, newcomers, recognise
-from occsora_sim.worlds.sumo_pool import Journey, Pose, SumoPool, Users
 
 _PAST = 3  # poses before the start that the ego's speed is told from
 _TOWNS = 64  # kept on disk; one is rebuilt in a second
@@ -106,7 +106,10 @@ class TrafficWorld:
             for town, start in zip(towns, starts, strict=True)
         ]
         answers = self._pool.run(
-            [Journey(options=town.options, time=time) for town, time in zip(towns, times, strict=True)]
+            [
+                Journey(options=town.options, events=town.events, time=time)
+                for town, time in zip(towns, times, strict=True)
+            ]
         )
         occupancy, poses, memory = [], [], []
         for start, town, time, (users, worker) in zip(starts, towns, times, answers, strict=True):
@@ -168,6 +171,7 @@ class TrafficWorld:
         vehicle = self.vehicle
         return Journey(
             options=town.options,
+            events=town.events,
             time=row.situation.time,
             ego=row.situation.ego,
             size=(vehicle.length, vehicle.width, 1.6),
@@ -195,10 +199,10 @@ class TrafficWorld:
 
     def _town(self, scene: Scene) -> LiveTown:
         """The files of the scene's town, written when it is first driven in."""
-        key = f"{scene.attributes.get('seed')} {scene.attributes.get('config')}"
+        key = " ".join(scene.attributes.get(name, "") for name in ("seed", "config", "events"))
         if key not in self._towns:
             folder = Path(tempfile.mkdtemp(dir=self._folder.name))
-            self._towns[key] = write_town(*town_of(scene), folder)
+            self._towns[key] = write_town(scene, folder)
             if len(self._towns) > _TOWNS:
                 self._towns.popitem(last=False)[1].remove()
         self._towns.move_to_end(key)

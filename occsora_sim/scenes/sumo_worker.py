@@ -1,4 +1,4 @@
-"""A process that runs one SUMO simulation at a time: `python -m occsora_sim.worlds.sumo_worker`.
+"""A process that runs one SUMO simulation at a time: `python -m occsora_sim.scenes.sumo_worker`.
 
 libsumo holds one simulation per process, so every live world needs a process of its own. Commands come on standard
 input, answers go to standard output, one JSON object a line; the process ends when its input does.
@@ -16,6 +16,8 @@ import os
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from occsora_sim.scenes.sumo_events import HIDDEN, Script
 
 STEP = 0.1
 """Step of the simulation [s]; `scenes.demand.STEP`."""
@@ -46,15 +48,29 @@ class Simulation:
         self._size: Sequence[float] = ()
         self._front = 0.0
         self._track: list[Pose] = []
+        self._script = Script(libsumo, (), STEP)
 
-    def load(self, options: Sequence[str], time: float) -> None:
-        """Begin anew and run freely until `time` [s]."""
+    def load(self, options: Sequence[str], time: float, events: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin anew and run freely until `time` [s]; `events` are those of `sumo_events`."""
         self.close()
         self._sumo.start(["sumo", *options])
         self._loaded = True
-        while self._sumo.simulation.getTime() < time + STEP / 2:
-            self._sumo.simulationStep()
         self._ego, self._track = "", []
+        self._script = Script(self._sumo, events, STEP)
+        self._run_until(time)
+
+    def record(self, begin: float, end: float, period: float) -> dict[str, Any]:
+        """Run on freely. Returns the road users every `period` [s] from `begin` up to before `end`, and the lane of
+        each vehicle at each of these times.
+        """
+        frames, lanes = [], []
+        for k in range(round((end - begin) / period)):
+            self._run_until(begin + k * period)
+            frames.append(self.users())
+            lanes.append(
+                {name: self._sumo.vehicle.getLaneID(name) for name in self._sumo.vehicle.getIDList()}
+            )
+        return {"frames": frames, "lanes": lanes}
 
     def users(self) -> list[User]:
         """Name, vType, middle of the front x, y [m] and angle [degrees, clockwise from north] of each road user.
@@ -64,6 +80,8 @@ class Simulation:
         out = []
         for domain in (self._sumo.vehicle, self._sumo.person):
             for name in domain.getIDList():
+                if name.startswith(HIDDEN):
+                    continue
                 x, y = domain.getPosition(name)[:2]
                 angle = round(domain.getAngle(name), 4)
                 out.append((name, domain.getTypeID(name), round(x, 4), round(y, 4), angle))
@@ -92,7 +110,7 @@ class Simulation:
         for pose in poses:
             for substep in range(1, SUBSTEPS + 1):
                 self._place(between([*self._track[-3:], pose], substep / SUBSTEPS))
-                self._sumo.simulationStep()
+                self._advance()
             self._track.append(pose)
             if not again:
                 frames.append(self.users())
@@ -103,6 +121,14 @@ class Simulation:
         if self._loaded:
             self._loaded = False
             self._sumo.close()
+
+    def _run_until(self, time: float) -> None:
+        while self._sumo.simulation.getTime() < time + STEP / 2:
+            self._advance()
+
+    def _advance(self) -> None:
+        self._script.advance()
+        self._sumo.simulationStep()
 
     def _resize(self) -> None:
         vehicle, (length, width, height) = self._sumo.vehicle, self._size

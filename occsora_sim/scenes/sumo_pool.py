@@ -25,6 +25,7 @@ class Journey:
 
     Attributes:
         options: of SUMO's command line, which name the town.
+        events: JSON, a list of events of `sumo_events`.
         time: until when the traffic runs by itself [s].
         ego: the vehicle that is then led; "" as long as none is.
         size: its length, width, height [m].
@@ -36,6 +37,7 @@ class Journey:
     """
 
     options: tuple[str, ...]
+    events: str = "[]"
     time: float
     ego: str = ""
     size: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -47,7 +49,7 @@ class Journey:
     def place(self, poses: tuple[Pose, ...]) -> tuple[Any, ...]:
         """Where a simulation stands that was led along `poses`; the same place, the same simulation."""
         led = (self.ego, self.size, self.front, self.past, poses) if poses else ()
-        return (self.options, self.time, *led)
+        return (self.options, self.events, self.time, *led)
 
 
 class Worker:
@@ -60,10 +62,12 @@ class Worker:
     """
 
     def __init__(self) -> None:
+        if importlib.util.find_spec("libsumo") is None:
+            raise MissingDependencyError('libsumo is not installed: pip install "occsora-sim[traffic]"')
         self.place: tuple[Any, ...] | None = None
         self.owner: Callable[[], object | None] = lambda: None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "occsora_sim.worlds.sumo_worker"],
+            [sys.executable, "-m", "occsora_sim.scenes.sumo_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,7 +89,8 @@ class Worker:
         """
         asked: list[dict[str, Any]] = []
         if self.place != journey.place(journey.driven):
-            asked.append({"do": "load", "options": journey.options, "time": journey.time})
+            events = json.loads(journey.events)
+            asked.append({"do": "load", "options": journey.options, "time": journey.time, "events": events})
         if journey.ahead:
             if asked or not journey.driven:
                 keys = ("ego", "size", "front", "past")
@@ -95,6 +100,20 @@ class Worker:
             asked.append({"do": "drive", "poses": journey.ahead})
         else:
             asked.append({"do": "users"})
+        return self._ask(asked)
+
+    def record(
+        self, options: Sequence[str], events: str, begin: float, end: float, period: float
+    ) -> tuple[list[Users], list[dict[str, str]]]:
+        """Run traffic that nobody leads; the road users every `period` [s] from `begin` up to before `end` [s], and
+        the lane of each vehicle at these times.
+        """
+        load = {"do": "load", "options": options, "time": begin, "events": json.loads(events)}
+        film = self.receive(self._ask([load, {"do": "record", "begin": begin, "end": end, "period": period}]))
+        return film["frames"], film["lanes"]
+
+    def _ask(self, asked: Sequence[dict[str, Any]]) -> int:
+        """Send commands; returns how many answers will come."""
         self.place = None
         assert self._process.stdin is not None
         try:
@@ -166,8 +185,6 @@ class SumoPool:
         """The answer to each journey: the road users of each frame ahead, or of now where none is; and the worker
         that stands there, for `owner` to be set.
         """
-        if importlib.util.find_spec("libsumo") is None:
-            raise MissingDependencyError('libsumo is not installed: pip install "occsora-sim[traffic]"')
         answers: dict[int, tuple[Any, Worker]] = {}
         while len(answers) < len(journeys):
             waiting = [row for row in range(len(journeys)) if row not in answers]
