@@ -119,7 +119,7 @@ def test_all_bad_files_of_a_folder_are_named_in_one_line(tmp_path, straight_road
 def test_towns_are_handed_on_as_they_are_made(monkeypatch, straight_road, tmp_path):
     made: list[int] = []
 
-    def made_in_parallel(seeds, cache):
+    def made_in_parallel(seeds, cache, kind):
         for seed in (5, 4):  # the later one is ready first
             made.append(seed)
             save_scene(straight_road(), source.town_path(seed, cache))

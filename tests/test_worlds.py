@@ -47,7 +47,7 @@ def untrained() -> DiffusionWorld:
     for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
         if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
             torch.nn.init.normal_(parameter, std=0.2)
-    return DiffusionWorld(model)
+    return DiffusionWorld(model, steps=1)
 
 
 @pytest.fixture(scope="module", params=["diffusion", "replay", "traffic"])
