@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from occsora_sim.models.transformer import (
     Block,
     DiffusionTransformer,
     DiffusionTransformerConfig,
+    MixingMLP,
 )
 
 CONFIG = DiffusionTransformerConfig(
@@ -67,7 +69,7 @@ def test_a_block_modulates_and_gates_as_adaln_zero_does():
     shift1, scale1, gate1, shift2, scale2, gate2 = block.modulation(condition)[:, None].chunk(6, dim=-1)
     middle = x + gate1 * block.attention(block.norm1(x) * (1 + scale1) + shift1)
     expected = middle + gate2 * block.mlp(block.norm2(middle) * (1 + scale2) + shift2)
-    torch.testing.assert_close(block(x, condition), expected)
+    torch.testing.assert_close(block(x, condition, (1, 1, 5)), expected)
 
 
 def test_patches_keep_their_place():
@@ -182,3 +184,58 @@ def test_the_papers_prompt_is_64_128_128_256():
 def test_prompts_are_dropped_at_the_rate_asked_for():
     kept = keep_mask(20000, 0.1, torch.Generator().manual_seed(0))
     assert kept.float().mean().item() == pytest.approx(0.9, abs=0.01)
+
+
+MIXING = dataclasses.replace(CONFIG, patch=1, mixing=3)
+
+
+def test_a_new_mixing_convolution_changes_nothing():
+    model, plain = shaken(MIXING), DiffusionTransformer(dataclasses.replace(MIXING, mixing=0))
+    for block in model.blocks:
+        assert isinstance(block, Block) and isinstance(block.mlp, MixingMLP)
+        torch.nn.init.zeros_(block.mlp.mix.weight)
+        torch.nn.init.zeros_(block.mlp.mix.bias)  # type: ignore[arg-type]
+    names = {"mlp.expand": "mlp.0", "mlp.reduce": "mlp.2"}
+    weights = {}
+    for key, value in model.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        weights[key] = value
+    plain.load_state_dict({key: value for key, value in weights.items() if ".mix." not in key})
+    torch.testing.assert_close(model(**inputs(MIXING)), plain(**inputs(MIXING)))
+
+
+def test_mixing_reaches_the_next_cell_and_no_further():
+    mlp: Any = shaken(MIXING).blocks[0].mlp
+    x = torch.zeros(1, 2 * 4 * 6, 32)
+    x[0, 6 * 2 + 3] = 1.0  # t 0, h 2, w 3
+    changed = (mlp(x, (2, 4, 6)) - mlp(torch.zeros_like(x), (2, 4, 6))).abs().amax(-1).view(2, 4, 6) > 1e-6
+    wanted = torch.zeros(2, 4, 6, dtype=torch.bool)
+    wanted[0, 1:4, 2:5] = True
+    assert torch.equal(changed, wanted)
+
+
+def test_a_cut_is_denoised_as_a_latent_of_its_size_at_its_place():
+    model = shaken(MIXING)
+    given = inputs(MIXING)
+    given["x"], given["context"] = given["x"][..., 1:4, 2:6], given["context"][..., 1:4, 2:6]
+    answer = model(**given, corner=torch.tensor([[1, 2]] * 3))
+    small = DiffusionTransformer(dataclasses.replace(MIXING, tokens=(2, 3, 4)))
+    small.load_state_dict(model.state_dict())
+    positions: Any = model.positions
+    small.positions = positions.view(2, 4, 6, -1)[:, 1:4, 2:6].flatten(0, 2)
+    torch.testing.assert_close(answer, small(**given))
+    whole = inputs(MIXING)
+    torch.testing.assert_close(model(**whole, corner=torch.zeros(3, 2, dtype=torch.long)), model(**whole))
+
+
+def test_a_cut_without_its_corner_is_refused():
+    given = inputs(MIXING)
+    given["x"], given["context"] = given["x"][..., :3, :], given["context"][..., :3, :]
+    with pytest.raises(ConfigurationError, match="latent of shape"):
+        shaken(MIXING)(**given)
+
+
+def test_an_even_mixing_convolution_is_refused():
+    with pytest.raises(ConfigurationError, match="odd"):
+        dataclasses.replace(CONFIG, mixing=2)

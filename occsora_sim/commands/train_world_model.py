@@ -12,7 +12,7 @@ from occsora_sim.training.world_model import WorldModelTraining as Options
 
 def defaults(options: Options) -> Options:
     """What holds where nothing is said, for the preset asked for in `options` or its tokenizer's."""
-    if options.preset is None and not options.tokenizer.is_file():
+    if options.preset is None and not options.begins_from[0].is_file():
         return Options()  # help is given all the same; `run` says what is missing
     return replace(Options(), loop=family_of_tokenizer(options).world_model_loop)
 

@@ -7,6 +7,7 @@ network answers the clean latent, so that one step from t = 1 is the conditional
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,18 +17,25 @@ from occsora_sim.models.noise import randn
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(z (b, ...), t (b,)) -> clean latent (b, ...)."""
 
+SHIFT = 3.0
+"""How far the sampler's noise levels are shifted towards noise, where what is drawn is decided."""
+
 
 def noise_levels(count: int, generator: torch.Generator) -> Tensor:
     """Training levels t (count,): a fifth at pure noise, where one-step sampling starts, the rest logit-normal
-    around a half and towards noise (Esser et al. 2024, section 3.1).
+    and well towards noise, where what is drawn is decided (Esser et al. 2024, section 3.1).
     """
-    t = torch.sigmoid(0.4 + torch.randn(count, generator=generator))
+    t = torch.sigmoid(0.8 + torch.randn(count, generator=generator))
     pure = torch.rand(count, generator=generator) < 0.2
     return torch.where(pure, torch.ones_like(t), t)
 
 
 def flow_loss(
-    denoise: Denoise, x: Tensor, weight: Tensor, generator: torch.Generator
+    denoise: Denoise,
+    x: Tensor,
+    weight: Tensor,
+    generator: torch.Generator,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted squared error of the clean latent.
 
@@ -36,17 +44,26 @@ def flow_loss(
         x: (b, c, t, h, w) clean latents.
         weight: broadcastable to x, the weight of each latent cell.
         generator: of the noise and the levels, on the CPU.
+        level: (b,) noise levels; None draws them (`noise_levels`).
 
     Returns:
         the loss, and the estimate of x (b, c, t, h, w).
 
     """
-    level = noise_levels(len(x), generator).to(x)
+    level = (noise_levels(len(x), generator) if level is None else level).to(x)
     noise = torch.randn(x.shape, generator=generator).to(x)
     t = level.view(-1, *[1] * (x.ndim - 1))
     estimate = denoise((1 - t) * x + t * noise, level)
     error = (estimate - x) ** 2 * weight / t.clamp(min=0.3)  # nearly clean latents ask for precision
     return error.mean(), estimate
+
+
+def sampling_levels(steps: int, shift: float = SHIFT) -> list[float]:
+    """Noise levels 1 = t_0 > ... > t_steps = 0 of a sampler: evenly spaced, then shifted towards noise by
+    t -> s t / (1 + (s - 1) t) (Esser et al. 2024, equation 23).
+    """
+    even = [1 - k / steps for k in range(steps + 1)]
+    return [shift * t / (1 + (shift - 1) * t) for t in even]
 
 
 def flow_sample(
@@ -58,8 +75,8 @@ def flow_sample(
 ) -> Tensor:
     """Euler steps from noise to a latent of `shape` (b, ...), row i from generators[i]; one step gives the mean."""
     z = randn(shape, generators, device)
-    for k in range(steps):
-        now, after = 1 - k / steps, 1 - (k + 1) / steps
+    levels = sampling_levels(steps)
+    for now, after in pairwise(levels):
         clean = denoise(z, torch.full((len(z),), now, device=device))
         z = clean + (after / now) * (z - clean)
     return z

@@ -32,6 +32,8 @@ class DiffusionTransformerConfig:
         depth: blocks.
         heads: attention heads.
         mlp_ratio: width of a block's MLP over `hidden`.
+        mixing: edge of the depthwise convolution over (h, w) inside each MLP, odd; 0: none. Attention alone learns
+            what neighbours have to do with one another slowly.
         patch: edge of the square of latent cells in a token; divides h and w. Only the linear stem patches.
         stem: "linear" (one projection a token) or "conv" (two 3 x 3 x 3 convolutions, OccSora's).
         positions: "sincos" (fixed, one share of the channels an axis) or "learned" (OccSora's).
@@ -51,6 +53,7 @@ class DiffusionTransformerConfig:
     depth: int = 8
     heads: int = 8
     mlp_ratio: float = 4.0
+    mixing: int = 0
     patch: int = 1
     stem: Literal["linear", "conv"] = "linear"
     positions: Literal["sincos", "learned"] = "sincos"
@@ -69,6 +72,8 @@ class DiffusionTransformerConfig:
             fail("in_channels, out_channels, hidden, depth, heads and patch must be at least 1")
         if self.context_channels < 0 or not self.mlp_ratio > 0 or not self.noise_scale > 0:
             fail("context_channels must not be negative; mlp_ratio and noise_scale must be positive")
+        if self.mixing < 0 or (self.mixing and self.mixing % 2 == 0):
+            fail(f"mixing {self.mixing} must be odd, or 0 for none")
         if self.hidden % self.heads or self.hidden % 2:
             fail(f"hidden {self.hidden} must be even and a multiple of heads {self.heads}")
         if self.tokens[1] % self.patch or self.tokens[2] % self.patch:
@@ -96,26 +101,54 @@ class Attention(nn.Module):
         return self.out(attended.transpose(1, 2).reshape(b, n, width))
 
 
+class MixingMLP(nn.Module):
+    """Two linear layers with a depthwise convolution over (h, w) between them, added to what it reads (Mix-FFN, Xie
+    et al. 2021, SegFormer, section 3.1): local continuation, which costs attention many examples to learn.
+    """
+
+    def __init__(self, hidden: int, inner: int, edge: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(hidden, inner)
+        self.mix = nn.Conv2d(inner, inner, edge, padding=edge // 2, groups=inner)
+        self.reduce = nn.Linear(inner, hidden)
+
+    def forward(self, x: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+        """Tokens x (b, t h w, hidden) of a grid (t, h, w) -> same shape."""
+        _, h, w = grid
+        x = self.expand(x)
+        image = x.view(-1, h, w, x.shape[-1]).permute(
+            0, 3, 1, 2
+        )  # (b t, inner, h, w), channels last in memory
+        mixed = self.mix(image).permute(0, 2, 3, 1).reshape(x.shape)
+        return self.reduce(F.gelu(x + mixed, approximate="tanh"))
+
+
 class Block(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the condition (adaLN-Zero)."""
 
-    def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, hidden: int, heads: int, mlp_ratio: float, mixing: int = 0) -> None:
         super().__init__()
         inner = int(hidden * mlp_ratio)
         # No affine parameters: the condition supplies shift and scale.
         self.norm1 = nn.LayerNorm(hidden, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(hidden, heads)
         self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=1e-6)
-        self.mlp = nn.Sequential(
-            nn.Linear(hidden, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, hidden)
-        )
+        self.mlp: nn.Module
+        if mixing:
+            self.mlp = MixingMLP(hidden, inner, mixing)
+        else:
+            self.mlp = nn.Sequential(
+                nn.Linear(hidden, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, hidden)
+            )
         self.modulation = nn.Linear(hidden, 6 * hidden)
 
-    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Tokens x (b, n, hidden), condition (b, hidden) after its SiLU -> (b, n, hidden)."""
+    def forward(self, x: torch.Tensor, condition: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+        """Tokens x (b, n, hidden) of a grid (t, h, w), condition (b, hidden) after its SiLU -> (b, n, hidden)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
         x = torch.addcmul(x, gate1, self.attention(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
-        return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
+        inner = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
+        inner = self.mlp(inner, grid) if isinstance(self.mlp, MixingMLP) else self.mlp(inner)
+        return torch.addcmul(x, gate2, inner)
 
 
 class DiffusionTransformer(nn.Module):
@@ -158,7 +191,7 @@ class DiffusionTransformer(nn.Module):
             )
         )
         self.blocks = nn.ModuleList(
-            Block(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth)
+            Block(hidden, config.heads, config.mlp_ratio, config.mixing) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(hidden, 2 * hidden)
@@ -178,6 +211,11 @@ class DiffusionTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Block):
                 nn.init.zeros_(module.modulation.weight)
+            if isinstance(
+                module, MixingMLP
+            ):  # at first an MLP without it: weights of one without serve as a start
+                nn.init.zeros_(module.mix.weight)
+                nn.init.zeros_(module.mix.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.modulation.weight)
         # A head of zero answers zero: the loss starts at the target's variance whatever the weights are.
         nn.init.zeros_(self.head.weight)
@@ -191,8 +229,9 @@ class DiffusionTransformer(nn.Module):
         keep: torch.Tensor | None = None,
         context: torch.Tensor | None = None,
         condition: torch.Tensor | None = None,
+        corner: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Denoise a batch of latents.
+        """Denoise a batch of latents, or of equal cuts from them.
 
         Args:
             x: (b, c, t, h, w), the noisy latent.
@@ -201,6 +240,8 @@ class DiffusionTransformer(nn.Module):
             keep: (b,) bool, False where the null prompt replaces the trajectory; None keeps all.
             context: (b, t, c_ctx, h, w), what is known; needed when context_channels > 0.
             condition: (b, hidden), anything more to condition on, added to noise and prompt embeddings.
+            corner: (b, 2) int64, the first row and column of each cut in the whole latent; x and context then have
+                the cut's h, w. None: the whole latent.
 
         Returns:
             (b, out_channels, t, h, w).
@@ -211,7 +252,8 @@ class DiffusionTransformer(nn.Module):
 
         """
         config = self.config
-        self._check(x, context)
+        self._check(x, context, corner)
+        grid = (x.shape[2], x.shape[3] // config.patch, x.shape[4] // config.patch)
         if context is not None:
             x = torch.cat([x, context.transpose(1, 2).to(x.dtype)], dim=1)
         if config.stem == "conv":
@@ -220,7 +262,7 @@ class DiffusionTransformer(nn.Module):
             tokens = self.stem(
                 rearrange(x, "b c t (h p) (w q) -> b (t h w) (c p q)", p=config.patch, q=config.patch)
             )
-        tokens = tokens + self.positions  # (b, n, hidden)
+        tokens = tokens + self._positions(grid, corner)  # (b, n, hidden)
         level = self.noise_mlp(
             sinusoids(noise * config.noise_scale, NOISE_FEATURES).to(self.head.weight.dtype)
         )
@@ -229,22 +271,35 @@ class DiffusionTransformer(nn.Module):
             total = total + condition
         total = F.silu(total)
         for block in self.blocks:
-            tokens = block(tokens, total)
+            tokens = block(tokens, total, grid)
         shift, scale = self.modulation(total)[:, None].chunk(2, dim=-1)
         tokens = self.head(torch.addcmul(shift, self.norm(tokens), 1 + scale))
-        t, h, w = self.grid
+        t, h, w = grid
         pattern = "b (t h w) (c p q) -> b c t (h p) (w q)"
         return rearrange(tokens, pattern, t=t, h=h, w=w, p=config.patch, q=config.patch)
 
-    def _check(self, x: torch.Tensor, context: torch.Tensor | None) -> None:
+    def _positions(self, grid: tuple[int, int, int], corner: torch.Tensor | None) -> torch.Tensor:
+        """Position embeddings (n, hidden) of all tokens, or (b, n, hidden) of cuts of `grid` tokens."""
+        if corner is None:
+            return self.positions
+        image = self.positions.view(*self.grid, -1)
+        cuts = [image[:, i : i + grid[1], j : j + grid[2]] for i, j in (corner // self.config.patch).tolist()]
+        return torch.stack(cuts).flatten(1, 3)
+
+    def _check(
+        self, x: torch.Tensor, context: torch.Tensor | None, corner: torch.Tensor | None = None
+    ) -> None:
         config = self.config
-        wanted = (config.in_channels, *config.tokens)
+        tokens = config.tokens
+        if corner is not None and x.ndim == 5:
+            tokens = (tokens[0], min(tokens[1], x.shape[3]), min(tokens[2], x.shape[4]))
+        wanted = (config.in_channels, *tokens)
         if x.ndim != 5 or tuple(x.shape[1:]) != wanted:
             raise ConfigurationError(
                 f"diffusion transformer: latent of shape {tuple(x.shape)}, need (batch, channels, t, h, w) "
                 f"with {wanted} after the batch"
             )
-        t, h, w = config.tokens
+        t, h, w = tokens
         known = (x.shape[0], t, config.context_channels, h, w)
         given = None if context is None else tuple(context.shape)
         if given != (known if config.context_channels else None):

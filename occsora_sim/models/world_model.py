@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import Grid
+from occsora_sim.models.columns import UNSEEN, is_dynamic
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
 from occsora_sim.models.context import Context, unseen
-from occsora_sim.models.flow import flow_loss, flow_sample
+from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
+from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.prompt import keep_mask
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
@@ -38,6 +40,7 @@ class WorldModelConfig:
         hidden: token width of the denoiser.
         depth: its blocks.
         heads: its attention heads.
+        mixing: edge of the depthwise convolution in its blocks; 0: none.
         prompt_dropout: share of chunks trained without the trajectory prompt.
 
     """
@@ -52,6 +55,7 @@ class WorldModelConfig:
     hidden: int = 192
     depth: int = 6
     heads: int = 6
+    mixing: int = 3
     prompt_dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class WorldModelConfig:
                 k: tuple(v) if isinstance(v, list) else v for k, v in header["grid"].items()
             }
             rest = {k: v for k, v in header.items() if k not in ("grid", "tokenizer")}
+            rest.setdefault("mixing", 0)  # weights from before it existed have none
             tokenizer = CompensatedTokenizerConfig(**header["tokenizer"])
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
         except (KeyError, TypeError, AttributeError) as error:
@@ -112,6 +117,7 @@ class WorldModel(nn.Module):
                 hidden=config.hidden,
                 depth=config.depth,
                 heads=config.heads,
+                mixing=config.mixing,
                 noise_scale=1000.0,
                 prompt_frames=config.frames,
                 prompt_features=3,
@@ -129,11 +135,14 @@ class WorldModel(nn.Module):
         return lambda z, t: self.denoiser(z, t, scaled, keep=keep, context=context)
 
     def loss(
-        self, labels: Tensor, known: Context, prompt: Tensor, class_weight: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The denoiser's loss on chunks: squared error of the latent, and of one frame, drawn at random, the
-        cross-entropy of what the frozen decoder makes of the estimate. Distance between latents alone does not tell
-        the numbers that a voxel hangs on from those that change nothing.
+        self, labels: Tensor, known: Context, prompt: Tensor, class_weight: Tensor, generator: torch.Generator,
+        draws: Draws,
+    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+        """The denoiser's loss on chunks: squared error of the latent, on whole frames and on cuts from them (`Draws`);
+        and, where a whole frame starts from pure noise, the cross-entropy of what the frozen decoder makes of one of
+        its frames. That first estimate is the mean that forecasts are scored by, and distance between latents does not
+        tell the numbers that a voxel hangs on from those that change nothing. Later estimates are left to the squared
+        error alone, since a sampler needs conditional means.
 
         Args:
             labels: (b, f, x, y, z) uint8, the true future.
@@ -141,39 +150,85 @@ class WorldModel(nn.Module):
             prompt: (b, f, 3), the ego's future poses relative to the present one.
             class_weight: (NUM_CLASSES,) float32, of the cross-entropy.
             generator: of noise, levels, prompt dropout and what is drawn.
+            draws: how many draws are made of each chunk, and of what size.
 
         """
         flat = known.flatten()
         with torch.no_grad():
             features = self.tokenizer.context(flat)
-            mean, _ = self.tokenizer.encode(labels.flatten(0, 1), features)
+            # Where the record differs from what is there, the record stands: nothing may be spent on it.
+            recorded = (known.static != UNSEEN) & ~is_dynamic(labels)
+            mean, _ = self.tokenizer.encode(
+                torch.where(recorded, known.static, labels).flatten(0, 1), features
+            )
             x = self._chunk(mean).transpose(1, 2) * self.latent_scale  # (b, f c, 1, h, w)
-            new = unseen(flat.static[:, 0]).float()
-            new = nn.functional.avg_pool2d(new[:, None], 8)  # (b f, 1, h, w)
-            weight = 1 + 3 * self._chunk(new.expand(-1, self.config.tokenizer.latent, -1, -1)).transpose(1, 2)
+            weight = self._weight(labels, known)  # (b, f c, 1, h, w)
         keep = keep_mask(len(labels), self.config.prompt_dropout, generator, labels.device)
-        distance, estimate = flow_loss(self._denoise(features, prompt, keep), x, weight, generator)
+
+        whole = min(draws.whole, len(labels))
+        rows = torch.randperm(len(labels), generator=generator)[:whole].to(labels.device)
+        level = noise_levels(whole, generator)
+        pure = -(-whole // 2)
+        level[:pure] = 1.0
+        own = self._denoise(
+            {"eighth": features["eighth"].unflatten(0, labels.shape[:2])[rows].flatten(0, 1)},
+            prompt[rows],
+            keep[rows],
+        )
+        distance, estimate = flow_loss(own, x[rows], weight[rows], generator, level)
         frame = int(torch.randint(self.config.frames, (), generator=generator))
-        rows = slice(frame, None, self.config.frames)  # this frame of each chunk
+        at = rows[:pure] * self.config.frames + frame  # this frame of each pure chunk
         entropy, wrong = self.tokenizer.voxel_loss(
-            self._frames(estimate)[rows],
-            labels[:, frame],
-            Context(static=flat.static[rows], prior=flat.prior[rows], auxiliary=flat.auxiliary[rows]),
-            {name: part[rows] for name, part in features.items()},
+            self._frames(estimate[:pure])[frame :: self.config.frames],
+            labels[rows[:pure], frame],
+            Context(static=flat.static[at], prior=flat.prior[at], auxiliary=flat.auxiliary[at]),
+            {name: part[at] for name, part in features.items()},
             class_weight,
             generator,
             self.config.tokenizer.columns_per_frame // 2,
         )
-        loss = distance + _VOXEL_WEIGHT * entropy
+        cut = distance.new_zeros(())
+        if draws.cuts:
+            cut = self._cut_loss(x, weight, features, prompt, keep, generator, draws)
+        loss = distance + cut + _VOXEL_WEIGHT * entropy
         with torch.no_grad():
-            error = (estimate - x).pow(2).mean() / x.pow(2).mean()
+            error = (estimate - x[rows]).pow(2).mean() / x[rows].pow(2).mean()
         return loss, {
             "world_model/loss": float(loss.detach()),
             "world_model/distance": float(distance.detach()),
+            "world_model/cut_distance": float(cut.detach()),
             "world_model/cross_entropy": float(entropy.detach()),
             "world_model/relative_error": float(error),
             "world_model/wrong_voxels": float(wrong.mean()),
         }
+
+    def _weight(self, labels: Tensor, known: Context) -> Tensor:
+        """Weight of each latent cell (b, f c, 1, h, w): 1, and up to 3 more each for new ground and for road users that
+        nothing known tells of.
+        """
+        appears = is_dynamic(labels).any(-1) & ~is_dynamic(known.prior).any(-1)
+        both = torch.stack((unseen(known.static).float(), appears.float()), dim=2).flatten(
+            0, 1
+        )  # (b f, 2, x, y)
+        share, some = nn.functional.avg_pool2d(both[:, :1], 8), nn.functional.max_pool2d(both[:, 1:], 8)
+        weight = 1 + 3 * share + 3 * some
+        return self._chunk(weight.expand(-1, self.config.tokenizer.latent, -1, -1)).transpose(1, 2)
+
+    def _cut_loss(
+        self, x: Tensor, weight: Tensor, features: dict[str, Tensor], prompt: Tensor, keep: Tensor,
+        generator: torch.Generator, draws: Draws,
+    ) -> Tensor:  # fmt: skip
+        """Squared error on cuts, placed where there is something to draw."""
+        corner = place_cuts(weight.amax(1)[:, 0] - 0.95, draws, generator)
+        context = take_cuts(self._chunk(features["eighth"]), corner, draws.edge)
+        prompt = (prompt / prompt.new_tensor(_PROMPT_SCALE)).repeat_interleave(draws.cuts, dim=0)
+        keep = keep.repeat_interleave(draws.cuts)
+
+        def denoise(z: Tensor, t: Tensor) -> Tensor:
+            return self.denoiser(z, t, prompt, keep=keep, context=context, corner=corner)
+
+        x, weight = take_cuts(x, corner, draws.edge), take_cuts(weight, corner, draws.edge)
+        return flow_loss(denoise, x, weight, generator)[0]
 
     def _frames(self, z: Tensor) -> Tensor:
         """Scaled chunk latents (b, f c, 1, h, w) -> latents of frames (b f, c, h, w)."""

@@ -62,7 +62,7 @@ def family(name: str) -> Family:
 
 
 def family_of_tokenizer(options: WorldModelTraining) -> Family:
-    """The family of the preset asked for; of the tokenizer's weights where none is.
+    """The family of the preset asked for; of the weights that training begins from where none is.
 
     Raises:
         ConfigurationError: there is no such preset.
@@ -71,4 +71,5 @@ def family_of_tokenizer(options: WorldModelTraining) -> Family:
     """
     if options.preset is not None:
         return family(options.preset)
-    return FAMILIES[type(read_config(options.tokenizer, kind="tokenizer"))]
+    path, kind = options.begins_from
+    return FAMILIES[type(read_config(path, kind=kind))]

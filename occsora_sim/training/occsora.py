@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
 from occsora_sim.models.weights import load_occsora, save_world_model
 from occsora_sim.presets import occsora_preset
@@ -69,13 +70,16 @@ def train_world_model(options: WorldModelTraining) -> Path:
     """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
 
     Clips are encoded as they are drawn, their prompt is `pose_steps`, and the loss is the hybrid DDPM one. Of
-    the options, `corruption` does not apply.
+    the options, `corruption`, `fraying` and `draws` do not apply.
 
     Raises:
+        ConfigurationError: `init` is given.
         CheckpointError: the tokenizer's weights are unusable or of another preset.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
+    if options.init is not None:
+        raise ConfigurationError("--init goes on from closed-loop weights alone; give --tokenizer instead")
     loop = options.loop
     torch.manual_seed(loop.seed)  # initial weights of the denoiser, which the tokenizer's file does not hold
     model, header = load_occsora(

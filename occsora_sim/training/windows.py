@@ -18,6 +18,7 @@ from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.warp import warp
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.training.fraying import fray
 
 ROUTE_POINTS = 160
 """Points of a route that a model sees, about 1 m apart, around the ego."""
@@ -149,8 +150,12 @@ def window_context(
     generator: torch.Generator,
     route_dropout: float = 0.3,
     corruption: float = 0.0,
+    fraying: float = 0.0,
 ) -> Context:
-    """The context of the future frames `future` (0-based) of each window, from its history alone."""
+    """The context of the future frames `future` (0-based) of each window, from its history alone.
+
+    `corruption` and `fraying` are the shares of windows whose known ground `forget` and `fray` spoil.
+    """
     h = windows.history
     labels, poses = windows.labels[:, :h], windows.poses[:, :h]
     target = windows.poses[:, [h + k for k in future]]
@@ -167,6 +172,8 @@ def window_context(
             static = torch.where(static == UNSEEN, older, static)
         if corruption > 0:
             static = forget(static, corruption, generator)
+        if fraying > 0:
+            static = fray(static, target, fraying, grid, generator)
         route = windows.route.clone()
         dropped = torch.rand(len(route), generator=generator) < route_dropout
         route[dropped.to(route.device)] = math.nan

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from occsora_sim.geometry import relative
 from occsora_sim.models.context import Context
+from occsora_sim.models.cuts import Draws
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.source import open_scenes
@@ -25,29 +26,46 @@ class WorldModelTraining:
     Attributes:
         scenes: what to train on (any spec that `open_scenes` takes).
         tokenizer: weights that `train tokenizer` wrote.
+        init: weights of a whole closed-loop model to go on from, instead of a new denoiser on top of `tokenizer`; the
+            shipped ones, say, on scenes of one's own.
         preset: the tokenizer's; to name it is to be told when the weights are another's.
         out: folder for checkpoints, curves and the weights.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
+        fraying: share of windows whose known ground is frayed (see `fraying.fray`); closed loop only.
+        draws: how often each window is noised; closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
     """
 
     scenes: str = "traffic:0-95"
     tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
+    init: Path | None = None
     preset: str | None = None
     out: Path = Path("runs/world-model")
-    corruption: float = 0.5
+    corruption: float = 0.7
+    fraying: float = 0.3
+    draws: Draws = field(default_factory=Draws)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=900, lr=1e-3))
+
+    @property
+    def begins_from(self) -> tuple[Path, str]:
+        """The weights that training begins from, and their kind."""
+        return (self.init, "world_model") if self.init is not None else (self.tokenizer, "tokenizer")
 
 
 def train_world_model(options: WorldModelTraining) -> Path:
-    """Train, and write `out`/world_model.safetensors (EMA weights); returns its path."""
-    model, header = load_world_model(
-        options.tokenizer, kind="tokenizer", device=options.loop.device, preset=options.preset
-    )
+    """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
+
+    Raises:
+        CheckpointError: the weights to begin with are unusable, of another kind or of another preset.
+
+    """
+    begin, kind = options.begins_from
+    model, header = load_world_model(begin, kind=kind, device=options.loop.device, preset=options.preset)
     config = model.config
-    torch.manual_seed(options.loop.seed)  # initial weights
-    model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
+    if options.init is None:
+        torch.manual_seed(options.loop.seed)  # initial weights
+        model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
     for part in (model.motion, model.tokenizer):
         part.requires_grad_(False)
     sampler = WindowSampler(
@@ -66,13 +84,14 @@ def train_world_model(options: WorldModelTraining) -> Path:
             list(future),
             generator=generator,
             corruption=options.corruption,
+            fraying=options.fraying,
         )
         prompt = relative(
             windows.poses[:, config.history - 1 : config.history], windows.poses[:, config.history :]
         )
         return windows.labels[:, config.history :], known, prompt
 
-    if not (options.out / "resume.safetensors").exists():
+    if options.init is None and not (options.out / "resume.safetensors").exists():
         labels, known, _ = batch(0, torch.Generator().manual_seed(0))
         with torch.no_grad():
             flat = known.flatten()
@@ -81,11 +100,14 @@ def train_world_model(options: WorldModelTraining) -> Path:
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         labels, known, prompt = batch(step, generator)
-        return model.loss(labels, known, prompt, weight, generator)
+        return model.loss(labels, known, prompt, weight, generator, options.draws)
 
     ema = run(model, loss, options.loop, options.out)
     ema.copy_to(model)
     path = options.out / "world_model.safetensors"
-    recipe = {**header.get("recipe", {}), "world_model": options}
+    before = header.get("recipe", {})
+    if options.init is not None:
+        before = {"init": before}
+    recipe = {**before, "world_model": options}
     save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
     return path

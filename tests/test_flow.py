@@ -1,0 +1,58 @@
+"""Claims about the few-step objective and its sampler, against denoisers that are known exactly."""
+
+import pytest
+import torch
+
+from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels, sampling_levels
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def test_levels_fall_from_noise_to_nothing_and_linger_near_noise():
+    assert sampling_levels(4, shift=1.0) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert sampling_levels(2, shift=3.0) == pytest.approx([1.0, 0.75, 0.0])
+    assert sampling_levels(1) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+def test_a_denoiser_that_knows_the_answer_is_believed(steps):
+    answer = torch.linspace(-2, 2, 6).view(2, 3)
+    drawn = flow_sample(lambda z, t: answer, (2, 3), steps, generators(2), torch.device("cpu"))
+    torch.testing.assert_close(drawn, answer)
+
+
+def test_samples_of_a_gaussian_have_its_mean_and_spread():
+    mean, spread = 0.7, 0.4
+
+    def denoise(z, t):  # the conditional mean of x ~ N(mean, spread^2) given z = (1 - t) x + t e
+        t = t.view(-1, 1)
+        gain = (1 - t) * spread**2 / ((1 - t) ** 2 * spread**2 + t**2)
+        return mean + gain * (z - (1 - t) * mean)
+
+    drawn = flow_sample(denoise, (4, 5000), 64, generators(4), torch.device("cpu"))
+    assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(drawn.std()) == pytest.approx(spread, rel=0.08)
+    once = flow_sample(denoise, (4, 5000), 1, generators(4), torch.device("cpu"))
+    assert float((once - mean).abs().max()) < 1e-6  # one step is the mean
+
+
+def test_a_fifth_of_the_training_levels_is_pure_noise_and_the_rest_between():
+    levels = noise_levels(20000, torch.Generator().manual_seed(0))
+    assert float((levels == 1).float().mean()) == pytest.approx(0.2, abs=0.01)
+    assert float(levels.min()) > 0 and float(levels.max()) == 1.0
+
+
+def test_the_loss_is_the_weighted_error_of_the_estimate_at_the_levels_asked_for():
+    x, level = torch.full((2, 3, 1, 2, 2), 2.0), torch.tensor([1.0, 0.5])
+    seen = []
+
+    def denoise(z, t):
+        seen.append(t)
+        return torch.zeros_like(z)
+
+    weight = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1)
+    loss, estimate = flow_loss(denoise, x, weight, torch.Generator().manual_seed(0), level)
+    assert torch.equal(seen[0], level) and float(estimate.abs().max()) == 0
+    assert float(loss) == pytest.approx((4 * 1 / 1.0 + 4 * 3 / 0.5) / 2)
