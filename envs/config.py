@@ -27,8 +27,8 @@ class DriveConfig:
     Attributes:
         world: "diffusion" (generated), "traffic" (live towns), "replay" (recorded scenes), or a World.
         weights: weights file of the generated world; None: the shipped ones.
-        scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. Or
-            starts or scenes themselves.
+        scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. "generate":
+            from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes themselves.
         starts: how many beginnings to draw from scenes.
         action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
             (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,

@@ -47,7 +47,7 @@ class DriveEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; `options["start"]` chooses the start by its index."""
+        """Begin an episode; `options["start"]` chooses the start by its index, or "generate" begins from nothing."""
         if seed is None and self._np_random is None:
             seed = self.config.seed
         super().reset(seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from occsora_sim.envs.reward import reward_terms, sum_terms
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.scenes.blank import GENERATE, blank_start
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.episode import Episodes, StepScore, advance, begin_episodes
 from occsora_sim.worlds.protocol import World, WorldState
@@ -121,39 +122,52 @@ class DriveSimulation:
         return check_actions(actions, rows, self.action_size, ignore)
 
     def draw(
-        self, generators: Sequence[np.random.Generator], chosen: Sequence[int] | None = None
-    ) -> tuple[list[int], list[int]]:
-        """A start and a world seed from each generator; `chosen` overrides the starts.
+        self, generators: Sequence[np.random.Generator], chosen: Sequence[int | str] | None = None
+    ) -> tuple[list[Start], list[int]]:
+        """A start and a world seed from each generator; `chosen` overrides the starts: indices, or "generate" for a
+        start from nothing (`scenes.blank`).
 
         Raises:
             ConfigurationError: `chosen` names no start, or is not one for each.
 
         """
-        choices = [int(generator.integers(len(self.starts))) for generator in generators]
+        picks: list[int | str] = [int(generator.integers(len(self.starts))) for generator in generators]
         seeds = [int(generator.integers(1 << 31)) for generator in generators]
         if chosen is not None:
-            choices = [int(choice) for choice in chosen]
-            if len(choices) != len(generators) or not all(0 <= pick < len(self.starts) for pick in choices):
+            picks = list(chosen)
+            if len(picks) != len(generators) or not all(self._is_start(pick) for pick in picks):
                 raise ConfigurationError(
-                    f"start={choices}: give one index from 0 to {len(self.starts) - 1} for each of "
+                    f"start={picks}: give an index from 0 to {len(self.starts) - 1} or {GENERATE!r} for each of "
                     f"{len(generators)} episodes"
                 )
-        return choices, seeds
+        starts = [
+            blank_start(generator, self.world.grid, SEEN) if pick == GENERATE else self.starts[int(pick)]
+            for generator, pick in zip(generators, picks, strict=True)
+        ]
+        return starts, seeds
 
-    def begin(self, choices: Sequence[int], seeds: Sequence[int]) -> DriveState:
-        """Begin len(choices) episodes at these starts, the world's randomness from `seeds`."""
-        starts = [self.starts[choice] for choice in choices]
+    def _is_start(self, pick: object) -> bool:
+        if isinstance(pick, str):
+            return pick == GENERATE
+        return isinstance(pick, int | np.integer) and 0 <= int(pick) < len(self.starts)
+
+    def begin(self, starts: Sequence[Start], seeds: Sequence[int]) -> DriveState:
+        """Begin len(starts) episodes, the world's randomness from `seeds`."""
         world = self.world.reset(starts, seeds)
         device = world.occupancy.device
+        starts = [
+            start if len(start.occupancy) else replace(start, occupancy=world.occupancy[row, -1:])
+            for row, start in enumerate(starts)
+        ]
         frames, poses = [], []
         length = max(SEEN, self.frames)
         for row, start in enumerate(starts):
+            count = len(start.occupancy)  # of frames; one that began from nothing has more poses
             past = [start.occupancy[:-1].to(device), world.occupancy[row, -1:]]
-            track = [start.ego_pose[:-1].to(device), world.ego_pose[row, -1:]]
-            missing = length - len(start.occupancy)
-            if missing > 0:  # a short history is repeated at its beginning
-                past.insert(0, start.occupancy[:1].to(device).expand(missing, -1, -1, -1))
-                track.insert(0, start.ego_pose[:1].to(device).expand(missing, -1))
+            track = [start.ego_pose[-count:-1].to(device), world.ego_pose[row, -1:]]
+            if count < length:  # a short history is repeated at its beginning
+                past.insert(0, start.occupancy[:1].to(device).expand(length - count, -1, -1, -1))
+                track.insert(0, start.ego_pose[-count:][:1].to(device).expand(length - count, -1))
             frames.append(torch.cat(past)[-length:])
             poses.append(torch.cat(track)[-length:])
         seen, seen_poses = torch.stack(frames), torch.stack(poses).float()

@@ -70,7 +70,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
 
         Args:
             seed: episode i is seeded with `seed + i`, or with `seed[i]`; None goes on with the generators.
-            options: `start`: index of the start, one for all or a list.
+            options: `start`: index of the start, or "generate" to begin from nothing, one for all or a list.
 
         """
         if seed is None and self.generators is None:

@@ -24,7 +24,8 @@ class DrivingOptions:
             (tries plans out in the generated world).
         world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
         weights: weights of the generated world; by default the shipped ones.
-        scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
+        scenes: where episodes begin: a file, a folder, `traffic:A-B`, or `generate` (from nothing, in the
+            generated world); by default the shipped scenes.
         seconds: how long [s].
         seed: of the starts and of the world's randomness.
         device: cpu, cuda, cuda:1...

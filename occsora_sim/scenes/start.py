@@ -21,8 +21,9 @@ class Start:
     """Where an episode begins: what was seen until now, and the route to follow.
 
     Attributes:
-        occupancy: (t, x, y, z) uint8 labels of the last frames, oldest first, each in its own ego frame.
-        ego_pose: (t, 3) float32 world poses of these frames: x, y [m], yaw [rad].
+        occupancy: (t, x, y, z) uint8 labels of the last frames, oldest first, each in its own ego frame; none at all
+            where a generated world is to begin from nothing (`blank.blank_start`).
+        ego_pose: (t, 3) float32 world poses of these frames: x, y [m], yaw [rad]; where there are none, the last poses.
         route: (r, 2) float32 polyline in the world frame [m], from behind the ego to the goal.
         name: for reports.
         source: what a world that is not generated replays: (scene, ego index, time index) for the others.

@@ -122,19 +122,30 @@ class DiffusionWorld:
 
     # ------------------------------------------------------------------ protocol
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
-        """Begin worlds from the histories of `starts`."""
+        """Begin worlds from the histories of `starts`; those without a frame from nothing, the first chunk drawn along
+        their last poses.
+
+        Raises:
+            ConfigurationError: not one seed per start, or a history that is too short or of another grid.
+
+        """
         need, grid = self.model.config.history, self.grid
         if not starts or len(starts) != len(seeds):
             raise ConfigurationError(
                 f"reset: got {len(starts)} starts and {len(seeds)} seeds; give one seed per start"
             )
         for start in starts:
-            if len(start.occupancy) < need or tuple(start.occupancy.shape[1:]) != grid.shape:
+            short = 0 < len(start.occupancy) < need or len(start.ego_pose) < need
+            if short or tuple(start.occupancy.shape[1:]) != grid.shape:
                 raise ConfigurationError(
                     f"start {start.name!r}: occupancy {tuple(start.occupancy.shape)}, need at least {need} frames of "
                     f"{grid.shape}; make it with this world's grid"
                 )
-        frames = torch.stack([start.occupancy[-need:] for start in starts]).to(self.device)
+        nothing = torch.full((need, *grid.shape), UNSEEN, dtype=torch.uint8)
+        blank = [row for row, start in enumerate(starts) if not len(start.occupancy)]
+        frames = torch.stack(
+            [start.occupancy[-need:].cpu() if len(start.occupancy) else nothing for start in starts]
+        ).to(self.device)
         poses = torch.stack([start.ego_pose[-need:] for start in starts]).to(self.device, torch.float32)
         record = Record.empty(poses[:, -1], grid)
         for k in reversed(range(need)):  # the newest frame is written first: it enters exactly
@@ -149,7 +160,26 @@ class DiffusionWorld:
             record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1],
             anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]), route=route, noise=noise,
         )  # fmt: skip
-        return WorldState(occupancy=frames[:, -1:], ego_pose=poses[:, -1:], memory=memory)
+        state = WorldState(occupancy=frames[:, -1:], ego_pose=poses[:, -1:], memory=memory)
+        return (
+            self.replace(state, blank, self._invent(self.select(state, blank), poses[blank]))
+            if blank
+            else state
+        )
+
+    @torch.no_grad()
+    def _invent(self, state: WorldState, poses: Tensor) -> WorldState:
+        """Worlds of which nothing was seen, with a chunk drawn that ends at the last of `poses` (b, t, 3)."""
+        memory, f = state.memory, min(self.frames_per_chunk, poses.shape[1] - 1)
+        before, along = poses[:, -f - 1 : -f], poses[:, -f:]
+        memory = replace(memory, poses=before.expand(-1, memory.poses.shape[1], -1))
+        drawn = self._advance(replace(state, memory=memory), relative(before, along), None)
+        last, pose = drawn.occupancy[:, -1], poses[:, -1]
+        return WorldState(
+            occupancy=last[:, None],
+            ego_pose=pose[:, None],
+            memory=replace(drawn.memory, anchor=Anchor(labels=last, pose=pose)),
+        )
 
     @torch.no_grad()
     def step(self, state: WorldState, trajectories: Tensor) -> WorldState:

@@ -30,6 +30,11 @@ def check_starts(starts: Sequence[Start], seeds: Sequence[int], grid: Grid, worl
             f"{world} world: {len(starts)} starts and {len(seeds)} seeds; give one seed per start"
         )
     for start in starts:
+        if not len(start.occupancy):
+            raise ConfigurationError(
+                f"start {start.name!r} holds nothing that was seen, so the {world} world cannot begin there; "
+                'use world="diffusion"'
+            )
         if start.source is None:
             raise ConfigurationError(
                 f"start {start.name!r} holds no recorded scene, so the {world} world cannot begin there; "
