@@ -23,13 +23,16 @@ def options(built_street, tmp_path):
 
 def test_control_and_drift_run_without_the_forecast(options, tmp_path, capsys):
     report = tmp_path / "world.json"
-    extra = ["--no-forecast", "--control", "1", "--drift", "1", "--drift-seconds", "2", "--json", str(report)]
+    extra = ["--no-forecast", "--control", "1", "--drift", "1", "--drift-seconds", "2"]
+    extra += ["--revisit", "1", "--json", str(report)]
     assert main(["evaluate", "world", *options, *extra]) == 0
     figures = json.loads(report.read_text())
-    assert set(figures) == {"scenes", "control", "drift"}
+    assert set(figures) == {"scenes", "control", "drift", "revisit"}
     assert figures["control"]["starts"] == 1 and list(figures["drift"]["times"]) == ["2"]
     shown = capsys.readouterr().out
     assert "Control: 1 starts" in shown and "Drift: 1 rollouts" in shown
+    # The block is wider than the record of so small a view, which forgets part of it.
+    assert "Revisit: 1 rounds" in shown and 0.5 < figures["revisit"]["iou"] < 1
 
 
 @pytest.mark.parametrize(

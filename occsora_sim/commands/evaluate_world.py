@@ -30,6 +30,7 @@ class Options:
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
         drift_seconds: length of each of them [s].
+        revisit: starts from which to drive round a block, to see whether the street is still there on return; 0: none.
         batch: windows, starts or rollouts at once.
         steps: denoising steps of a drawn future ("sample"; "model" is the expectation).
         seed: of the starts and the drawn futures.
@@ -46,6 +47,7 @@ class Options:
     control: int = 0
     drift: int = 0
     drift_seconds: float = 60.0
+    revisit: int = 0
     batch: int = 4
     steps: int = 8
     seed: int = 0
@@ -58,17 +60,23 @@ class Options:
                 f"--windows-per-scene {self.windows_per_scene}, --batch {self.batch} and --steps {self.steps} must be "
                 "1 or more"
             )
-        if min(self.control, self.drift, self.seed) < 0 or not 2.0 <= self.drift_seconds <= 3600.0:
+        if (
+            min(self.control, self.drift, self.revisit, self.seed) < 0
+            or not 2.0 <= self.drift_seconds <= 3600.0
+        ):
             raise ConfigurationError(
-                f"--control {self.control}, --drift {self.drift} and --seed {self.seed} must be 0 or more, "
+                f"--control {self.control}, --drift {self.drift}, --revisit {self.revisit} and --seed {self.seed} must "
+                "be 0 or more, "
                 f"--drift-seconds {self.drift_seconds:g} from 2 to 3600"
             )
         if self.world == "replay" and (self.weights is not None or self.forecast):
             raise ConfigurationError(
                 "--world replay has no --weights and nothing to forecast; add --no-forecast"
             )
-        if not (self.forecast or self.control or self.drift):
-            raise ConfigurationError("--no-forecast leaves nothing to do; add --control N or --drift N")
+        if not (self.forecast or self.control or self.drift or self.revisit):
+            raise ConfigurationError(
+                "--no-forecast leaves nothing to do; add --control N, --drift N or --revisit N"
+            )
 
 
 def run(options: Options) -> None:
@@ -93,6 +101,8 @@ def run(options: Options) -> None:
         report["control"] = _control(options, world, scenes)
     if options.drift:
         report["drift"] = _drift(options, world, scenes)
+    if options.revisit:
+        report["revisit"] = _revisit(options, world, scenes)
     if options.json:
         write_json(options.json, report)
 
@@ -150,6 +160,18 @@ def _drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, 
             on_chunk=told,
         )
     print_drift_report(report)
+    return report
+
+
+def _revisit(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+    """Round a block, and what stands there on return."""
+    from occsora_sim.scenes.start import sample_starts
+    from occsora_sim.scoring.revisit import print_revisit_report, revisit_report
+
+    starts = sample_starts(scenes, options.revisit, options.seed, grid=world.grid, minimum_future_seconds=0.0)
+    with _Bar("chunks", None) as told:
+        report = revisit_report(world, starts, seed=options.seed, batch=options.batch, on_chunk=told)
+    print_revisit_report(report)
     return report
 
 

@@ -58,7 +58,8 @@ def drift_report(
     At each instant: `js`, the distance of the rollouts' pooled frames to the pooled real clips; `outside`, the classes
     whose pooled share leaves the bounds; `outside_share`, how many (rollout, class) pairs do, beside
     `real_outside_share`, how many of the real ones do when held against the other towns; `roughness` of the surfaces
-    (see `frequencies`); `road_users` in a frame; `motion`, the registered motion of the window's chunks against the
+    (see `frequencies`); `road_users` in a frame, and their `census`;
+    `motion`, the registered motion of the window's chunks against the
     prompt. An instant is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed the
     largest of the floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
 
@@ -145,7 +146,7 @@ def _instant(look: Look, real: Clips, floor: dict[str, Any], voxel: float) -> di
 
 def _figures(clips: Clips) -> dict[str, Any]:
     """Shares of the classes, roughness and road users, over all clips."""
-    users, total = clips.users.mean(dim=0), clips.users.sum(dim=1)
+    users, total = clips.census.users.mean(dim=0), clips.census.users.sum(dim=1)
     low, high = spread(total)
     return {
         "shares": dict(zip(CLASSES, frequencies(clips.counts.sum(dim=0)).tolist(), strict=True)),
@@ -154,7 +155,8 @@ def _figures(clips: Clips) -> dict[str, Any]:
             "mean": float(total.mean()),
             "bounds": [float(low), float(high)],
             "per_class": {CLASSES[label]: float(users[label]) for label in DYNAMIC},
-        },
+        }
+        | clips.census.figures(),
     }
 
 
@@ -199,7 +201,8 @@ def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """How the street looks and moves, as rows of text, the real clips' own last: instant, roughness [%], road users in
-    a frame, registered error [m] and [degree], registered [%], clean.
+    a frame, how many of them stand and how many touch another kind [%], registered error [m] and [degree], registered
+    [%], clean.
     """
     rows = []
     for at, row in report["times"].items():
@@ -210,6 +213,7 @@ def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
                 f"{at} s",
                 f"{100 * row['roughness']:.1f}",
                 f"{row['road_users']['mean']:.1f}",
+                *_percent(row["road_users"]),
                 *errors,
                 f"{100 * motion['registered']:.0f}",
                 "yes" if row["clean"] else "no",
@@ -217,7 +221,12 @@ def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         )
     rough, users = report["real"]["roughness_bounds"], report["real"]["road_users"]["bounds"]
     spans = (f"{100 * rough[0]:.1f} to {100 * rough[1]:.1f}", f"{users[0]:.0f} to {users[1]:.0f}")
-    return [*rows, ("real", *spans, "", "", "", "")]
+    return [*rows, ("real", *spans, *_percent(report["real"]["road_users"]), "", "", "", "")]
+
+
+def _percent(users: dict[str, Any]) -> list[str]:
+    """Road users that stand, and that touch one of another class [%]."""
+    return ["-" if users[key] is None else f"{100 * users[key]:.0f}" for key in ("standing", "touching")]
 
 
 def print_drift_report(report: dict[str, Any]) -> None:
@@ -234,7 +243,8 @@ def print_drift_report(report: dict[str, Any]) -> None:
     for row in frame_rows(report):
         frames.add_row(*row)
     street = Table(
-        "time", "rough [%]", "road users", "error [m]", "error [degree]", "registered [%]", "clean",
+        "time", "rough [%]", "road users", "stand [%]", "touch [%]", "error [m]", "error [degree]",
+        "registered [%]", "clean",
     )  # fmt: skip
     for row in street_rows(report):
         street.add_row(*row)

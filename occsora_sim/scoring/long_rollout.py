@@ -123,7 +123,8 @@ def roll(
             motions[at].append((found, asked[:, k]))
             if at <= now:
                 end = recent.shape[1] - (now - at)
-                clips[at] = measure_clips(recent[:, end - WINDOW : end])
+                seen = poses[:, at - WINDOW + 1 : at + 1]
+                clips[at] = measure_clips(recent[:, end - WINDOW : end], seen, world.grid)
         if on_chunk:
             on_chunk()
     return [

@@ -14,6 +14,7 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.scoring.census import Census, take_census
 from occsora_sim.scoring.frequencies import (
     class_counts,
     filled_frequencies,
@@ -21,7 +22,6 @@ from occsora_sim.scoring.frequencies import (
     jensen_shannon,
     roughness,
 )
-from occsora_sim.scoring.road_users import count_road_users
 
 WIDEN = 1.5
 """The range from the 5th to the 95th percentile is widened about its middle by this factor."""
@@ -40,14 +40,14 @@ class Clips:
     Attributes:
         counts: (n, NUM_CLASSES) int64 voxels of each class.
         roughness: (n,) float64, see `frequencies.roughness`.
-        users: (n, NUM_CLASSES) float64 road users of each class in a frame, mean over the clip's frames.
+        census: of their road users.
         town: (n,) int64, which scene each clip is of.
 
     """
 
     counts: Tensor
     roughness: Tensor
-    users: Tensor
+    census: Census
     town: Tensor
 
     def select(self, rows: Tensor) -> Clips:
@@ -56,19 +56,18 @@ class Clips:
             self,
             counts=self.counts[rows],
             roughness=self.roughness[rows],
-            users=self.users[rows],
+            census=self.census.select(rows),
             town=self.town[rows],
         )
 
 
-def measure_clips(clips: Tensor, town: int = 0) -> Clips:
-    """Figures of clips (n, t, x, y, z) uint8 of one scene."""
-    n, t = clips.shape[:2]
+def measure_clips(clips: Tensor, poses: Tensor, grid: Grid, town: int = 0) -> Clips:
+    """Figures of clips (n, t, x, y, z) uint8 of one scene, seen from world poses (n, t, 3) [m, m, rad]."""
     return Clips(
         counts=class_counts(clips).cpu(),
         roughness=roughness(clips).cpu(),
-        users=count_road_users(clips.flatten(0, 1)).view(n, t, -1).double().mean(dim=1).cpu(),
-        town=torch.full((n,), town),
+        census=take_census(clips, poses, grid),
+        town=torch.full((len(clips),), town),
     )
 
 
@@ -99,14 +98,17 @@ def real_clips(scenes: Sequence[Recorded], grid: Grid, frames: int, per_scene: i
             steps = first + stride * np.arange(frames)
             exclude = torch.full((frames,), int(scene.ego_track[ego]))
             pose, time = torch.from_numpy(scene.ego_pose[ego, steps]), torch.from_numpy(steps * scene.dt)
-            parts.append(measure_clips(voxeliser.frames(pose, time, exclude)[None], town))
+            parts.append(measure_clips(voxeliser.frames(pose, time, exclude)[None], pose[None], grid, town))
     return join(parts)
 
 
 def join(parts: Sequence[Clips]) -> Clips:
     """The clips of `parts`, one after another."""
-    names = ("counts", "roughness", "users", "town")
-    return Clips(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    names = ("counts", "roughness", "town")
+    census = Census.cat([part.census for part in parts])
+    return Clips(
+        census=census, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    )
 
 
 def spread(values: Tensor) -> tuple[Tensor, Tensor]:
