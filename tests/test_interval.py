@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.scoring.interval import mean_interval
+from occsora_sim.grid import CAR, DRIVEABLE, FREE
+from occsora_sim.scoring.confusion import Confusion
+from occsora_sim.scoring.interval import mean_interval, pooled_intervals
 
 
 def rng(seed=0):
@@ -42,3 +44,37 @@ def test_values_without_a_mean_are_refused(values):
         mean_interval(np.array(values), rng())
     with pytest.raises(ConfigurationError, match="confidence"):
         mean_interval(np.ones(3), rng(), confidence=95)
+
+
+def scene(hits: int, misses: int) -> Confusion:
+    """A scene of cars, of which some are found, and of road that always is."""
+    part = Confusion()
+    part.counts[CAR, CAR], part.counts[CAR, FREE] = hits, misses
+    part.counts[DRIVEABLE, DRIVEABLE] = 100
+    return part
+
+
+def ends(scenes: list[Confusion]) -> tuple[float, float]:
+    found = pooled_intervals(scenes)["dynamic_miou"]
+    assert found is not None
+    return found
+
+
+def test_scenes_that_agree_leave_no_doubt_and_one_scene_tells_nothing():
+    alike = pooled_intervals([scene(60, 40)] * 5)
+    assert alike["dynamic_miou"] == pytest.approx((0.6, 0.6)) and alike["miou"] == pytest.approx((0.8, 0.8))
+    assert pooled_intervals([scene(60, 40)]) == {"miou": None, "dynamic_miou": None}
+
+
+def test_the_pooled_interval_holds_the_pooled_figure_and_widens_with_disagreement():
+    scenes = [scene(20 + 10 * k, 80 - 10 * k) for k in range(7)]
+    low, high = ends(scenes)
+    assert low < Confusion.pooled(scenes).metrics()["dynamic_miou"] < high and high - low > 0.15
+    calm_low, calm_high = ends([scene(48 + k, 52 - k) for k in range(7)])
+    assert calm_high - calm_low < 0.1 * (high - low)
+
+
+def test_a_steady_gain_is_sure_although_the_scenes_differ():
+    scenes = [scene(20 + 10 * k, 80 - 10 * k) for k in range(7)]
+    better = [scene(25 + 10 * k, 75 - 10 * k) for k in range(7)]
+    assert pooled_intervals(better, scenes)["dynamic_miou"] == pytest.approx((0.05, 0.05))

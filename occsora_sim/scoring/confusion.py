@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,6 +31,14 @@ class Confusion:
             )
         joint = truth.flatten().int() * NUM_CLASSES + prediction.flatten().int()
         self.counts += torch.bincount(joint, minlength=NUM_CLASSES**2).view(NUM_CLASSES, NUM_CLASSES).cpu()
+
+    @staticmethod
+    def pooled(parts: Sequence[Confusion]) -> Confusion:
+        """All frames of `parts`."""
+        total = Confusion()
+        for part in parts:
+            total.counts += part.counts
+        return total
 
     def iou(self) -> Tensor:
         """Intersection over union per class, (NUM_CLASSES,) float64; NaN for a class absent from the truth."""

@@ -24,6 +24,7 @@ from occsora_sim.scoring.forecasting import (
     forecast_windows,
     oracle,
 )
+from occsora_sim.scoring.interval import pooled_intervals
 from occsora_sim.worlds.diffusion import DiffusionWorld
 
 PROTOCOL = (
@@ -31,6 +32,10 @@ PROTOCOL = (
     "ego's true future motion is given, the route is not; scored at that instant, voxels pooled over the whole set, no "
     "visibility masks"
 )
+
+
+CONTESTANTS = ("model", "sample", "ego_warp", "copy", "tokenizer", "oracle")
+"""In the order of the table; see `evaluate_world`."""
 
 
 def evaluate_world(
@@ -43,6 +48,8 @@ def evaluate_world(
     on_window: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
+
+    Pooled over the scenes, with 95 % intervals that draw the scenes again (null for a single one).
 
     "model" is the expectation (one denoising step from zero noise), "sample" one drawn future per window with the
     world's own number of steps; a drawn future is penalised for choosing.
@@ -59,9 +66,12 @@ def evaluate_world(
     grid = world.grid
     expectation = world.variant(mode="mean", follow_route=False)
     drawn = world.variant(mode="sample", follow_route=False)
-    tables: dict[float, dict[str, Confusion]] = {h: defaultdict(Confusion) for h in HORIZONS}
+    tables: dict[float, dict[str, list[Confusion]]] = {h: defaultdict(list) for h in HORIZONS}
     reconstruction, done = Confusion(), 0
     for scene in scenes:
+        for table in tables.values():
+            for name in CONTESTANTS:
+                table[name].append(Confusion())
         windows = forecast_windows(scene, windows_per_scene, grid)
         for begin in range(0, len(windows), batch):
             part = windows[begin : begin + batch]
@@ -82,7 +92,7 @@ def evaluate_world(
             for horizon in HORIZONS:
                 k = round(horizon / FRAME_SECONDS) - 1
                 for name, answer in answers.items():
-                    tables[horizon][name].add(answer[:, k], truth[:, k])
+                    tables[horizon][name][-1].add(answer[:, k], truth[:, k])
             done += len(part)
             if on_window:
                 on_window(done)
@@ -91,8 +101,24 @@ def evaluate_world(
         "windows": done,
         "protocol": PROTOCOL,
         "reconstruction": reconstruction.metrics(),
-        "forecast": {f"{h}": {name: c.metrics() for name, c in tables[h].items()} for h in HORIZONS},
+        "forecast": {f"{h}": _horizon(tables[h]) for h in HORIZONS},
     }
+
+
+def _horizon(table: dict[str, list[Confusion]]) -> dict[str, dict[str, Any]]:
+    """Metrics of every contestant, pooled over the scenes, with intervals over the scenes of themselves ("interval")
+    and of their gain over the warp ("gain_interval"). A contestant that scored nowhere is left out.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, scenes in table.items():
+        pooled = Confusion.pooled(scenes)
+        if not int(pooled.counts.sum()):
+            continue
+        rows[name] = pooled.metrics() | {
+            "interval": pooled_intervals(scenes),
+            "gain_interval": pooled_intervals(scenes, table["ego_warp"]) if name != "ego_warp" else None,
+        }
+    return rows
 
 
 def _roll(
@@ -113,15 +139,23 @@ def _roll(
 
 
 def report_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The report as rows of text: horizon, who, mIoU, dynamic mIoU, IoU, mIoU (OccWorld) [%]."""
+    """The report as rows of text: horizon, who, mIoU, dynamic mIoU, IoU, mIoU (OccWorld) [%], and the intervals of what
+    mIoU and dynamic mIoU gain over the warp [points].
+    """
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
+    def gain(metrics: dict[str, Any], key: str) -> str:
+        ends = (metrics["gain_interval"] or {}).get(key)
+        return "" if ends is None else f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}"
+
     keys = ("miou", "dynamic_miou", "iou", "miou_occworld")
-    rows = [("chunk", "reconstruction", *(percent(report["reconstruction"][key]) for key in keys))]
+    rows = [("chunk", "reconstruction", *(percent(report["reconstruction"][key]) for key in keys), "", "")]
     for horizon, table in report["forecast"].items():
-        rows += [(f"{horizon} s", name, *(percent(m[key]) for key in keys)) for name, m in table.items()]
+        for name, metrics in table.items():
+            values = (percent(metrics[key]) for key in keys)
+            rows.append((f"{horizon} s", name, *values, gain(metrics, "miou"), gain(metrics, "dynamic_miou")))
     return rows
 
 
@@ -132,10 +166,14 @@ def print_world_report(report: dict[str, Any]) -> None:
 
     console = Console()
     title = f"{report['windows']} windows of {report['scenes']} scenes [%]"
-    table = Table("horizon", "who", "mIoU", "dynamic mIoU", "IoU", "mIoU (OccWorld)", title=title)
+    table = Table(
+        "horizon", "who", "mIoU", "dynamic", "IoU", "mIoU (OccWorld)", "gain", "dynamic gain", title=title
+    )
     for row in report_rows(report):
         table.add_row(*row)
     console.print(table)
+    if report["scenes"] > 1:
+        console.print("gain: 95 % interval over the scenes of mIoU against ego_warp [points]")
     horizon = next(iter(report["forecast"]))
     classes = Table(
         "class", *report["forecast"][horizon], title=f"IoU per class at {horizon} s [%]; * road users"
