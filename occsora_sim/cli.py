@@ -10,6 +10,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
     "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
     "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
+    "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),
     "evaluate world": ("evaluate_world", "forecasts, control and drift of a world against recorded scenes"),
     "evaluate agent": ("evaluate_agent", "score an agent over many episodes"),
     "render": ("render", "draw a recorded rollout again, as a video or one picture"),

@@ -10,6 +10,7 @@ import torch
 
 from occsora_sim.errors import ConfigurationError, SceneError
 from occsora_sim.grid import DRIVEABLE, FREE, TINY
+from occsora_sim.models.occupancy_encoder import OccupancyEncoder, OccupancyEncoderConfig
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scoring.drift import _ratios, drift_report, frame_rows, print_drift_report, street_rows
@@ -124,12 +125,17 @@ def test_a_generated_world_can_be_reported_on(street):
 
 def test_ratios_compare_the_end_with_the_beginning_and_pass_over_what_registration_cannot_tell():
     def instant(metres, degrees, filled):
-        return {"motion": {"metres": metres, "degrees": degrees}, "js": {"filled": filled}}
+        return {
+            "motion": {"metres": metres, "degrees": degrees},
+            "js": {"filled": filled},
+            "kernel": 2 * filled,
+        }
 
     table = {"2": instant(0.002, 0.4, 0.1), "4": instant(0.1, 0.1, 0.01), "60": instant(0.01, 0.6, 0.03)}
     ratios = _ratios(table)
     assert ratios["metres_to_2_s"] == 1.0  # five times as much, of next to nothing
     assert ratios["degrees_to_2_s"] == pytest.approx(1.5) and ratios["js_filled_to_4_s"] == pytest.approx(3.0)
+    assert ratios["kernel_to_4_s"] == pytest.approx(3.0)
     table["60"] = instant(None, None, 0.03)  # nothing could be registered
     assert _ratios(table)["metres_to_2_s"] is None
 
@@ -139,7 +145,8 @@ def test_floors_are_of_real_clips_against_real_clips(street, built_street):
     assert len(clips.counts) == 16 and clips.town.tolist() == [0] * 8 + [1] * 8
     floor = floors(clips, size=2, seed=0)
     assert floor == floors(clips, size=2, seed=0)
-    for rows in floor.values():
+    assert floor["kernel"] is None  # without an encoder
+    for rows in (floor["same_size"], floor["halves"], floor["towns"]):
         for key in ("all", "filled"):
             assert 0 < rows[key]["mean"] <= rows[key]["max"] < 0.1
     assert (
@@ -148,6 +155,12 @@ def test_floors_are_of_real_clips_against_real_clips(street, built_street):
     assert 0 <= (outside_share(clips) or 0.0) <= 1 and outside_share(clips) is not None
     one = clips.select(clips.town == 0)
     assert outside_share(one) is None and floors(one, size=1)["towns"] is None
+    torch.manual_seed(0)
+    encoder = OccupancyEncoder(OccupancyEncoderConfig()).eval()
+    seen = real_clips([street], TINY, frames=4, per_scene=8, encoder=encoder)
+    assert seen.features.shape == (8, 4, 32)
+    kernel = floors(seen, size=2)["kernel"]
+    assert kernel["mean"] < kernel["max"]
 
 
 def test_what_cannot_be_rolled_is_refused_in_one_line(street):

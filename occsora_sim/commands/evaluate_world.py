@@ -30,6 +30,7 @@ class Options:
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
         drift_seconds: length of each of them [s].
+        generation: rollouts whose frames are held against real ones in the shipped encoder's space; 0: none.
         revisit: starts from which to drive round a block, to see whether the street is still there on return; 0: none.
         batch: windows, starts or rollouts at once.
         steps: denoising steps of a drawn future ("sample"; "model" is the expectation).
@@ -47,6 +48,7 @@ class Options:
     control: int = 0
     drift: int = 0
     drift_seconds: float = 60.0
+    generation: int = 0
     revisit: int = 0
     batch: int = 4
     steps: int = 8
@@ -60,22 +62,20 @@ class Options:
                 f"--windows-per-scene {self.windows_per_scene}, --batch {self.batch} and --steps {self.steps} must be "
                 "1 or more"
             )
-        if (
-            min(self.control, self.drift, self.revisit, self.seed) < 0
-            or not 2.0 <= self.drift_seconds <= 3600.0
-        ):
+        parts = (self.control, self.drift, self.generation, self.revisit)
+        if min(*parts, self.seed) < 0 or not 2.0 <= self.drift_seconds <= 3600.0:
             raise ConfigurationError(
-                f"--control {self.control}, --drift {self.drift}, --revisit {self.revisit} and --seed {self.seed} must "
-                "be 0 or more, "
-                f"--drift-seconds {self.drift_seconds:g} from 2 to 3600"
+                f"--control {self.control}, --drift {self.drift}, --generation {self.generation}, --revisit "
+                f"{self.revisit} and --seed {self.seed} must be 0 or more, --drift-seconds {self.drift_seconds:g} "
+                "from 2 to 3600"
             )
         if self.world == "replay" and (self.weights is not None or self.forecast):
             raise ConfigurationError(
                 "--world replay has no --weights and nothing to forecast; add --no-forecast"
             )
-        if not (self.forecast or self.control or self.drift or self.revisit):
+        if not (self.forecast or any(parts)):
             raise ConfigurationError(
-                "--no-forecast leaves nothing to do; add --control N, --drift N or --revisit N"
+                "--no-forecast leaves nothing to do; add --control N, --drift N, --generation N or --revisit N"
             )
 
 
@@ -101,6 +101,8 @@ def run(options: Options) -> None:
         report["control"] = _control(options, world, scenes)
     if options.drift:
         report["drift"] = _drift(options, world, scenes)
+    if options.generation:
+        report["generation"] = _generation(options, world, scenes)
     if options.revisit:
         report["revisit"] = _revisit(options, world, scenes)
     if options.json:
@@ -145,10 +147,13 @@ def _control(options: Options, world: World, scenes: list[Recorded]) -> dict[str
 
 def _drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
     """Long rollouts against recorded clips."""
+    from occsora_sim.grid import OCC3D
     from occsora_sim.scoring.drift import drift_report, print_drift_report
+    from occsora_sim.scoring.generation import open_encoder
     from occsora_sim.scoring.long_rollout import drift_starts
 
     starts = drift_starts(scenes, options.drift, world.grid)
+    encoder = open_encoder()[0] if world.grid == OCC3D else None
     with _Bar("chunks", None) as told:
         report = drift_report(
             world,
@@ -157,9 +162,25 @@ def _drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, 
             seconds=options.drift_seconds,
             seed=options.seed,
             batch=options.batch,
+            encoder=encoder,
             on_chunk=told,
         )
     print_drift_report(report)
+    return report
+
+
+def _generation(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+    """Frames of rollouts against real ones, in the shipped encoder's space."""
+    from occsora_sim.scoring.generation import generation_report, open_encoder, print_generation_report
+    from occsora_sim.scoring.long_rollout import drift_starts
+
+    encoder, name = open_encoder()
+    starts = drift_starts(scenes, options.generation, world.grid)
+    with _Bar("chunks", None) as told:
+        report = generation_report(
+            world, starts, scenes, encoder, name, seed=options.seed, batch=options.batch, on_chunk=told
+        )
+    print_generation_report(report)
     return report
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
+from occsora_sim.models.occupancy_encoder import OccupancyEncoder
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.feature_distance import kernel_distance
 from occsora_sim.scoring.frequencies import frequencies
 from occsora_sim.scoring.long_rollout import WINDOW, Look, merge, roll
 from occsora_sim.scoring.motion_error import motion_error
@@ -51,6 +53,7 @@ def drift_report(
     batch: int = 4,
     clips_per_scene: int = 48,
     config: RegistrationConfig | None = None,
+    encoder: OccupancyEncoder | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Roll the starts on for `seconds` and look at them at TIMES and at the end; see PROTOCOL.
@@ -58,10 +61,10 @@ def drift_report(
     At each instant: `js`, the distance of the rollouts' pooled frames to the pooled real clips; `outside`, the classes
     whose pooled share leaves the bounds; `outside_share`, how many (rollout, class) pairs do, beside
     `real_outside_share`, how many of the real ones do when held against the other towns; `roughness` of the surfaces
-    (see `frequencies`); `road_users` in a frame, and their `census`;
-    `motion`, the registered motion of the window's chunks against the
-    prompt. An instant is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed the
-    largest of the floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
+    (see `frequencies`); `kernel`, the kernel distance of the frames' features (`feature_distance`); `road_users` in a
+    frame, and their `census`; `motion`, the registered motion of the window's chunks against the prompt. An instant
+    is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed the largest of the
+    floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
 
     Args:
         world: any world.
@@ -72,6 +75,7 @@ def drift_report(
         batch: rollouts at once.
         clips_per_scene: real clips of each scene.
         config: of the registration.
+        encoder: in whose space the frames' kernel distance to the real ones is taken; None: it is not.
         on_chunk: told how many chunks are done, and of how many.
 
     Raises:
@@ -86,7 +90,7 @@ def drift_report(
             f"{WINDOW * FRAME_SECONDS:g} s, and a batch of 1 or more"
         )
     instants = [round(t / FRAME_SECONDS) for t in TIMES if round(t / FRAME_SECONDS) < frames] + [frames]
-    real = real_clips(scenes, world.grid, WINDOW, clips_per_scene)
+    real = real_clips(scenes, world.grid, WINDOW, clips_per_scene, encoder)
     groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
     looks, done = [], 0
 
@@ -98,7 +102,7 @@ def drift_report(
 
     for rows in groups:
         part, seeds = [starts[row] for row in rows], [seed + row for row in rows]
-        looks.append(roll(world, part, instants, seeds=seeds, config=config, on_chunk=told))
+        looks.append(roll(world, part, instants, seeds=seeds, config=config, encoder=encoder, on_chunk=told))
     floor = floors(real, len(starts), seed)
     table = {
         f"{at * FRAME_SECONDS:g}": _instant(merge([look[k] for look in looks]), real, floor, world.grid.voxel)
@@ -129,10 +133,14 @@ def _instant(look: Look, real: Clips, floor: dict[str, Any], voxel: float) -> di
     pooled = beyond(frequencies(clips.counts.sum(dim=0)), bounds)
     outside = [name for name, out in zip(CLASSES, pooled.tolist(), strict=True) if out]
     js, most = distances(clips.counts, real.counts), floor["same_size"]
+    kernel = None
+    if clips.features.shape[-1]:
+        kernel = kernel_distance(clips.features.flatten(0, 1), real.features.flatten(0, 1))
     motion = motion_error(look.found, look.asked, voxel)
     rough = bool(beyond(clips.roughness.mean(), spread(real.roughness)))
     return {
         "js": js,
+        "kernel": kernel,
         "outside": outside,
         "outside_share": float(beyond(frequencies(clips.counts), bounds).double().mean()),
         "motion": motion,
@@ -176,12 +184,13 @@ def _ratios(table: dict[str, Any]) -> dict[str, float | None]:
         "metres_to_2_s": ratio("2", lambda row: row["motion"]["metres"], ACCURACY[0]),
         "degrees_to_2_s": ratio("2", lambda row: row["motion"]["degrees"], ACCURACY[1]),
         "js_filled_to_4_s": ratio("4", lambda row: row["js"]["filled"], 1e-9),
+        "kernel_to_4_s": ratio("4", lambda row: row["kernel"], 1e-9),
     }
 
 
 def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """What the frames hold, as rows of text, the real clips' own last: instant, distances over all and over filled
-    voxels [1/1000], classes outside, (rollout, class) pairs outside [%].
+    voxels [1/1000], classes outside, (rollout, class) pairs outside [%], kernel distance.
     """
     rows = [
         (
@@ -189,6 +198,7 @@ def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
             *(f"{1000 * row['js'][key]:.2f}" for key in ("all", "filled")),
             ", ".join(row["outside"]) or "none",
             f"{100 * row['outside_share']:.1f}",
+            "-" if row["kernel"] is None else f"{row['kernel']:.3f}",
         )
         for at, row in report["times"].items()
     ]
@@ -196,7 +206,9 @@ def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     spans = (
         f"{1000 * floor[key]['mean']:.2f} to {1000 * floor[key]['max']:.2f}" for key in ("all", "filled")
     )
-    return [*rows, ("real", *spans, "", "-" if share is None else f"{100 * share:.1f}")]
+    kernel = report["floor"]["kernel"]
+    most = "-" if kernel is None else f"{kernel['mean']:.3f} to {kernel['max']:.3f}"
+    return [*rows, ("real", *spans, "", "-" if share is None else f"{100 * share:.1f}", most)]
 
 
 def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -236,7 +248,7 @@ def print_drift_report(report: dict[str, Any]) -> None:
 
     console = Console()
     frames = Table(
-        "time", "JSD all [1/1000]", "JSD filled [1/1000]", "classes outside", "pairs outside [%]",
+        "time", "JSD all [1/1000]", "JSD filled [1/1000]", "classes outside", "pairs outside [%]", "kernel distance",
         title=f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} real clips of "
         f"{report['window_seconds']:g} s from {report['scenes']} scenes",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.occupancy_encoder import OccupancyEncoder
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.start import Start, make_start
 from occsora_sim.scoring.motion_error import chunk_motion
@@ -83,6 +84,7 @@ def roll(
     *,
     seeds: Sequence[int],
     config: RegistrationConfig | None = None,
+    encoder: OccupancyEncoder | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> list[Look]:
     """Drive the starts' routes to their ends, in one batch; a look at each instant.
@@ -93,15 +95,13 @@ def roll(
         instants: numbers of frames after the start, ascending, WINDOW or more; the last is the rollout's length.
         seeds: one for each start.
         config: of the registration.
+        encoder: of the frames' features; None: none are taken.
         on_chunk: called after each chunk.
 
     """
     f = world.frames_per_chunk
     chunks = -(-instants[-1] // f)
-    pose = torch.stack([start.ego_pose[-1] for start in starts]).double()
-    speed = torch.stack([_speed(start) for start in starts])
-    poses = drive_route(make_routes([start.route for start in starts]), pose, speed, chunks * f)
-    poses = torch.cat((pose[:, None], poses), dim=1)
+    poses = route_poses(starts, chunks * f)
     asked = chunk_motion(poses, f)  # (b, chunks, 3)
     metres = poses[..., :2].diff(dim=1).norm(dim=-1).cumsum(dim=1)
     clips: dict[int, Clips] = {}
@@ -124,7 +124,7 @@ def roll(
             if at <= now:
                 end = recent.shape[1] - (now - at)
                 seen = poses[:, at - WINDOW + 1 : at + 1]
-                clips[at] = measure_clips(recent[:, end - WINDOW : end], seen, world.grid)
+                clips[at] = measure_clips(recent[:, end - WINDOW : end], seen, world.grid, encoder=encoder)
         if on_chunk:
             on_chunk()
     return [
@@ -136,6 +136,14 @@ def roll(
         )
         for at in instants
     ]
+
+
+def route_poses(starts: Sequence[Start], frames: int) -> Tensor:
+    """World poses (b, 1 + frames, 3) float64 of egos that follow the starts' routes (`pursuit`)."""
+    pose = torch.stack([start.ego_pose[-1] for start in starts]).double()
+    speed = torch.stack([_speed(start) for start in starts])
+    driven = drive_route(make_routes([start.route for start in starts]), pose, speed, frames)
+    return torch.cat((pose[:, None], driven), dim=1)
 
 
 def merge(looks: Sequence[Look]) -> Look:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.occupancy_encoder import OccupancyEncoder
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scoring.census import Census, take_census
+from occsora_sim.scoring.feature_distance import kernel_distance
 from occsora_sim.scoring.frequencies import (
     class_counts,
     filled_frequencies,
@@ -41,6 +43,7 @@ class Clips:
         counts: (n, NUM_CLASSES) int64 voxels of each class.
         roughness: (n,) float64, see `frequencies.roughness`.
         census: of their road users.
+        features: (n, t, d) float64 of an occupancy encoder; d is 0 where none was asked.
         town: (n,) int64, which scene each clip is of.
 
     """
@@ -48,6 +51,7 @@ class Clips:
     counts: Tensor
     roughness: Tensor
     census: Census
+    features: Tensor
     town: Tensor
 
     def select(self, rows: Tensor) -> Clips:
@@ -57,21 +61,35 @@ class Clips:
             counts=self.counts[rows],
             roughness=self.roughness[rows],
             census=self.census.select(rows),
+            features=self.features[rows],
             town=self.town[rows],
         )
 
 
-def measure_clips(clips: Tensor, poses: Tensor, grid: Grid, town: int = 0) -> Clips:
+def measure_clips(
+    clips: Tensor, poses: Tensor, grid: Grid, town: int = 0, encoder: OccupancyEncoder | None = None
+) -> Clips:
     """Figures of clips (n, t, x, y, z) uint8 of one scene, seen from world poses (n, t, 3) [m, m, rad]."""
+    n, t = clips.shape[:2]
+    features = torch.zeros(n * t, 0, dtype=torch.float64)
+    if encoder is not None:
+        features = encoder.encode(clips.flatten(0, 1))
     return Clips(
         counts=class_counts(clips).cpu(),
         roughness=roughness(clips).cpu(),
         census=take_census(clips, poses, grid),
-        town=torch.full((len(clips),), town),
+        features=features.view(n, t, -1),
+        town=torch.full((n,), town),
     )
 
 
-def real_clips(scenes: Sequence[Recorded], grid: Grid, frames: int, per_scene: int = 48) -> Clips:
+def real_clips(
+    scenes: Sequence[Recorded],
+    grid: Grid,
+    frames: int,
+    per_scene: int = 48,
+    encoder: OccupancyEncoder | None = None,
+) -> Clips:
     """Clips of `frames` frames along the expert egos' recorded motions, spread evenly over egos and time.
 
     Raises:
@@ -98,13 +116,15 @@ def real_clips(scenes: Sequence[Recorded], grid: Grid, frames: int, per_scene: i
             steps = first + stride * np.arange(frames)
             exclude = torch.full((frames,), int(scene.ego_track[ego]))
             pose, time = torch.from_numpy(scene.ego_pose[ego, steps]), torch.from_numpy(steps * scene.dt)
-            parts.append(measure_clips(voxeliser.frames(pose, time, exclude)[None], pose[None], grid, town))
+            parts.append(
+                measure_clips(voxeliser.frames(pose, time, exclude)[None], pose[None], grid, town, encoder)
+            )
     return join(parts)
 
 
 def join(parts: Sequence[Clips]) -> Clips:
     """The clips of `parts`, one after another."""
-    names = ("counts", "roughness", "town")
+    names = ("counts", "roughness", "features", "town")
     census = Census.cat([part.census for part in parts])
     return Clips(
         census=census, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
@@ -150,6 +170,7 @@ def distances(counts: Tensor, other: Tensor) -> dict[str, float]:
 def floors(clips: Clips, size: int, seed: int = 0) -> dict[str, Any]:
     """Real against real, the distances that a perfect world could not go below; `mean`, `p95` and `max` of each.
 
+    `kernel` is that of `same_size` in an encoder's space (null without one).
     `same_size`: `size` clips, drawn evenly over the towns, against the rest (as many as a report pools at one time);
     `halves`: disjoint random halves; `towns`: each town against each other one (null for a single town).
     """
@@ -157,17 +178,23 @@ def floors(clips: Clips, size: int, seed: int = 0) -> dict[str, Any]:
     n = len(clips.counts)
     towns = [np.flatnonzero((clips.town == town).numpy()) for town in clips.town.unique()]
     drawn: dict[str, list[dict[str, float]]] = {"same_size": [], "halves": [], "towns": []}
+    kernels: list[float] = []
     for _ in range(DRAWS):
         queues = [list(rng.permutation(towns[k])) for k in rng.permutation(len(towns))]
         mixed = [clip for turn in itertools.zip_longest(*queues) for clip in turn if clip is not None]
         rows = torch.zeros(n, dtype=torch.bool)
         rows[mixed[: min(size, n - 1)]] = True
         drawn["same_size"].append(distances(clips.counts[rows], clips.counts[~rows]))
+        if clips.features.shape[-1]:
+            kernels.append(
+                kernel_distance(clips.features[rows].flatten(0, 1), clips.features[~rows].flatten(0, 1))
+            )
         half = torch.from_numpy(rng.permutation(n) < n // 2)
         drawn["halves"].append(distances(clips.counts[half], clips.counts[~half]))
     for a, b in itertools.combinations(towns, 2):
         drawn["towns"].append(distances(clips.counts[a], clips.counts[b]))
-    return {name: _summary(rows) if rows else None for name, rows in drawn.items()}
+    floor: dict[str, Any] = {name: _summary(rows) if rows else None for name, rows in drawn.items()}
+    return floor | {"kernel": {"mean": float(np.mean(kernels)), "max": max(kernels)} if kernels else None}
 
 
 def _summary(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,161 @@
+"""How like real frames generated ones are, in the space of the shipped occupancy encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import relative
+from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.models.occupancy_encoder import OccupancyEncoder, load_encoder
+from occsora_sim.scenes.recorded import Recorded
+from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.feature_distance import frechet_distance, kernel_distance, precision_recall
+from occsora_sim.scoring.long_rollout import route_poses
+from occsora_sim.scoring.real_clips import real_clips
+from occsora_sim.worlds.protocol import World
+
+EVERY = 2.0
+"""Time between the frames of a rollout that are looked at [s]."""
+
+FLOORS = 20
+"""Random draws behind the floors."""
+
+PROTOCOL = (
+    f"egos follow their routes by pure pursuit, blind to road users; a frame every {EVERY:g} s of each rollout against "
+    "frames along the recorded expert egos of the same scenes; floor: as many real frames against the rest of them; "
+    "frechet: Heusel et al. 2017; kernel: unbiased, cubic (Binkowski et al. 2018); precision and recall: third "
+    "neighbours (Kynkaanniemi et al. 2019)"
+)
+
+
+def shipped_encoder() -> Path:
+    """The path of the shipped encoder."""
+    return Path(str(resources.files("occsora_sim.assets") / "encoder" / "encoder.safetensors"))
+
+
+def open_encoder(path: Path | None = None) -> tuple[OccupancyEncoder, str]:
+    """An encoder (default: the shipped one) and its name, the beginning of its file's digest.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign or of another kind.
+
+    """
+    path = path or shipped_encoder()
+    encoder, _ = load_encoder(path)
+    return encoder, f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+
+
+def generation_report(
+    world: World,
+    starts: Sequence[Start],
+    scenes: Sequence[Recorded],
+    encoder: OccupancyEncoder,
+    name: str,
+    *,
+    seconds: float = 16.0,
+    seed: int = 0,
+    batch: int = 4,
+    frames_per_scene: int = 96,
+    on_chunk: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Roll the starts on for `seconds` and hold their frames against real ones of the same scenes; see PROTOCOL.
+
+    Args:
+        world: any world.
+        starts: where the rollouts begin; each has a route.
+        scenes: real traffic of the same places.
+        encoder: in whose space the frames are compared.
+        name: the encoder's, for the report.
+        seconds: length of a rollout [s].
+        seed: of the first start; the next ones count on.
+        batch: rollouts at once.
+        frames_per_scene: real frames of each scene.
+        on_chunk: told how many chunks are done, and of how many.
+
+    Raises:
+        ConfigurationError: no start, or less than EVERY seconds.
+
+    """
+    f = world.frames_per_chunk
+    if not starts or batch < 1 or seconds < EVERY:
+        raise ConfigurationError(
+            f"generation: {len(starts)} starts, {seconds:g} s and batch {batch}; give 1 or more of each, at least "
+            f"{EVERY:g} s"
+        )
+    real = real_clips(scenes, world.grid, 1, frames_per_scene, encoder).features[:, 0]
+    chunks = -(-round(seconds / FRAME_SECONDS) // f)
+    groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
+    features: list[Tensor] = []
+    done = 0
+    for rows in groups:
+        poses = route_poses([starts[row] for row in rows], chunks * f)
+        state = world.reset([starts[row] for row in rows], [seed + row for row in rows])
+        for k in range(chunks):
+            path = poses[:, k * f : (k + 1) * f + 1]
+            state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
+            for i in range(f):
+                if (k * f + i + 1) % round(EVERY / FRAME_SECONDS) == 0:
+                    features.append(encoder.encode(state.occupancy[:, i]))
+            done += 1
+            if on_chunk:
+                on_chunk(done, len(groups) * chunks)
+    made = torch.cat(features)
+    return {
+        "encoder": name,
+        "protocol": PROTOCOL,
+        "rollouts": len(starts),
+        "seconds": chunks * f * FRAME_SECONDS,
+        "frames": len(made),
+        "real_frames": len(real),
+        **_distances(real, made),
+        "floor": _floor(real, len(made), seed),
+    }
+
+
+def _distances(real: Tensor, made: Tensor) -> dict[str, float]:
+    precision, recall = precision_recall(real, made)
+    return {
+        "frechet": frechet_distance(made, real),
+        "kernel": kernel_distance(made, real),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def _floor(real: Tensor, count: int, seed: int) -> dict[str, float] | None:
+    """What `count` real frames score against the rest of them, mean over draws; None where too few are left."""
+    count = min(count, len(real) // 2)
+    if count < 5:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(FLOORS):
+        order = torch.from_numpy(rng.permutation(len(real)))
+        rows.append(_distances(real[order[count:]], real[order[:count]]))
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def print_generation_report(report: dict[str, Any]) -> None:
+    """Print a report as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "frames", "Frechet", "kernel", "precision", "recall",
+        title=f"Generation: {report['frames']} frames of {report['rollouts']} rollouts of {report['seconds']:g} s, "
+        f"{report['real_frames']} real ones; encoder {report['encoder']}",
+    )  # fmt: skip
+    keys = ("frechet", "kernel", "precision", "recall")
+    table.add_row("generated", *(f"{report[key]:.3f}" for key in keys))
+    if report["floor"]:
+        table.add_row("real", *(f"{report['floor'][key]:.3f}" for key in keys))
+    Console().print(table)
