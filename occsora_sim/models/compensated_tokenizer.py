@@ -19,6 +19,11 @@ from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, Grid, class_mask
 from occsora_sim.models.columns import UNSEEN, ColumnEncoder, is_dynamic
 from occsora_sim.models.context import AUXILIARY, Context
 
+KEEP = 1.5
+"""What decoding adds to the gates that keep what is known [nats]. Training weighs road users two to four times, so
+that they are not forgotten; taken at face value the decoder would then put them, and rub out carried ones, where the
+odds are against it. The logarithm of these weights takes that back."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompensatedTokenizerConfig:
@@ -149,17 +154,18 @@ class CompensatedTokenizer(nn.Module):
         fine = patches.view(n, px, py, 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(n, px * 4, py * 4, c)
         return torch.cat((fine, features["full"].permute(0, 2, 3, 1)), dim=-1)
 
-    def logits(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
+    def logits(self, columns: Tensor, static: Tensor, prior: Tensor, keep_more: float = 0.0) -> Tensor:
         """Logits (m, z, NUM_CLASSES) of columns with features (m, 2 c), record (m, z) and prior (m, z) uint8.
 
-        Over a recorded voxel only its recorded class and the road users are admitted.
+        Over a recorded voxel only its recorded class and the road users are admitted. `keep_more` [nats] is added to
+        the gates.
         """
         z, e = self.grid.shape[2], self.config.embedding
         out = self.head(columns)
         logits = out[:, : z * e].view(-1, z, e) @ self.columns.embedding.weight[:NUM_CLASSES].T  # similarity
         keep, road_user = out[:, z * e :].view(-1, 2, z).unbind(1)
         known = prior != UNSEEN
-        gate = torch.where(is_dynamic(prior), road_user, keep) * known
+        gate = (torch.where(is_dynamic(prior), road_user, keep) + keep_more) * known
         logits = logits.scatter_add(2, prior.long().clamp(max=FREE)[..., None], gate[..., None])
         recorded = static != UNSEEN
         same = F.one_hot(static.long().clamp(max=FREE), NUM_CLASSES).bool()
@@ -175,11 +181,13 @@ class CompensatedTokenizer(nn.Module):
         parts = (columns.split(40000), static.split(40000), prior.split(40000))
         labels = torch.cat([self._over_recorded(*part) for part in zip(*parts, strict=True)])
         if new.any():
-            labels[new] = self.logits(columns[new], static[new], prior[new]).argmax(dim=-1).to(torch.uint8)
+            labels[new] = (
+                self.logits(columns[new], static[new], prior[new], KEEP).argmax(dim=-1).to(torch.uint8)
+            )
         return labels.view(len(latent), *self.grid.shape)
 
     def _over_recorded(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
-        """`logits(...).argmax()` for recorded columns, (m, z) uint8: only the recorded class and the road users
+        """`logits(..., KEEP).argmax()` for recorded columns, (m, z) uint8: only the recorded class and the road users
         compete, so most of the logits need not be computed.
         """
         z, e = self.grid.shape[2], self.config.embedding
@@ -191,9 +199,8 @@ class CompensatedTokenizer(nn.Module):
         label = label.to(torch.uint8)
         label = torch.tensor(DYNAMIC, dtype=torch.uint8, device=label.device)[label.int()]
         carried = is_dynamic(prior)
-        at_prior = (features * table[prior.int().clamp(max=FREE)]).sum(-1) + torch.where(
-            carried, road_user, keep
-        )
+        gate = torch.where(carried, road_user, keep) + KEEP
+        at_prior = (features * table[prior.int().clamp(max=FREE)]).sum(-1) + gate
         stays = torch.where(carried, (features * table[static.int().clamp(max=FREE)]).sum(-1), at_prior)
         better = carried & (at_prior > best)
         best, label = torch.where(better, at_prior, best), torch.where(better, prior, label)
