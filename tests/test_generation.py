@@ -1,10 +1,12 @@
 """Claims about the occupancy encoder and what is measured in its space."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from occsora_sim.envs.starts import shipped_scenes
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import CAR, FREE, OCC3D, Grid
 from occsora_sim.models.occupancy_encoder import (
@@ -14,12 +16,12 @@ from occsora_sim.models.occupancy_encoder import (
     save_encoder,
 )
 from occsora_sim.scenes.file import save_scene
+from occsora_sim.scenes.source import open_scenes
 from occsora_sim.scenes.start import make_start
-from occsora_sim.scoring.feature_distance import kernel_distance
 from occsora_sim.scoring.generation import generation_report, open_encoder, print_generation_report
-from occsora_sim.scoring.real_clips import real_clips
 from occsora_sim.training.encoder import EncoderTraining, spoil, train_encoder
 from occsora_sim.training.loop import LoopConfig
+from occsora_sim.training.windows import WindowSampler
 from occsora_sim.worlds.replay import ReplayWorld
 
 GRID = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0))
@@ -82,8 +84,6 @@ def test_a_recorded_world_scores_like_the_recording_and_an_empty_one_does_not(
 ):
     class Empty(ReplayWorld):
         def step(self, state, trajectories):
-            from dataclasses import replace
-
             state = super().step(state, trajectories)
             return replace(state, occupancy=torch.full_like(state.occupancy, FREE))
 
@@ -100,6 +100,7 @@ def test_a_recorded_world_scores_like_the_recording_and_an_empty_one_does_not(
     assert empty["kernel"] > 5 * abs(real["kernel"]) and empty["frechet"] > 2 * real["frechet"]
     assert empty["precision"] == 0.0 and real["precision"] > 0.5
     assert real["floor"] is not None
+    assert empty["recorded"] == pytest.approx({key: real[key] for key in empty["recorded"]}, rel=1e-6)
     print_generation_report(real)
     assert "Generation: 10 frames of 2 rollouts" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="0 starts"):
@@ -107,15 +108,13 @@ def test_a_recorded_world_scores_like_the_recording_and_an_empty_one_does_not(
 
 
 @pytest.mark.slow
-def test_the_shipped_encoder_tells_spoiled_frames_from_real_ones():
-    from occsora_sim.envs.starts import shipped_scenes
-    from occsora_sim.scenes.source import open_scenes
-
+def test_the_shipped_encoder_holds_a_second_look_closer_than_another_moment_or_a_spoiled_copy():
     encoder, name = open_encoder()
     assert name.startswith("encoder-")
-    scenes = open_scenes(shipped_scenes())[:2]
-    real = real_clips(scenes, OCC3D, 1, 24, encoder).features[:, 0]
-    frames = torch.cat([make_start(scenes[0], 0, step).occupancy for step in (10, 20, 30)])
-    spoiled = spoil(frames, torch.zeros(len(frames), 3), OCC3D, torch.Generator().manual_seed(0))
-    clean, bad = (kernel_distance(encoder.encode(part), real) for part in (frames, spoiled))
-    assert bad > clean + 0.1
+    windows = WindowSampler(open_scenes(shipped_scenes())[:2], OCC3D, history=2, future=1, seed=9).draw(24, 0)
+    one, two = windows.labels[:, 1], windows.labels[:, 2]
+    spoiled = spoil(one, windows.poses[:, 1], OCC3D, torch.Generator().manual_seed(0))
+    a, b, c = (torch.nn.functional.normalize(encoder.encode(part), dim=1) for part in (one, two, spoiled))
+    same, other = (a * b).sum(1), (a @ b.T).masked_fill(torch.eye(24, dtype=torch.bool), -1).amax(1)
+    assert float((same > other).double().mean()) > 0.6  # of 23 other moments none is closer
+    assert float((same > (a * c).sum(1)).double().mean()) > 0.6

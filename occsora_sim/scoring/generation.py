@@ -22,6 +22,7 @@ from occsora_sim.scoring.feature_distance import frechet_distance, kernel_distan
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.scoring.real_clips import real_clips
 from occsora_sim.worlds.protocol import World
+from occsora_sim.worlds.replay import ReplayWorld
 
 EVERY = 2.0
 """Time between the frames of a rollout that are looked at [s]."""
@@ -32,6 +33,7 @@ FLOORS = 20
 PROTOCOL = (
     f"egos follow their routes by pure pursuit, blind to road users; a frame every {EVERY:g} s of each rollout against "
     "frames along the recorded expert egos of the same scenes; floor: as many real frames against the rest of them; "
+    "recorded: what a recorded world shows along the same ways; "
     "frechet: Heusel et al. 2017; kernel: unbiased, cubic (Binkowski et al. 2018); precision and recall: third "
     "neighbours (Kynkaanniemi et al. 2019)"
 )
@@ -96,18 +98,16 @@ def generation_report(
     groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
     features: list[Tensor] = []
     done = 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if on_chunk:
+            on_chunk(done, len(groups) * chunks)
+
     for rows in groups:
-        poses = route_poses([starts[row] for row in rows], chunks * f)
-        state = world.reset([starts[row] for row in rows], [seed + row for row in rows])
-        for k in range(chunks):
-            path = poses[:, k * f : (k + 1) * f + 1]
-            state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
-            for i in range(f):
-                if (k * f + i + 1) % round(EVERY / FRAME_SECONDS) == 0:
-                    features.append(encoder.encode(state.occupancy[:, i]))
-            done += 1
-            if on_chunk:
-                on_chunk(done, len(groups) * chunks)
+        part, seeds = [starts[row] for row in rows], [seed + row for row in rows]
+        features.append(encoder.encode(_frames(world, part, seeds, chunks, told)))
     made = torch.cat(features)
     return {
         "encoder": name,
@@ -118,7 +118,39 @@ def generation_report(
         "real_frames": len(real),
         **_distances(real, made),
         "floor": _floor(real, len(made), seed),
+        "recorded": _recorded(world, starts, chunks, encoder, real),
     }
+
+
+def _frames(
+    world: World, starts: Sequence[Start], seeds: Sequence[int], chunks: int, told: Callable[[], None]
+) -> Tensor:
+    """A frame every EVERY seconds of each rollout, (n, x, y, z) uint8."""
+    f, frames = world.frames_per_chunk, []
+    poses = route_poses(starts, chunks * f)
+    state = world.reset(starts, seeds)
+    for k in range(chunks):
+        path = poses[:, k * f : (k + 1) * f + 1]
+        state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
+        frames += [
+            state.occupancy[:, i] for i in range(f) if (k * f + i + 1) % round(EVERY / FRAME_SECONDS) == 0
+        ]
+        told()
+    return torch.cat(frames)
+
+
+def _recorded(
+    world: World, starts: Sequence[Start], chunks: int, encoder: OccupancyEncoder, real: Tensor
+) -> dict[str, float] | None:
+    """What the recorded world scores along the same ways: a perfect world that sees just these places; None where the
+    starts hold no recording.
+    """
+    if any(start.source is None for start in starts):
+        return None
+    replay = ReplayWorld(world.grid)
+    chunks = chunks * world.frames_per_chunk // replay.frames_per_chunk
+    frames = _frames(replay, starts, [0] * len(starts), chunks, lambda: None)
+    return _distances(real, encoder.encode(frames))
 
 
 def _distances(real: Tensor, made: Tensor) -> dict[str, float]:
@@ -156,6 +188,8 @@ def print_generation_report(report: dict[str, Any]) -> None:
     )  # fmt: skip
     keys = ("frechet", "kernel", "precision", "recall")
     table.add_row("generated", *(f"{report[key]:.3f}" for key in keys))
+    if report["recorded"]:
+        table.add_row("recorded, same ways", *(f"{report['recorded'][key]:.3f}" for key in keys))
     if report["floor"]:
-        table.add_row("real", *(f"{report['floor'][key]:.3f}" for key in keys))
+        table.add_row("real, drawn at random", *(f"{report['floor'][key]:.3f}" for key in keys))
     Console().print(table)
