@@ -33,7 +33,7 @@ def crowd(straight_road):
             road,
             track_state=state,
             track_valid=np.ones(state.shape[:2], dtype=bool),
-            track_size=np.array([SIZES[one] for one in label], dtype=np.float32),
+            track_size=np.array([SIZES[int(one)] for one in label], dtype=np.float32),
             track_class=label,
         )
 
@@ -74,7 +74,7 @@ class Watch(TorchFunctionMode):
         )
         for one in tree_leaves(out):
             if isinstance(one, torch.Tensor) and (named or any(there)):
-                one.there = True
+                setattr(one, "there", True)  # noqa: B010
         return out
 
 
