@@ -32,6 +32,9 @@ KEYS = ("semantics", "mask_lidar", "mask_camera")
 MAX_BYTES = 1 << 31
 """Largest annotations file [bytes]."""
 
+MAX_STEPS = 20_000
+"""Longest scene, gaps included; one of nuScenes has 40."""
+
 _LARGEST_HEADER = 10_000  # of an array in a file [bytes]; a frame's has 128
 
 
@@ -205,6 +208,12 @@ def _read_scene(root: Path, name: str, info: Any, faults: list[str]) -> VoxelSce
         return None
     dt, steps = _steps(stamps)
     steps = steps[kept] - steps[kept[0]]
+    if steps[-1] >= MAX_STEPS:
+        far = rows[kept[int(np.diff(steps).argmax()) + 1]][0]
+        faults.append(
+            f"{place} lasts {steps[-1] * dt:.3g} s; the timestamp {far} lies too far from the one before"
+        )
+        return None
     pose = np.array([rows[k][1] for k in kept])
     origin = pose[0, :2].copy()
     pose[:, :2] -= origin
