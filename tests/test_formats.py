@@ -207,7 +207,7 @@ def test_validate_names_each_fault_with_its_place_and_ends_with_2(tmp_path, caps
         f"{tmp_path}/bad.pkl: map_features[7].polyline is not a list of finite points",
         f"{tmp_path}/cut.safetensors: this is no scene file, or a truncated one; make it again",
     ]
-    assert captured.err.strip() == f"occsora-sim: {tmp_path}: 3 faults in 2 of 3 files"
+    assert captured.err == f"occsora-sim: {tmp_path}: 3 faults in 2 of 3 files\n"
     found = json.loads(report.read_text())
     assert found["files"] == 3 and found["faulty"] == 2 and len(found["faults"]) == 3
     assert main(["scenes", "validate", str(tmp_path / "sound.pkl")]) == 0

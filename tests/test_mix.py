@@ -166,3 +166,6 @@ def test_scenes_make_takes_density_and_mix(monkeypatch, straight_road, tmp_path,
     )
     error = capsys.readouterr().err
     assert "density=2 can be chosen for what is made" in error and error.count("\n") == 1
+    for wrong in (["--scenes", "grid:3-1"], ["--scenes", "grid:0", "--mix", "lorry=1"]):
+        assert main(["scenes", "make", *wrong, "--out", str(tmp_path / "nothing")]) == 2
+    assert not (tmp_path / "nothing").exists()

@@ -42,6 +42,7 @@ class Options:
 
         Raises:
             ConfigurationError: there are amounts, but the scenes are not made.
+            SceneError: what is to be made cannot be read.
 
         """
         from occsora_sim.scenes import made
@@ -53,7 +54,10 @@ class Options:
             raise ConfigurationError(
                 f"--scenes {self.scenes}: {' '.join(parts)} can be chosen for what is made, as traffic:0-7"
             )
-        return ",".join([self.scenes, *parts])
+        spec = ",".join([self.scenes, *parts])
+        if made.is_made(spec):
+            made.parse(spec)  # what cannot be read is said before anything is written
+        return spec
 
 
 def run(options: Options) -> None:

@@ -185,7 +185,9 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[
         if process.returncode:
             raise _worker_error(report, process.returncode)
 
-    with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(workers) as pool:
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    with bar as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("making towns", total=len(seeds))
         jobs = [pool.submit(work, seeds[k::workers]) for k in range(workers)]
         for job in jobs:
