@@ -236,6 +236,10 @@ FAULTS = [
     (change(FIRST, ["ego_pose", "rotation"], [1, 0, 0, "0"]), f"[{FIRST}].ego_pose.rotation"),
     (change(FIRST, [], []), f"[{FIRST}] is no frame"),
     (change("../up", [], {}), "[../up] is no frame"),
+    (change("9" * 300, [], {"timestamp": "1"}), "] is no frame"),  # no file can be called so
+    (change("a\0b", [], {"timestamp": "1"}), "] is no frame"),
+    (change("\ud800", [], {"timestamp": "1"}), "] is no frame"),
+    (lambda infos: infos.update({"9" * 300: {}}), "] is no name of a scene"),
     (lambda infos: infos.pop("scene-0001"), "scene_infos[scene-0001] is missing"),
     (lambda infos: infos.update({"scene-0001": 3}), "scene_infos[scene-0001] is missing"),
 ]
@@ -386,6 +390,7 @@ def test_200_mutated_annotations_are_read_or_refused_in_one_line(folder, tmp_pat
             assert "\n" not in str(error) and str(error).startswith(str(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @settings(max_examples=20, deadline=None, database=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(seed=st.integers(0, 2**32))
