@@ -20,7 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "what a path holds: scenes, seconds, classes, ego motions; with a picture",
     ),
     "scenes validate": ("scenes_validate", "check every file of a path and name each fault with its place"),
-    "bench": ("bench", "frames per second of the world, the environment and the paper's sampler"),
+    "bench": ("bench", "frames per second of the world, the voxeliser and the paper's sampler"),
 }
 """Verb -> (module in occsora_sim.commands, what it does). A module is imported when its verb is called."""
 

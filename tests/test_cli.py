@@ -178,7 +178,7 @@ def test_evaluate_world_writes_the_forecasts(scenes, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_writes_frames_per_second(scenes, tmp_path):
+def test_bench_writes_frames_per_second(scenes, tmp_path, capsys):
     report = tmp_path / "bench.json"
     options = ["--preset", "tiny", "--scenes", scenes, "--chunks", "1", "--batches", "1", "2", "--skip-paper"]
     assert main(["bench", *options, "--json", str(report)]) == 0
@@ -188,6 +188,9 @@ def test_bench_writes_frames_per_second(scenes, tmp_path):
         min(row["frames_per_second"] for row in figures["world"]) > 0 and figures["env_steps_per_second"] > 0
     )
     assert figures["preset"] == "tiny" and figures["paper_seconds_per_clip"] is None
+    assert [row["batch"] for row in figures["voxeliser"]] == [1, 8, 64]
+    assert all(row["frames_per_second"] > 0 and row["scenes"] == 1 for row in figures["voxeliser"])
+    assert "voxeliser, batch 64, one core" in " ".join(capsys.readouterr().out.split())
 
 
 def test_scenes_info_says_what_is_in_a_folder(scenes, tmp_path, capsys):

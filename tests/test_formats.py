@@ -14,11 +14,12 @@ from PIL import Image
 
 from occsora_sim.cli import main
 from occsora_sim.errors import SceneError
-from occsora_sim.grid import CAR, DRIVEABLE, FREE, OCC3D
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, OCC3D, TINY
 from occsora_sim.rendering.contact_sheet import COLUMNS, contact_sheet
 from occsora_sim.scenes import formats, source
 from occsora_sim.scenes.file import load_scene, save_scene
 from occsora_sim.scenes.source import each_scene, open_scenes
+from occsora_sim.scenes.start import sample_starts
 from occsora_sim.scenes.voxel_scene import VoxelScene
 
 STEPS = 31
@@ -206,7 +207,7 @@ def test_validate_names_each_fault_with_its_place_and_ends_with_2(tmp_path, caps
         f"{tmp_path}/bad.pkl: map_features[7].polyline is not a list of finite points",
         f"{tmp_path}/cut.safetensors: this is no scene file, or a truncated one; make it again",
     ]
-    assert captured.err.strip() == f"occsora-sim: {tmp_path}: 3 faults in 2 of 3 files"
+    assert captured.err == f"occsora-sim: {tmp_path}: 3 faults in 2 of 3 files\n"
     found = json.loads(report.read_text())
     assert found["files"] == 3 and found["faulty"] == 2 and len(found["faults"]) == 3
     assert main(["scenes", "validate", str(tmp_path / "sound.pkl")]) == 0
@@ -236,6 +237,42 @@ def test_nothing_is_read_where_nothing_is():
 
 
 EACH = 25
+SHIPPED = sorted((Path(__file__).parent.parent / "assets" / "scenes").glob("*.safetensors"))
+
+
+def mutant_of_a_scene(content: bytes, rng: random.Random) -> bytes:
+    """`content` with one to four places overwritten, cut out or filled."""
+    mutant, header = bytearray(content), int.from_bytes(content[:8], "little")
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(header + 8 if rng.random() < 0.7 else len(mutant))  # the header holds the most
+        filling = rng.choice((b"", rng.randbytes(2), b"9", b"-", b'"', b"}", b"[", b"e9"))
+        mutant[at : at + rng.choice((0, 1, 1, 4))] = filling
+    return bytes(mutant)
+
+
+def overwritten(content: bytes, rng: random.Random) -> bytes:
+    """`content` with up to four numbers of its arrays changed: nothing moves, so most are read."""
+    mutant, begin = bytearray(content), 8 + int.from_bytes(content[:8], "little")
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(begin, len(mutant) - 4)
+        mutant[at : at + 4] = rng.choice(
+            (rng.randbytes(4), b"\xff" * 4, b"\x00\x00\xc0\x7f", b"\xf9\x02\x15\x50")
+        )
+    return bytes(mutant)
+
+
+def use(path: Path) -> None:
+    """Read a scene file, draw from it and begin an episode in it; what cannot be is refused in one line."""
+    try:
+        scene = load_scene(path)
+    except SceneError as error:
+        assert "\n" not in str(error) and str(error).startswith(str(path))
+        return
+    try:
+        (start,) = sample_starts([scene], 1, 0, 4, TINY)
+        assert start.occupancy.max() <= FREE
+    except SceneError as error:
+        assert "\n" not in str(error)
 
 
 @settings(max_examples=20, deadline=None, database=None, derandomize=True,
@@ -245,15 +282,18 @@ def test_500_mutated_scene_files_are_read_or_refused_in_one_line(straight_road, 
     path = tmp_path / "scene.safetensors"
     save_scene(straight_road(steps=5, length=60.0), path)
     content, rng = path.read_bytes(), random.Random(seed)
-    header = int.from_bytes(content[:8], "little")
     for _ in range(EACH):
-        mutant = bytearray(content)
-        for _ in range(rng.randint(1, 4)):
-            at = rng.randrange(header + 8 if rng.random() < 0.7 else len(mutant))  # the header holds the most
-            filling = rng.choice((b"", rng.randbytes(2), b"9", b"-", b'"', b"}", b"[", b"e9"))
-            mutant[at : at + rng.choice((0, 1, 1, 4))] = filling
-        path.write_bytes(bytes(mutant))
-        try:
-            assert len(load_scene(path).ego_kind) >= 0
-        except SceneError as error:
-            assert "\n" not in str(error) and str(error).startswith(str(path))
+        path.write_bytes(mutant_of_a_scene(content, rng))
+        use(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHIPPED, reason="the shipped scenes are not in this checkout")
+@settings(max_examples=20, deadline=None, database=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(seed=st.integers(0, 2**32))
+def test_200_mutants_of_a_shipped_town_are_read_and_drawn_or_refused_in_one_line(tmp_path, seed):
+    path, content, rng = tmp_path / "town.safetensors", SHIPPED[0].read_bytes(), random.Random(seed)
+    for _ in range(10):
+        path.write_bytes(rng.choice((mutant_of_a_scene, overwritten))(content, rng))
+        use(path)

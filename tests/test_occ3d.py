@@ -221,6 +221,11 @@ FAULTS = [
     (change(FIRST, ["timestamp"], "soon"), f"[{FIRST}].timestamp is not a number of microseconds"),
     (change(FIRST, ["timestamp"], 1.5), f"[{FIRST}].timestamp is not"),
     (change(FIRST, ["timestamp"], str(BEGIN + 520_000)), "has two frames of the timestamp"),
+    # Time steps for all of the time between once filled the memory.
+    (
+        change("scene-0001-11", ["timestamp"], str(10**18)),
+        f"the timestamp {10**18} lies too far from the one before",
+    ),
     (change(FIRST, ["ego_pose"], None), f"[{FIRST}].ego_pose.translation is not 3 finite numbers"),
     (change(FIRST, ["ego_pose", "translation"], [1, 2]), f"[{FIRST}].ego_pose.translation"),
     (change(FIRST, ["ego_pose", "translation"], [math.nan, 0, 0]), f"[{FIRST}].ego_pose.translation"),
@@ -231,6 +236,10 @@ FAULTS = [
     (change(FIRST, ["ego_pose", "rotation"], [1, 0, 0, "0"]), f"[{FIRST}].ego_pose.rotation"),
     (change(FIRST, [], []), f"[{FIRST}] is no frame"),
     (change("../up", [], {}), "[../up] is no frame"),
+    (change("9" * 300, [], {"timestamp": "1"}), "] is no frame"),  # no file can be called so
+    (change("a\0b", [], {"timestamp": "1"}), "] is no frame"),
+    (change("\ud800", [], {"timestamp": "1"}), "] is no frame"),
+    (lambda infos: infos.update({"9" * 300: {}}), "] is no name of a scene"),
     (lambda infos: infos.pop("scene-0001"), "scene_infos[scene-0001] is missing"),
     (lambda infos: infos.update({"scene-0001": 3}), "scene_infos[scene-0001] is missing"),
 ]
@@ -361,6 +370,7 @@ def test_200_mutated_annotations_are_read_or_refused_in_one_line(folder, tmp_pat
         '"../x"',
         "NaN",
         "9" * 5000,
+        "99",
         '"',
         "]",
         ",",
@@ -378,3 +388,31 @@ def test_200_mutated_annotations_are_read_or_refused_in_one_line(folder, tmp_pat
             assert all(scene.steps >= 1 for scene in read_occ3d(tmp_path))
         except SceneError as error:
             assert "\n" not in str(error) and str(error).startswith(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@settings(max_examples=20, deadline=None, database=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(seed=st.integers(0, 2**32))
+def test_200_frames_with_damaged_arrays_in_a_sound_archive_are_read_or_refused_in_one_line(
+    folder, tmp_path, seed
+):
+    """Past the checksums of the archive: what it holds is no array, or none of this shape, type or range."""
+    rng, path = random.Random(seed), tmp_path / "labels.npz"
+    with zipfile.ZipFile(folder / "gts" / "scene-0001" / FIRST / "labels.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for _ in range(EACH):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, content in members.items():
+                mutant = bytearray(content)
+                for _ in range(rng.choice((0, 0, 1, 2))):
+                    at = rng.randrange(
+                        128 if rng.random() < 0.8 else len(mutant)
+                    )  # the header holds the most
+                    filling = rng.choice((b"", rng.randbytes(1), b"9", b"(", b"O", b"\n", rng.randbytes(4)))
+                    mutant[at : at + rng.choice((0, 1, 1, 4))] = filling
+                archive.writestr(rng.choice((name, name, name, name, "other.npy")), bytes(mutant))
+        try:
+            assert read_labels(path).labels.shape == OCC3D.shape
+        except SceneError as error:
+            assert "\n" not in str(error) and str(error).startswith(str(path))

@@ -11,7 +11,18 @@ import torch
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative, to_frame
-from occsora_sim.grid import CONSTRUCTION_VEHICLE, FREE, PEDESTRIAN, TINY, TRAFFIC_CONE, Grid
+from occsora_sim.grid import (
+    BUS,
+    CAR,
+    CONSTRUCTION_VEHICLE,
+    FREE,
+    MOTORCYCLE,
+    PEDESTRIAN,
+    TINY,
+    TRAFFIC_CONE,
+    TRUCK,
+    Grid,
+)
 from occsora_sim.scenes.drafts import DRAFTS
 from occsora_sim.scenes.file import load_scene, save_scene
 from occsora_sim.scenes.scenario import HELD_OUT, SCENARIOS, _towns, make_scenario
@@ -80,6 +91,20 @@ def test_it_happens_to_the_ego(scenario):
             for before, after in pairwise(views)
         ]
         assert np.any(crosses) and min(speed) < speed[0] - 2
+
+
+@pytest.mark.slow
+def test_nobody_stands_on_the_cones_of_a_work_site():
+    """Who waited for a gap once stood among the first cones: the lane was closed from behind them on."""
+    scene = once("construction_site", 0)
+    cones = scene.track_state[scene.track_class == TRAFFIC_CONE][:, 0, :2]
+    users = np.isin(scene.track_class, (BUS, CAR, MOTORCYCLE, TRUCK))
+    x, y, yaw = np.moveaxis(scene.track_state[users][..., :3], -1, 0)[..., None]  # (k, T, 1)
+    dx, dy = cones[:, 0] - x, cones[:, 1] - y
+    ahead, left = np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx
+    half = scene.track_size[users][:, None, None] / 2  # (k, 1, 1, 3)
+    under = (abs(ahead) < half[..., 0]) & (abs(left) < half[..., 1])
+    assert len(cones) >= 14 and not under[scene.track_valid[users]].any()
 
 
 @pytest.mark.slow

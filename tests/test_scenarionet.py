@@ -18,6 +18,7 @@ from occsora_sim.grid import OCC3D, TINY
 from occsora_sim.scenes.drivable import Canvas, closed, dilated, one_ring
 from occsora_sim.scenes.log_tracks import longest_run
 from occsora_sim.scenes.road_users import LABELS, SIZES, label_of, size_of
+from occsora_sim.scenes.safe_pickle import load_plain
 from occsora_sim.scenes.scenarionet import examine_scenarionet, read_scenarionet
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import ego_poses, make_start, sample_starts
@@ -505,6 +506,25 @@ def test_100_logs_with_strange_parts_are_read_or_refused_in_one_line(path, seed)
     for _ in range(EACH):
         log = copy.deepcopy(make_log())
         for _ in range(rng.randint(1, 3)):
+            mutate(log, rng)
+        path.write_bytes(pickle.dumps(log))
+        try:
+            assert isinstance(read_scenarionet(path), Scene)
+        except SceneError as error:
+            assert "\n" not in str(error) and str(error).startswith(str(path))
+
+
+@pytest.mark.slow
+@real_logs
+@pytest.mark.parametrize("name", ["0757", "0061"], ids=["this_format", "the_older_one"])
+@settings(max_examples=10, deadline=None, database=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(seed=st.integers(0, 2**32))
+def test_20_real_logs_with_strange_parts_are_read_or_refused_in_one_line(name, path, seed):
+    rng, real = random.Random(seed), load_plain(LOGS / f"sd_nuscenes_v1.0-mini_scene-{name}.pkl")
+    for _ in range(2):
+        log = copy.deepcopy(real)
+        for _ in range(rng.randint(1, 4)):
             mutate(log, rng)
         path.write_bytes(pickle.dumps(log))
         try:

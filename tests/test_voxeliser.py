@@ -276,6 +276,14 @@ def test_unusable_questions_are_refused_in_one_line(pose, time, exclude):
     assert "hand-built" in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("far", [[(1e38, 0)], [(-3e38, 3e38)], [(3e30, 3e30)] * 4, [(4e5, 4e5)]])
+def test_polygons_at_impossible_places_are_refused_in_one_line(far):
+    """A damaged coordinate once became a negative size, and the process crashed."""
+    corners = [*rectangle(0, 0, 5, 5)[: 4 - len(far)], *far]
+    with pytest.raises(SceneError, match=r"^scene hand-built: polygon[^\n]+$"):
+        Voxeliser(make_scene(polygons=[(corners, DRIVEABLE, GROUND)]), TINY)
+
+
 def test_displacement_is_where_the_box_of_a_column_goes():
     """A bus drives 2 m ahead in half a second, then turns on the spot by a quarter; a car beside it vanishes."""
     bus = [(5.0, 0, 0, 4, 0), (7, 0, 0, 4, 0), (7, 0, math.pi / 2, 0, 0)]

@@ -1,4 +1,4 @@
-"""`occsora-sim bench`: frames per second of the world, of the environment, and of the paper's sampler."""
+"""`occsora-sim bench`: frames per second of the world, of the voxeliser, and of the paper's sampler."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 SPEED = 5.0
 """Of the cars that are driven straight on [m/s]."""
+
+VOXELISED = (1, 8, 64)
+"""Frames that the voxeliser is asked for at once."""
+
+FRAMES = 320
+"""Frames that it makes of each scene while it is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,11 @@ def run(options: Options) -> None:
     for row in figures["world"]:
         table.add_row(f"world, batch {row['batch']}", f"{row['frames_per_second']:.2f} frames/s")
     table.add_row("environment", f"{figures['env_steps_per_second']:.2f} steps/s")
+    for row in figures["voxeliser"]:
+        table.add_row(
+            f"voxeliser, batch {row['batch']}, {'one core' if options.device == 'cpu' else options.device}",
+            f"{row['frames_per_second']:.0f} frames/s",
+        )
     if not options.skip_paper:
         source = figures["paper_estimated_from"]
         table.add_row(
@@ -103,6 +114,7 @@ def measure(options: Options) -> dict[str, Any]:
         "preset": world.model.config.preset,
         "world": rates,
         "env_steps_per_second": env_rate(env, options),
+        "voxeliser": voxeliser_rates(starts, options),
         "paper_seconds_per_clip": None,
         "speedup_vs_paper": None,
     }
@@ -185,6 +197,38 @@ def env_rate(env: Any, options: Options) -> float:
             env.reset()
         seconds += timed(work, options.device)
     return options.chunks / seconds
+
+
+def voxeliser_rates(starts: Sequence[Start], options: Options) -> list[dict[str, Any]]:
+    """Frames per second of the voxeliser at full grid, from many of the scenes' egos and times.
+
+    On a CPU: of one core, the time that others keep it busy not counted. Voxel sequences have nothing to voxelise.
+    """
+    import torch
+
+    from occsora_sim.scenes.scene import Scene
+    from occsora_sim.scenes.voxeliser import Voxeliser, frames_per_second
+
+    scenes = {id(start.source[0]): start.source[0] for start in starts}
+    voxelisers = [
+        Voxeliser(scene, device=options.device) for scene in scenes.values() if isinstance(scene, Scene)
+    ]
+    if not voxelisers:
+        return []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rates = []
+        for batch in VOXELISED:
+            each = [
+                frames_per_second(one, batch, repeats=max(1, FRAMES // batch), seed=options.seed)
+                for one in voxelisers
+            ]
+            mean = len(each) / sum(1 / rate for rate in each)
+            rates.append({"batch": batch, "scenes": len(each), "frames_per_second": mean})
+        return rates
+    finally:
+        torch.set_num_threads(threads)
 
 
 def paper_seconds(

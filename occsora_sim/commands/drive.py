@@ -80,7 +80,11 @@ def drive(options: DrivingOptions) -> list[tuple[Episode, Rollout]]:
     driven: list[tuple[Episode, Rollout]] = []
     left = options.seconds
     columns = (TextColumn("driving"), BarColumn(), TextColumn("{task.completed:g} of {task.total:g} s"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    bar = Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    )
+    with bar as progress:
         task = progress.add_task("driving", total=options.seconds)
         while left > 1e-6:
             place = len(driven) % len(simulation.starts)

@@ -113,7 +113,8 @@ def drive(options: Options, simulation: DriveSimulation, agent: AnyAgent) -> lis
     from occsora_sim.agents.episode import run_episodes
 
     assert options.episodes is not None
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("episodes", total=options.episodes)
         return run_episodes(
             simulation,

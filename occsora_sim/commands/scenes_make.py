@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occsora_sim.commands.output import output_folder
+from occsora_sim.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,14 +14,50 @@ class Options:
     """Options of `scenes make`.
 
     Attributes:
-        scenes: what to make: `traffic:A-B`, the towns of the seeds A to B; or a log or a folder of logs, to be written
-            as scene files.
+        scenes: what to make: `traffic:A-B`, the towns of the seeds A to B; a kind of place: `grid:A-B`, `organic:A-B`,
+            `arterial:A-B`, `roundabout:A-B`, `motorway:A-B`; `scenario:NAME:A-B`, where something rare happens; or a
+            log or a folder of logs, to be written as scene files.
         out: folder for the scene files, one a scene.
+        density: how many times as much traffic as usual (for towns and places, as all that follows).
+        vehicles: motor vehicles on each km of street.
+        bicycles: bicycles on each km of street.
+        pedestrians: pedestrians on each km of street.
+        inflow: how many times as many vehicles enter as usual.
+        mix: shares of motor vehicles, as truck=0.3 bus=0.1; of car, van, truck, bus, motorcycle. Those not named
+            divide what is left as usual.
 
     """
 
     scenes: str = "traffic:0-7"
     out: Path = Path("scenes")
+    density: float | None = None
+    vehicles: float | None = None
+    bicycles: float | None = None
+    pedestrians: float | None = None
+    inflow: float | None = None
+    mix: tuple[str, ...] = ()
+
+    def spec(self) -> str:
+        """The scenes with the amounts of traffic behind them, as `open_scenes` takes them.
+
+        Raises:
+            ConfigurationError: there are amounts, but the scenes are not made.
+            SceneError: what is to be made cannot be read.
+
+        """
+        from occsora_sim.scenes import made
+
+        names = ("density", "vehicles", "bicycles", "pedestrians", "inflow")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        parts = [*(f"{name}={value:.12g}" for name, value in given.items()), *self.mix]
+        if parts and not made.is_made(self.scenes):
+            raise ConfigurationError(
+                f"--scenes {self.scenes}: {' '.join(parts)} can be chosen for what is made, as traffic:0-7"
+            )
+        spec = ",".join([self.scenes, *parts])
+        if made.is_made(spec):
+            made.parse(spec)  # what cannot be read is said before anything is written
+        return spec
 
 
 def run(options: Options) -> None:
@@ -30,8 +67,9 @@ def run(options: Options) -> None:
     from occsora_sim.scenes.scene import Scene
     from occsora_sim.scenes.source import each_scene
 
+    spec = options.spec()
     folder = output_folder(options.out)
-    for scene in each_scene(options.scenes):
+    for scene in each_scene(spec):
         if not isinstance(scene, Scene):
             raise SceneError(
                 f"{options.scenes}: {scene.name} is a voxel sequence, which has no scene file; use it as it is"

@@ -43,7 +43,8 @@ def run(options: Options) -> None:
         raise SceneError(f"{options.path}: there is no such file or folder; give {formats.FORMS}")
     files, faulty, total = 0, 0, formats.count(options.path)
     faults: list[dict[str, str]] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("files", total=total)
         for checked in formats.check(options.path):
             files += 1

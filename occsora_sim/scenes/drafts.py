@@ -190,7 +190,7 @@ def _construction_site(film: Film, rng: np.random.Generator) -> Iterator[Draft]:
         if len(line) < 66:
             continue
         end = int(rng.integers(50, len(line) - 14))
-        length, half = 27.0, lanes[driven[0]].width / 2
+        length, taper, half = 27.0, 12.0, lanes[driven[0]].width / 2
 
         def at(station: float, left: float, line: np.ndarray = line) -> tuple[np.ndarray, float]:
             here = line[int(np.clip(round(station), 0, len(line) - 2))]
@@ -204,7 +204,7 @@ def _construction_site(film: Film, rng: np.random.Generator) -> Iterator[Draft]:
 
         cone = (0.5, 0.5, 0.9)
         boxes = [
-            put(end - length - 12 + 3 * k, -half + 2 * half * k / 4, cone, grid.TRAFFIC_CONE)
+            put(end - length - taper + 3 * k, -half + 2 * half * k / 4, cone, grid.TRAFFIC_CONE)
             for k in range(4)
         ]
         boxes += [put(end - length + 3 * k, half - 0.1, cone, grid.TRAFFIC_CONE) for k in range(10)]
@@ -213,9 +213,9 @@ def _construction_site(film: Film, rng: np.random.Generator) -> Iterator[Draft]:
             put(end - 17, -0.2, (6.2, 2.4, 3.0), grid.CONSTRUCTION_VEHICLE),
             put(end - 8, -0.2, (6.0, 2.4, 2.8), grid.TRAILER),
         ]
-        event = {
+        event = {  # who must wait does so before the first cone
             "kind": "block", "who": "_site", "type": "truck.0", "when": {"after": 0.0}, "edge": str(edge),
-            "lane": driven[0], "length": length, "end": float(end),
+            "lane": driven[0], "length": length + taper + 0.5, "end": float(end),
         }  # fmt: skip
         place = at(end - length, 0.0)[0]
         yield Draft(

@@ -45,6 +45,9 @@ FIELDS: dict[str, tuple[str, tuple[str | int, ...]]] = {
 _PACKED = {"track_state": "track_valid", "ego_pose": "ego_valid"}
 """Stored for the valid steps alone."""
 
+_FAR = 1e9
+"""No number of a scene is as large [m, m/s, rad]."""
+
 _RAGGED = {
     "polygon_points": "polygon_offsets",
     "lane_points": "lane_offsets",
@@ -149,8 +152,8 @@ def check_scene(arrays: dict[str, np.ndarray], dt: float, ego_kind: Any, where: 
         refuse("track_valid", "has no time step")
     for name in FIELDS:
         values = arrays[name][arrays[_PACKED[name]]] if name in _PACKED else arrays[name]
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            refuse(name, "holds a value that is not finite")
+        if values.dtype.kind == "f" and not (np.abs(values) < _FAR).all():
+            refuse(name, f"holds a value that is not finite, or beyond {_FAR:g}")
     for points, name in _RAGGED.items():
         offsets = arrays[name]
         if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(arrays[points]):

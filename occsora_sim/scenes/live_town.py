@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occsora_sim.errors import ConfigurationError, SceneError
+from occsora_sim.scenes.amounts import Amounts
 from occsora_sim.scenes.demand import SUMO_OPTIONS
+from occsora_sim.scenes.mix import ATTRIBUTE, remix
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.town import TownConfig
 from occsora_sim.scenes.traffic import Streets, lay_out
@@ -68,9 +70,12 @@ def write_town(scene: Scene, folder: Path) -> LiveTown:
 
     """
     seed, config = town_of(scene)
+    mix = _mix_of(scene)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         streets = lay_out(seed, config, folder)
+        if mix:
+            streets = remix(streets, mix, seed)
     except OSError as error:
         raise SceneError(
             f"{folder}: {error.strerror}; the system's temporary folder must be writable"
@@ -82,6 +87,17 @@ def write_town(scene: Scene, folder: Path) -> LiveTown:
         warm_up=config.warm_up,
         sizes=streets.sizes,
     )
+
+
+def _mix_of(scene: Scene) -> dict[str, float]:
+    """Shares of motor vehicles by kind that the scene was made with; empty for the usual ones."""
+    try:
+        shares = json.loads(scene.attributes.get(ATTRIBUTE, "{}"))
+        return dict(Amounts(mix=tuple((kind, float(share)) for kind, share in shares.items())).mix)
+    except (ConfigurationError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"scene {scene.name}: its attributes do not say which mix of vehicles it shows; make the town again"
+        ) from error
 
 
 def sumo_options(streets: Streets, seed: int) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,10 @@ KEYS = ("semantics", "mask_lidar", "mask_camera")
 MAX_BYTES = 1 << 31
 """Largest annotations file [bytes]."""
 
+MAX_STEPS = 20_000
+"""Longest scene, gaps included; one of nuScenes has 40."""
+
+_LONGEST_NAME = 255  # of a file or folder [bytes], on all usual systems
 _LARGEST_HEADER = 10_000  # of an array in a file [bytes]; a frame's has 128
 
 
@@ -85,7 +90,7 @@ def examine_occ3d(folder: str | Path) -> tuple[list[VoxelScene], list[str]]:
     scenes: list[VoxelScene] = []
     faults: list[str] = []
     for name in wanted:
-        if "/" in name or "\\" in name or name.startswith("."):
+        if not _is_name(name):
             faults.append(f"scene_infos[{short_text(name)}] is no name of a scene")
         elif (root / FRAMES / name).is_dir():
             scene = _read_scene(root, name, infos.get(name), faults)
@@ -205,6 +210,12 @@ def _read_scene(root: Path, name: str, info: Any, faults: list[str]) -> VoxelSce
         return None
     dt, steps = _steps(stamps)
     steps = steps[kept] - steps[kept[0]]
+    if steps[-1] >= MAX_STEPS:
+        far = rows[kept[int(np.diff(steps).argmax()) + 1]][0]
+        faults.append(
+            f"{place} lasts {steps[-1] * dt:.3g} s; the timestamp {far} lies too far from the one before"
+        )
+        return None
     pose = np.array([rows[k][1] for k in kept])
     origin = pose[0, :2].copy()
     pose[:, :2] -= origin
@@ -217,7 +228,7 @@ def _read_frame(
     root: Path, name: str, token: str, frame: Any, place: str, faults: list[str]
 ) -> tuple[int, tuple[float, float, float], Path | None] | None:
     """Timestamp, pose (x, y, yaw) and file of a frame; no file where it is not on the disk."""
-    if not isinstance(frame, dict) or "/" in token or "\\" in token or token in (".", ".."):
+    if not isinstance(frame, dict) or not _is_name(token):
         faults.append(f"{place} is no frame")
         return None
     stamp = frame.get("timestamp")
@@ -238,6 +249,15 @@ def _read_frame(
     path = root / FRAMES / name / token / LABELS
     pose = (translation[0], translation[1], yaw_of([part / length for part in rotation]))
     return int(text), pose, path if path.is_file() else None
+
+
+def _is_name(text: str) -> bool:
+    """Whether a folder inside another one can be called so."""
+    try:
+        size = len(os.fsencode(text))
+    except UnicodeEncodeError:  # half a character
+        return False
+    return 0 < size <= _LONGEST_NAME and not set(text) & set("/\\\0") and not text.startswith(".")
 
 
 def _numbers(value: Any, count: int) -> list[float] | None:

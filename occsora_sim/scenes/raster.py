@@ -22,6 +22,9 @@ _TIE = 1e-3
 round numbers fall on the same side everywhere."""
 
 
+_FAR = 2.0**40
+"""Corners further away than so many cells are none of a place; far beyond, whole numbers would overflow."""
+
 _LONG_RUNS = 400
 """Runs of more cells than this are painted one by one, as slices; shorter ones gathered by index."""
 
@@ -131,6 +134,11 @@ def rasterise(scene: Scene, grid: Grid, cell: float = 0.2) -> Raster:
     if not np.isfinite(points).all():
         raise SceneError(f"scene {scene.name}: polygon_points are not all finite; remake the scene")
     corners = np.round(points / cell, 6)
+    if not np.abs(corners).max(initial=0.0) < _FAR:
+        raise SceneError(
+            f"scene {scene.name}: polygon_points lie up to {np.abs(points).max():.3g} m away; move the scene "
+            "near its origin"
+        )
     # A border of free cells, so that clamping an index that lies outside answers "free".
     low = np.floor(corners.min(0)).astype(np.int64) - 1 if len(corners) else np.zeros(2, dtype=np.int64)
     high = np.ceil(corners.max(0)).astype(np.int64) + 1 if len(corners) else np.zeros(2, dtype=np.int64)

@@ -26,8 +26,8 @@ CACHE_VARIABLE = "OCCSORA_SIM_CACHE"
 
 OTHER_KINDS = frozenset(
     {
-        "drafts.py", "live_town.py", "made.py", "motorway.py", "roundabout.py", "scenario.py", "stage.py",
-        "sumo_events.py", "sumo_pool.py", "sumo_worker.py",
+        "amounts.py", "drafts.py", "live_town.py", "made.py", "mix.py", "motorway.py", "roundabout.py", "scenario.py",
+        "stage.py", "sumo_events.py", "sumo_pool.py", "sumo_worker.py",
     }
 )  # fmt: skip
 """Modules of this folder that make places and scenarios, and cannot change what a usual town is."""
@@ -63,8 +63,9 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
 
     Args:
         spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", another kind of place or a scenario
-            instead of traffic ("motorway:A-B", "scenario:jaywalker:A-B"; see `made.KINDS`), a scene file, a
-            ScenarioNet log (.pkl), a folder of such files (in the order of their names), or an Occ3D-nuScenes folder.
+            instead of traffic ("motorway:A-B", "scenario:jaywalker:A-B"; see `made.KINDS`), more or less of somebody in
+            it ("traffic:A-B,density=2,truck=0.3"; see `amounts.Amounts`), a scene file, a ScenarioNet log (.pkl), a
+            folder of such files (in the order of their names), or an Occ3D-nuScenes folder.
         cache: where towns are kept; by default $OCCSORA_SIM_CACHE or ~/.cache/occsora-sim/towns.
 
     Returns:
@@ -184,7 +185,9 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[
         if process.returncode:
             raise _worker_error(report, process.returncode)
 
-    with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(workers) as pool:
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    with bar as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("making towns", total=len(seeds))
         jobs = [pool.submit(work, seeds[k::workers]) for k in range(workers)]
         for job in jobs:

@@ -190,18 +190,19 @@ class Voxeliser:
 
 
 def frames_per_second(voxeliser: Voxeliser, batch: int = 16, repeats: int = 20, seed: int = 0) -> float:
-    """Frames of recorded egos drawn in a second of CPU time (of wall time on other devices)."""
+    """Frames drawn in a second of CPU time (of wall time on other devices), each of another ego or time."""
     scene, rng = voxeliser.scene, np.random.default_rng(seed)
     ego, step = np.nonzero(scene.ego_valid)
-    rows = rng.choice(len(ego), batch)
+    rows = rng.choice(len(ego), batch * repeats)
     ego, step = ego[rows], step[rows]
     pose, exclude = torch.from_numpy(scene.ego_pose[ego, step]), torch.from_numpy(scene.ego_track[ego])
     time = torch.from_numpy(step * scene.dt)
     clock = process_time if voxeliser.device.type == "cpu" else perf_counter
-    voxeliser.frames(pose, time, exclude).sum().item()
+    parts = list(zip(pose.split(batch), time.split(batch), exclude.split(batch), strict=True))
+    voxeliser.frames(*parts[0]).sum().item()
     begin = clock()
-    for _ in range(repeats):
-        frames = voxeliser.frames(pose, time, exclude)
+    for part in parts:
+        frames = voxeliser.frames(*part)
     frames[-1].sum().item()  # waits for a GPU
     return batch * repeats / (clock() - begin)
 

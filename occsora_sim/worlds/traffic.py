@@ -203,7 +203,7 @@ class TrafficWorld:
 
     def _town(self, scene: Scene) -> LiveTown:
         """The files of the scene's town, written when it is first driven in."""
-        key = " ".join(scene.attributes.get(name, "") for name in ("seed", "config", "events"))
+        key = " ".join(scene.attributes.get(name, "") for name in ("seed", "config", "mix", "events"))
         if key not in self._towns:
             folder = Path(tempfile.mkdtemp(dir=self._folder.name))
             self._towns[key] = write_town(scene, folder)
