@@ -45,7 +45,7 @@ class WorldModelTraining:
     corruption: float = 0.7
     fraying: float = 0.3
     draws: Draws = field(default_factory=Draws)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=900, lr=1e-3))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2000, batch=6, lr=8e-4))
 
     @property
     def begins_from(self) -> tuple[Path, str]:
