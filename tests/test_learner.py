@@ -46,9 +46,9 @@ def road(straight_road):
     return {"world": ReplayWorld(TINY), "scenes": starts, "seconds": 4.0, "autoreset": "same_step"}
 
 
-def learner(road, out, **options):
+def learner(road, out, workers=1, **options):
     config = LearnerConfig(**{**SMALL, "decisions": 32, **options})
-    env = LearnerEnv(DriveVectorEnv(num_envs=config.copies, **road))
+    env = LearnerEnv(*(DriveVectorEnv(num_envs=config.copies // workers, **road) for _ in range(workers)))
     return Learner(env=env, config=config, out=out, about={"scenes": "straight"})
 
 
@@ -161,6 +161,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(road, tmp_path, cut)
     assert curves[0] == curves[1], "but for the minutes"
 
 
+def test_the_number_of_workers_changes_nothing(road, tmp_path):
+    alone, spread = (weights(learner(road, tmp_path / str(n), workers=n).run()) for n in (1, 2))
+    assert equal(alone, spread)
+
+
 def test_another_seed_gives_other_weights_and_both_phases_change_them(road, tmp_path):
     changes: list[dict] = [{}, {"seed": 1}, {"decisions": 8}, {"imitate": "none"}]
     found = [
@@ -265,6 +270,8 @@ def test_train_agent_and_what_drives_its_policy(straight_road, tmp_path, capsys)
         "12",
         "--starts",
         "2",
+        "--workers",
+        "2",
     ]
     assert main(["train", "agent", *where, *size, "--out", str(tmp_path / "run")]) == 0
     policy = tmp_path / "run" / "policy.safetensors"
@@ -285,6 +292,7 @@ def test_train_agent_refuses_bad_options_in_one_line(tmp_path, capsys):
         (["--steps", "0"], "--steps 0"),
         (["--seconds", "nan"], "--seconds nan"),
         (["--copies", "0"], "copies 0"),
+        (["--workers", "3", "--copies", "2"], "--workers 3"),
         (["--imitate", "granny"], "granny"),
         (["--world", "replay", "--weights", "w.safetensors"], "--weights are of"),
         (["--scenes", "nowhere"], "nowhere"),

@@ -39,6 +39,8 @@ class Options:
         scenes: where episodes begin: a file, a folder or `traffic:A-B`.
         starts: beginnings drawn from the scenes.
         seconds: length of an episode [s].
+        workers: threads that step the worlds, each its share of the copies; give one for each CPU core. It changes
+            nothing in what is learned. The arithmetic of each is then kept to one core.
         device: where the world runs: cpu, cuda...
         learner: how to learn.
 
@@ -51,12 +53,17 @@ class Options:
     scenes: str = "traffic:0-15"
     starts: int = 64
     seconds: float = 20.0
+    workers: int = 1
     device: str = "cpu"
     learner: LearnerConfig = field(default_factory=LearnerConfig)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.starts < 1:
             raise ConfigurationError(f"--steps {self.steps} and --starts {self.starts} must be 1 or more")
+        if not 1 <= self.workers <= self.learner.copies:
+            raise ConfigurationError(
+                f"--workers {self.workers}: must lie between 1 and --copies {self.learner.copies}"
+            )
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
         if self.weights is not None and self.world != "diffusion":
@@ -86,22 +93,31 @@ def run(options: Options) -> None:
 
 
 def open_env(options: Options) -> LearnerEnv:
-    """The worlds to learn in, side by side."""
-    from occsora_sim.agents.learner_env import LearnerEnv
-    from occsora_sim.envs.vector import DriveVectorEnv
+    """The worlds to learn in, spread over the workers; the scenes are opened once."""
+    import torch
 
-    return LearnerEnv(
-        DriveVectorEnv(
-            num_envs=options.learner.copies,
-            world=options.world,
-            weights=None if options.weights is None else str(options.weights),
-            steps=options.steps,
-            scenes=options.scenes,
-            starts=options.starts,
-            seconds=options.seconds,
-            device=options.device,
-            reward=REWARD,
-            autoreset="same_step",
-            seed=options.learner.seed,
-        )
-    )
+    from occsora_sim.agents.learner_env import LearnerEnv
+    from occsora_sim.envs.config import make_config
+    from occsora_sim.envs.starts import open_starts
+    from occsora_sim.envs.vector import DriveVectorEnv
+    from occsora_sim.envs.worlds import make_world
+
+    if options.workers > 1:
+        torch.set_num_threads(1)
+    given = {
+        "world": options.world,
+        "weights": None if options.weights is None else str(options.weights),
+        "steps": options.steps,
+        "scenes": options.scenes,
+        "starts": options.starts,
+        "seconds": options.seconds,
+        "device": options.device,
+        "reward": REWARD,
+        "autoreset": "same_step",
+        "seed": options.learner.seed,
+    }
+    config = make_config(given)
+    starts = open_starts(config, make_world(config))
+    copies, workers = options.learner.copies, options.workers
+    sizes = [copies // workers + (number < copies % workers) for number in range(workers)]
+    return LearnerEnv(*(DriveVectorEnv(num_envs=size, **{**given, "scenes": starts}) for size in sizes))
