@@ -23,7 +23,7 @@ from occsora_sim.agents.learned import PolicyConfig, save_policy
 from occsora_sim.agents.learner_env import LearnerEnv
 from occsora_sim.agents.route_follower import RouteFollower
 from occsora_sim.checkpoint import read_tensors, write_tensors
-from occsora_sim.errors import CheckpointError, ConfigurationError
+from occsora_sim.errors import CheckpointError, ConfigurationError, MissingDependencyError
 
 KIND = "agent-resume"
 SHOWN = ("score", "nc", "dac", "ttc", "ep", "comfort", "reward")
@@ -133,8 +133,15 @@ class Learner:
 
         Raises:
             CheckpointError: the resume file is damaged or of another configuration.
+            MissingDependencyError: TensorBoard is not installed.
 
         """
+        try:
+            import tensorboard  # noqa: F401  (the logger of Stable-Baselines3 fails without a word of help)
+        except ImportError as error:
+            raise MissingDependencyError(
+                'TensorBoard is not installed: pip install "occsora-sim[train]"'
+            ) from error
         self.out.mkdir(parents=True, exist_ok=True)
         if (self.out / "resume.safetensors").exists():
             self._load()
@@ -145,7 +152,7 @@ class Learner:
         with bar:
             self._bar, self._task = bar, bar.add_task("learning", total=self.config.decisions)
             try:
-                while self.rollouts < self._rounds:
+                while self.rollouts < self._rounds and self.decisions < self.config.decisions:
                     self._imitate()
                 left = self.config.decisions - self.decisions
                 if left > 0:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -285,6 +287,19 @@ def test_train_agent_and_what_drives_its_policy(straight_road, tmp_path, capsys)
     out = ["--out", str(tmp_path / "drive"), "--skip-video"]
     assert main(["drive", "--agent", str(policy), *where, *out]) == 0
     assert (tmp_path / "drive" / "rollout.npz").is_file()
+
+
+@pytest.mark.parametrize("library", ["stable_baselines3", "tensorboard"])
+def test_a_missing_library_says_how_to_install_it(library, straight_road, tmp_path):
+    save_scene(straight_road(), tmp_path / "straight.safetensors")
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; from occsora_sim.cli import main; "
+        f"sys.exit(main(['train', 'agent', '--world', 'replay', '--scenes', {str(tmp_path)!r}, '--starts', '1', "
+        f"'--out', {str(tmp_path / 'run')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "is not installed: pip install" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_train_agent_refuses_bad_options_in_one_line(tmp_path, capsys):
