@@ -10,7 +10,7 @@ from occsora_sim.agents.function import FunctionAgent
 from occsora_sim.agents.imagining_planner import ImaginingPlanner
 from occsora_sim.agents.intelligent_driver import IntelligentDriver
 from occsora_sim.agents.ladder import CRIPPLED
-from occsora_sim.agents.learned import LearnedPolicy, load_policy
+from occsora_sim.agents.learned import LearnedPolicy, load_policy, shipped_policy
 from occsora_sim.agents.protocol import Agent, AnyAgent, ImaginingAgent
 from occsora_sim.agents.random import RandomAgent
 from occsora_sim.agents.route_follower import RouteFollower
@@ -24,6 +24,9 @@ AGENTS: dict[str, Callable[[], AnyAgent]] = {
     "imagining-planner": ImaginingPlanner,
 }
 """The agents that come with the package, by name."""
+
+if shipped_policy().is_file():
+    AGENTS["learned"] = lambda: load_policy(shipped_policy())
 
 
 def make_agent(name: str) -> AnyAgent:

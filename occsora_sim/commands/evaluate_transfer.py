@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from occsora_sim.agents.episode import run_episodes
+    from occsora_sim.agents.episode import average, run_episodes
     from occsora_sim.agents.protocol import wanted_options
     from occsora_sim.envs.simulation import DriveSimulation
 
@@ -177,6 +178,9 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
                     on_step=lambda done, before=before: progress.update(task, completed=before + done),  # type: ignore[misc]
                 )
                 before += options.episodes
+            if not sys.stderr.isatty():
+                means = [f"{where} {average(driven[name][where])['score']:.3f}" for where in worlds]
+                print(f"{name}: {', '.join(means)}", file=sys.stderr, flush=True)
     return driven
 
 
