@@ -168,7 +168,9 @@ def test_rllib_trains_a_step_on_the_environment(options):
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.tune.registry import register_env
 
-    register_env("drive", lambda given: DriveEnv(**options(), observation=("ego",)))
+    from occsora_sim.envs.wrappers import flat  # RLlib has no encoder for a Dict
+
+    register_env("drive", lambda given: flat(DriveEnv(**options(), observation=("ego", "route"))))
     config = PPOConfig().environment("drive").env_runners(num_env_runners=0)
     config = config.training(train_batch_size=16, minibatch_size=8, num_epochs=1)
     algorithm = config.build_algo()
