@@ -5,7 +5,7 @@ export PYTHONUNBUFFERED := 1
 DEMO_SECONDS ?= 20
 DEMO_SEED ?= 0
 
-.PHONY: help demo test lint bench weights setup setup-demo clean
+.PHONY: help demo test lint bench weights policy setup setup-demo clean
 
 help:
 	@echo "make demo     drive $(DEMO_SECONDS) s through a generated world with the shipped weights; writes out/demo/"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
 	@echo "make weights  train the shipped weights again (about three hours on 2 cores)"
+	@echo "make policy   train a driving policy in the generated world (three hours on 2 cores)"
 	@echo "make setup    what the others do first: .venv with everything in it"
 	@echo "make clean    remove .venv, out/ and caches"
 
@@ -42,6 +43,10 @@ weights: setup
 	mkdir -p assets/weights
 	cp runs/world-model/world_model.safetensors assets/weights/small.safetensors.part
 	mv assets/weights/small.safetensors.part assets/weights/small.safetensors
+
+# The recipe of a driving policy: learned in the generated world alone, on towns that the world model has seen.
+policy: setup
+	OMP_NUM_THREADS=1 $(BIN)/occsora-sim train agent --minutes 180 --decisions 1000000 --workers 2 --out runs/agent
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

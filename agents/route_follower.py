@@ -157,12 +157,16 @@ class RouteFollower:
         """Distance along the path from front bumper to first obstacle [m], and whether it is a road user."""
         c, grid = self.config, self.grid
         heights = (np.arange(grid.shape[2]) + 0.5) * grid.voxel + grid.lower[2]
-        layers = frame[:, :, (heights > 0.2) & (heights < 1.8)]
+        lower = np.array(grid.lower[:2])
+        first = np.clip(((path.min(axis=0) - 3.0 - lower) // grid.voxel).astype(int), 0, grid.shape[:2])
+        last = np.clip(((path.max(axis=0) + 3.0 - lower) // grid.voxel).astype(int) + 1, 0, grid.shape[:2])
+        part = frame[first[0] : last[0], first[1] : last[1]]  # all that can be near the path
+        layers = part[:, :, (heights > 0.2) & (heights < 1.8)]
         columns = [np.isin(layers, labels).sum(axis=2) for labels in (DYNAMIC, STATIC)]
         cells = np.argwhere((columns[0] + columns[1]) > 0)
         if not len(cells):
             return np.inf, False
-        points = (cells + 0.5) * grid.voxel + np.array(grid.lower[:2])
+        points = (cells + first + 0.5) * grid.voxel + lower
         near = ((points > path.min(axis=0) - 3.0) & (points < path.max(axis=0) + 3.0)).all(axis=1)
         cells, points = cells[near], points[near]
         along, aside = _project(points, path, arc)
@@ -181,9 +185,9 @@ class RouteFollower:
         enough = np.cumsum(weight[order]) >= c.min_voxels
         if not enough.any():
             return np.inf, False
-        first = order[int(np.argmax(enough))]
-        distance = along[inside][first] - grid.voxel / 2 - self.vehicle.front
-        return float(max(distance, 0.0)), bool(users[inside][first])
+        nearest = order[int(np.argmax(enough))]
+        distance = along[inside][nearest] - grid.voxel / 2 - self.vehicle.front
+        return float(max(distance, 0.0)), bool(users[inside][nearest])
 
 
 def _project(points: np.ndarray, path: np.ndarray, arc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

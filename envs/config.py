@@ -27,6 +27,8 @@ class DriveConfig:
     Attributes:
         world: "diffusion" (generated), "traffic" (live towns), "replay" (recorded scenes), or a World.
         weights: weights file of the generated world; None: the shipped ones.
+        steps: denoising steps of the generated world; None: the world's own number. One is twice as fast as eight, and
+            rougher.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. "generate":
             from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes themselves.
         starts: how many beginnings to draw from scenes.
@@ -50,6 +52,7 @@ class DriveConfig:
 
     world: str | World = "diffusion"
     weights: str | None = None
+    steps: int | None = None
     scenes: str | Sequence[Start] | Sequence[Scene] | None = None
     starts: int = 64
     action: Literal["controls", "trajectory", "manoeuvre"] = "controls"
@@ -80,6 +83,8 @@ class DriveConfig:
             raise ConfigurationError(f"frames_per_decision={frames!r}: must be a whole number, 1 or more")
         if self.autoreset not in AUTORESETS:
             raise ConfigurationError(f"autoreset={self.autoreset!r}: choose one of {', '.join(AUTORESETS)}")
+        if self.steps is not None and (isinstance(self.steps, bool) or not self.steps >= 1):
+            raise ConfigurationError(f"steps={self.steps!r}: denoising steps must be 1 or more")
         if not self.seconds > 0:
             raise ConfigurationError(f"seconds={self.seconds}: must be positive")
         if self.starts < 1:

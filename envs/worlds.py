@@ -12,7 +12,8 @@ from occsora_sim.worlds.protocol import World
 def _diffusion(config: DriveConfig) -> World:
     from occsora_sim.worlds.diffusion import load_world
 
-    return load_world(config.weights, device=config.device)
+    given = {} if config.steps is None else {"steps": config.steps}
+    return load_world(config.weights, device=config.device, **given)
 
 
 def _replay(config: DriveConfig) -> World:

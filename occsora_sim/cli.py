@@ -11,8 +11,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
     "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
     "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),
+    "train agent": ("train_agent", "train a driving policy in a world, the generated one by default"),
     "evaluate world": ("evaluate_world", "forecasts, control and drift of a world against recorded scenes"),
     "evaluate agent": ("evaluate_agent", "score an agent over many episodes"),
+    "evaluate transfer": (
+        "evaluate_transfer",
+        "whether the generated world ranks agents as live traffic does; with a scatter plot",
+    ),
     "render": ("render", "draw a recorded rollout again, as a video or one picture"),
     "scenes make": ("scenes_make", "make scenes of traffic and write them to files"),
     "scenes info": (

@@ -12,6 +12,7 @@ from occsora_sim.agents import (
     make_agent,
 )
 from occsora_sim.agents.episode import average, run_episodes
+from occsora_sim.agents.learned import shipped_policy
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError
@@ -168,7 +169,8 @@ def test_the_intelligent_driver_does_not_slow_for_a_bend_and_the_follower_does()
 
 
 def test_agents_by_name():
-    assert set(AGENTS) == {"random", "constant-velocity", "idm", "route-follower", "imagining-planner"}
+    rules = {"random", "constant-velocity", "idm", "route-follower", "imagining-planner"}
+    assert set(AGENTS) == rules | ({"learned"} if shipped_policy().is_file() else set())
     assert all(callable(make_agent(name).reset) for name in AGENTS)
     with pytest.raises(ConfigurationError, match="constant-velocity"):
         make_agent("human")

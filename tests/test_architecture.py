@@ -34,6 +34,9 @@ NEVER = {
 }
 """Forbidden beyond the ranks: agents see observations, never the world; training never an environment."""
 
+LEARNERS = {"learner", "learner_env", "imitation"}
+"""Modules of agents that need Stable-Baselines3; the package agents itself is imported without it."""
+
 OPTIONAL = {"open3d", "libsumo", "traci", "sumolib", "imageio", "imageio_ffmpeg", "tensorboard"}
 """Imported inside the functions that use them, so that the core installs and starts without them."""
 
@@ -127,6 +130,15 @@ def test_a_wrong_import_is_caught():
     assert misdirected("occsora_sim.agents.follower", ["occsora_sim.worlds.protocol"])
     assert misdirected("occsora_sim.training.loop", ["occsora_sim.envs"])
     assert misdirected("occsora_sim.worlds.diffusion", ["occsora_sim.models.denoiser", "torch"]) == []
+
+
+def test_only_the_learner_and_its_command_need_the_learning_library():
+    learners = {f"occsora_sim.agents.{name}" for name in LEARNERS}
+    for path in SOURCES:
+        if module_name(path) in (*learners, "occsora_sim.commands.train_agent"):
+            continue
+        assert not learners & set(imports(parsed(path))), module_name(path)
+        assert "stable_baselines3" not in {name.split(".")[0] for name in imports(parsed(path))}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -22,7 +22,9 @@ from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.replay import ReplayWorld
 
 KEEP, FASTER, SLOWER, LEFT, RIGHT = range(5)
-CHOICES = [("controls", (name,)) for name in OBSERVATIONS] + [(action, OBSERVATIONS) for action in ACTIONS]
+CHOICES = [
+    (action, seen) for action in ACTIONS for seen in (*((name,) for name in OBSERVATIONS), OBSERVATIONS)
+]
 NAMES = [f"{action}-{'+'.join(observation)}" for action, observation in CHOICES]
 
 
@@ -73,8 +75,9 @@ def test_wrapped_environments_pass_both_checkers(options, wrap):
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 def test_two_environments_with_the_same_seed_agree_over_200_random_steps(options, action):
-    seen = ("birdseye", "ego", "route")
-    envs = [DriveEnv(**options, action=action, observation=seen, frames_per_decision=1) for _ in range(2)]
+    envs = [
+        DriveEnv(**options, action=action, observation=OBSERVATIONS, frames_per_decision=1) for _ in range(2)
+    ]
     envs[0].action_space.seed(3)
     first, second = (env.reset(seed=11)[0] for env in envs)
     assert same(first, second)
@@ -214,6 +217,8 @@ def test_what_is_observed_is_what_was_asked_for(options):
         {"frames_per_decision": 1.5},
         {"frames_per_decision": True},
         {"action": "manoeuver"},
+        {"steps": 0},
+        {"steps": True},
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, wrong):

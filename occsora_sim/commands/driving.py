@@ -20,10 +20,11 @@ class DrivingOptions:
     """Which agent drives in which world.
 
     Attributes:
-        agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), or imagining-planner
-            (tries plans out in the generated world).
+        agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), imagining-planner (tries
+            plans out in the generated world), or the path of a policy that `train agent` wrote.
         world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
         weights: weights of the generated world; by default the shipped ones.
+        steps: denoising steps of the generated world, by default 8.
         scenes: where episodes begin: a file, a folder, `traffic:A-B`, or `generate` (from nothing, in the
             generated world); by default the shipped scenes.
         seconds: how long [s].
@@ -35,6 +36,7 @@ class DrivingOptions:
     agent: str = "route-follower"
     world: Literal["diffusion", "traffic", "replay"] = "diffusion"
     weights: Path | None = None
+    steps: int | None = None
     scenes: str | None = None
     seconds: float = 20.0
     seed: int = 0
@@ -45,6 +47,8 @@ class DrivingOptions:
             raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
         if self.seed < 0:
             raise ConfigurationError(f"--seed {self.seed}: must be 0 or more")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigurationError(f"--steps {self.steps}: must be 1 or more")
         if self.weights is not None and self.world != "diffusion":
             raise ConfigurationError(f"--weights are of the diffusion world; --world {self.world} has none")
 
@@ -62,6 +66,7 @@ class DrivingOptions:
         config = DriveConfig(
             world=self.world,
             weights=None if self.weights is None else str(self.weights),
+            steps=self.steps,
             scenes=self.scenes,
             starts=starts,
             seconds=self.seconds,

@@ -1,0 +1,311 @@
+"""`occsora-sim evaluate transfer`."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from occsora_sim.commands.device import check_device
+from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from occsora_sim.agents import AnyAgent
+    from occsora_sim.agents.episode import Episode
+    from occsora_sim.envs.simulation import DriveSimulation
+    from occsora_sim.worlds.protocol import World
+
+Driven = dict[str, dict[str, "list[Episode]"]]
+"""Agent -> world ("diffusion", "traffic") -> its episodes."""
+
+COLUMNS = ("agent", "world", "start", "seed", "ended", "reward")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `evaluate transfer`.
+
+    Attributes:
+        agents: who drives, by name or by the path of a policy; by default twelve of clearly different skill.
+        also: who drives beside the twelve.
+        against: the world that the generated one is held against: live traffic, or a recording, whose road users do
+            not react but which every kind of scene has.
+        weights: weights of the generated world; by default the shipped ones.
+        steps: denoising steps of the generated world, by default 8.
+        scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
+        episodes: how many for each agent and world; the same starts and seeds for all.
+        seconds: length of an episode [s].
+        seed: of the starts and episodes.
+        batch: episodes side by side.
+        device: cpu, cuda, cuda:1...
+        json: write the figures to this file, and the scatter plot beside it.
+        plot: write the scatter plot to this PNG file; by default beside the JSON file, or out/transfer.png.
+        csv: write a row for each episode to this file.
+
+    """
+
+    agents: tuple[str, ...] | None = None
+    also: tuple[str, ...] = ()
+    against: Literal["traffic", "replay"] = "traffic"
+    weights: Path | None = None
+    steps: int | None = None
+    scenes: str | None = None
+    episodes: int = 8
+    seconds: float = 20.0
+    seed: int = 0
+    batch: int = 4
+    device: str = "cpu"
+    json: Path | None = None
+    plot: Path | None = None
+    csv: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.batch < 1:
+            raise ConfigurationError(f"--episodes {self.episodes} and --batch {self.batch} must be 1 or more")
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
+        if self.seed < 0:
+            raise ConfigurationError(f"--seed {self.seed}: must be 0 or more")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigurationError(f"--steps {self.steps}: must be 1 or more")
+        if len(set(self.names)) < max(2, len(self.names)):
+            raise ConfigurationError(f"--agents {' '.join(self.names)}: give two or more, each once")
+        if self.picture.suffix != ".png":
+            raise ConfigurationError(f"--plot {self.picture}: must end in .png")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who drives."""
+        from occsora_sim.agents.ladder import LADDER
+
+        return (*(LADDER if self.agents is None else self.agents), *self.also)
+
+    @property
+    def picture(self) -> Path:
+        """Where the scatter plot goes."""
+        if self.plot is not None:
+            return self.plot
+        return Path("out/transfer.png") if self.json is None else self.json.with_suffix(".png")
+
+
+def run(options: Options) -> None:
+    """Drive all agents in both worlds; print the table, write the figures and the plot."""
+    from occsora_sim.agents import make_agent
+
+    check_device(options.device)
+    for path in (options.json, options.csv, options.picture):
+        if path:
+            output_file(path)
+    agents = {name: make_agent(name) for name in options.names}
+    begin = time.perf_counter()
+    driven = drive(options, agents, open_worlds(options))
+    figures = summarise(options, driven, time.perf_counter() - begin)
+    print_table(figures)
+    draw(figures, options.picture)
+    if options.csv:
+        write_csv(options.csv, driven)
+    if options.json:
+        write_json(options.json, figures)
+    print(f"scatter plot: {options.picture}")
+
+
+def open_worlds(options: Options) -> dict[str, DriveSimulation]:
+    """The simulation in the generated world and in the one that it is held against; the same starts in both."""
+    from dataclasses import replace
+
+    from occsora_sim.envs.config import DriveConfig
+    from occsora_sim.envs.simulation import DriveSimulation
+    from occsora_sim.envs.starts import open_starts
+    from occsora_sim.envs.worlds import make_world
+    from occsora_sim.worlds.replay import ReplayWorld
+    from occsora_sim.worlds.traffic import TrafficWorld
+
+    config = DriveConfig(
+        weights=None if options.weights is None else str(options.weights),
+        steps=options.steps,
+        scenes=options.scenes,
+        starts=options.episodes,
+        seconds=options.seconds,
+        device=options.device,
+        seed=options.seed,
+    )
+    generated = make_world(config)
+    starts = open_starts(config, generated)
+    form = {"grid": generated.grid, "frames_per_chunk": generated.frames_per_chunk, "device": options.device}
+    real: World = (
+        TrafficWorld(vehicle=config.vehicle, **form) if options.against == "traffic" else ReplayWorld(**form)  # type: ignore[arg-type]
+    )
+    imagined = replace(config, imagination=generated)
+    return {
+        "diffusion": DriveSimulation(imagined, generated, starts),
+        "traffic": DriveSimulation(replace(imagined, world=options.against), real, starts),
+    }
+
+
+def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str, DriveSimulation]) -> Driven:
+    """Every agent's episodes in each of the worlds; episode i has the same start and seed for all."""
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from occsora_sim.agents.episode import average, run_episodes
+    from occsora_sim.agents.protocol import wanted_options
+    from occsora_sim.envs.simulation import DriveSimulation
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    driven: Driven = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("episodes", total=len(agents) * len(worlds) * options.episodes)
+        before = 0
+        for name, agent in agents.items():
+            driven[name] = {}
+            for where, simulation in worlds.items():
+                progress.update(task, description=f"{name}, {where}")
+                config = replace(simulation.config, **wanted_options(agent))  # type: ignore[arg-type]
+                driven[name][where] = run_episodes(
+                    DriveSimulation(config, simulation.world, simulation.starts),
+                    agent,
+                    options.episodes,
+                    seed=options.seed,
+                    batch=options.batch,
+                    on_step=lambda done, before=before: progress.update(task, completed=before + done),  # type: ignore[misc]
+                )
+                before += options.episodes
+            if not sys.stderr.isatty():
+                means = [f"{where} {average(driven[name][where])['score']:.3f}" for where in worlds]
+                print(f"{name}: {', '.join(means)}", file=sys.stderr, flush=True)
+    return driven
+
+
+def summarise(options: Options, driven: Driven, wall_seconds: float) -> dict[str, Any]:
+    """The figures, as the JSON file holds them; intervals are of 95 %, over the episodes.
+
+    A correlation is null where one of the worlds gives all agents the same score.
+    """
+    import numpy as np
+
+    from occsora_sim.agents.episode import SCORE_TERMS, average
+    from occsora_sim.scoring.correlation import correlation_interval, pearson, spearman
+    from occsora_sim.scoring.interval import mean_interval
+
+    policies, table = [], []
+    for name, by_world in driven.items():
+        scores = {
+            where: np.array([episode.summary["score"] for episode in episodes])
+            for where, episodes in by_world.items()
+        }
+        table.append(scores)
+        policies.append(
+            {
+                "agent": name,
+                **{where: float(values.mean()) for where, values in scores.items()},
+                "intervals": {
+                    where: mean_interval(values, np.random.default_rng(options.seed))
+                    for where, values in scores.items()
+                },
+                "terms": {
+                    where: {term: average(episodes)[term] for term in SCORE_TERMS}
+                    for where, episodes in by_world.items()
+                },
+            }
+        )
+    one, two = (np.stack([scores[where] for scores in table]) for where in ("diffusion", "traffic"))
+    figures: dict[str, Any] = {"policies": policies}
+    measures = {"spearman": spearman, "pearson": pearson}
+    figures |= {name: measure(one.mean(axis=1), two.mean(axis=1)) for name, measure in measures.items()}
+    figures["intervals"] = {
+        name: correlation_interval(measure, one, two, np.random.default_rng(options.seed))
+        for name, measure in measures.items()
+    }
+    return figures | {
+        "against": options.against,
+        "scenes": options.scenes or "shipped",
+        "steps": options.steps,
+        "episodes": options.episodes,
+        "seconds": options.seconds,
+        "seed": options.seed,
+        "wall_seconds": wall_seconds,
+    }
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """Every agent's score in both worlds, best in the second first, and the correlations."""
+    from rich.console import Console
+    from rich.table import Table
+
+    other = "live traffic" if figures["against"] == "traffic" else "the recording"
+    title = f"score over {figures['episodes']} episodes of {figures['seconds']:g} s, 95 % interval"
+    table = Table("agent", "generated world", other, title=title)
+    for row in sorted(figures["policies"], key=lambda row: -row["traffic"]):
+        cells = []
+        for where in ("diffusion", "traffic"):
+            low, high = row["intervals"][where]
+            cells.append(f"{row[where]:.3f} ({low:.2f} to {high:.2f})")
+        table.add_row(row["agent"], *cells)
+    Console().print(table)
+    for name in ("spearman", "pearson"):
+        value, interval = figures[name], figures["intervals"][name]
+        if value is None:
+            print(f"{name}: not defined, one of the worlds gives all agents the same score")
+        else:
+            print(f"{name}: {value:.3f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""))
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """The scatter plot as a PNG file, whole or not at all."""
+    from PIL import Image
+
+    from occsora_sim.rendering.atomic_file import atomic_path
+    from occsora_sim.rendering.scatter import Point, scatter_plot
+
+    points = [
+        Point(
+            name=Path(row["agent"]).stem,
+            x=row["diffusion"],
+            y=row["traffic"],
+            x_interval=row["intervals"]["diffusion"],
+            y_interval=row["intervals"]["traffic"],
+        )
+        for row in figures["policies"]
+    ]
+    found = [
+        f"{label} {figures[key]:.2f}"
+        for label, key in (("Spearman", "spearman"), ("Pearson", "pearson"))
+        if figures[key] is not None
+    ]
+    picture = scatter_plot(
+        points,
+        title=": ".join((f"{len(points)} policies, {figures['episodes']} episodes", ", ".join(found))),
+        x_label="score in the generated world",
+        y_label="score in live traffic" if figures["against"] == "traffic" else "score in the recording",
+    )
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def write_csv(path: Path, driven: Driven) -> None:
+    """A row for each episode, whole or not at all: COLUMNS and the terms of the score."""
+    from occsora_sim.rendering.atomic_file import atomic_path
+
+    rows = [
+        {
+            "agent": name,
+            "world": where,
+            **{column: getattr(episode, column) for column in COLUMNS[2:]},
+            **episode.summary,
+        }
+        for name, by_world in driven.items()
+        for where, episodes in by_world.items()
+        for episode in episodes
+    ]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,123 @@
+"""`occsora-sim train agent`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from occsora_sim.commands.device import check_device
+from occsora_sim.commands.output import output_folder
+from occsora_sim.errors import ConfigurationError, MissingDependencyError
+
+try:
+    from occsora_sim.agents.learner import LearnerConfig
+except ImportError as error:
+    raise MissingDependencyError(
+        'Stable-Baselines3 is not installed: pip install "occsora-sim[rl,train]"'
+    ) from error
+
+if TYPE_CHECKING:
+    from occsora_sim.agents.learner_env import LearnerEnv
+
+REWARD = {"progress": 0.1, "ttc": -1.0, "comfort": -0.4, "collision": -20.0, "off_road": -5.0}
+"""Weights that the learner's reward has: in the proportions of PDMS, (5 TTC + 5 EP + 2 C) / 12, where a second at the
+reference's 10 m/s is worth 1; what makes NC or DAC 0 costs about as much as all that an episode can bring."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `train agent`.
+
+    Attributes:
+        out: folder for policy.safetensors (`evaluate agent --agent PATH` drives it), the policies on the way,
+            curve.csv, TensorBoard's files and resume.safetensors, from which an interrupted training goes on.
+        world: diffusion (generated), traffic (live towns) or replay (recorded scenes).
+        weights: weights of the generated world; by default the shipped ones.
+        steps: denoising steps of the generated world.
+        scenes: where episodes begin: a file, a folder or `traffic:A-B`.
+        starts: beginnings drawn from the scenes.
+        seconds: length of an episode [s].
+        workers: threads that step the worlds, each its share of the copies; give one for each CPU core. It changes
+            nothing in what is learned. The arithmetic of each is then kept to one core.
+        device: where the world runs: cpu, cuda...
+        learner: how to learn.
+
+    """
+
+    out: Path = Path("runs/agent")
+    world: Literal["diffusion", "traffic", "replay"] = "diffusion"
+    weights: Path | None = None
+    steps: int = 1
+    scenes: str = "traffic:0-15"
+    starts: int = 64
+    seconds: float = 20.0
+    workers: int = 1
+    device: str = "cpu"
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.starts < 1:
+            raise ConfigurationError(f"--steps {self.steps} and --starts {self.starts} must be 1 or more")
+        if not 1 <= self.workers <= self.learner.copies:
+            raise ConfigurationError(
+                f"--workers {self.workers}: must lie between 1 and --copies {self.learner.copies}"
+            )
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
+        if self.weights is not None and self.world != "diffusion":
+            raise ConfigurationError(f"--weights are of the diffusion world; --world {self.world} has none")
+
+
+def run(options: Options) -> None:
+    """Train, and say where the policy is."""
+    from occsora_sim.agents.learner import Learner
+
+    check_device(options.device)
+    output_folder(options.out)
+    print("opening the scenes ...", flush=True)
+    env = open_env(options)
+    about = {
+        "world": options.world,
+        "weights": None if options.weights is None else options.weights.name,
+        "steps": options.steps,
+        "scenes": options.scenes,
+        "starts": options.starts,
+        "seconds": options.seconds,
+    }
+    try:
+        print(Learner(env=env, config=options.learner, out=options.out, about=about).run())
+    finally:
+        env.close()
+
+
+def open_env(options: Options) -> LearnerEnv:
+    """The worlds to learn in, spread over the workers; the scenes are opened once."""
+    import torch
+
+    from occsora_sim.agents.learner_env import LearnerEnv
+    from occsora_sim.envs.config import make_config
+    from occsora_sim.envs.starts import open_starts
+    from occsora_sim.envs.vector import DriveVectorEnv
+    from occsora_sim.envs.worlds import make_world
+
+    if options.workers > 1:
+        torch.set_num_threads(1)
+    given = {
+        "world": options.world,
+        "weights": None if options.weights is None else str(options.weights),
+        "steps": options.steps,
+        "scenes": options.scenes,
+        "starts": options.starts,
+        "seconds": options.seconds,
+        "device": options.device,
+        "reward": REWARD,
+        "autoreset": "same_step",
+        "seed": options.learner.seed,
+    }
+    config = make_config(given)
+    starts = open_starts(config, make_world(config))
+    copies, workers = options.learner.copies, options.workers
+    sizes = [copies // workers + (number < copies % workers) for number in range(workers)]
+    return LearnerEnv(*(DriveVectorEnv(num_envs=size, **{**given, "scenes": starts}) for size in sizes))
