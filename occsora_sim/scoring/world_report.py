@@ -173,7 +173,7 @@ def print_world_report(report: dict[str, Any]) -> None:
         table.add_row(*row)
     console.print(table)
     if report["scenes"] > 1:
-        console.print("gain: 95 % interval over the scenes of mIoU against ego_warp [points]")
+        console.print("gain: 95 % interval over the scenes of mIoU against ego_warp, in points")
     horizon = next(iter(report["forecast"]))
     classes = Table(
         "class", *report["forecast"][horizon], title=f"IoU per class at {horizon} s [%]; * road users"
