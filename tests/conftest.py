@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from occsora_sim.grid import CAR, DRIVEABLE, MANMADE, SIDEWALK, VEGETATION
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.presets import tiny
 from occsora_sim.scenes.scene import Scene
 
 
@@ -19,6 +22,17 @@ def straight_road():
 def built_street():
     """Builds a straight road lined with houses and trees; arguments as for `build_straight_road`."""
     return build_street
+
+
+@pytest.fixture(scope="session")
+def untrained_model() -> WorldModel:
+    """A tiny world model with random weights throughout."""
+    torch.manual_seed(0)
+    model = WorldModel(tiny())
+    for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
+        if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 def build_street(**options) -> Scene:

@@ -10,21 +10,14 @@ import torch
 import occsora_sim  # noqa: F401  (registers the environment)
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import FREE, NUM_CLASSES
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.scenes.blank import blank_start
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.replay import ReplayWorld
 
 
 @pytest.fixture(scope="module")
-def world() -> DiffusionWorld:
-    torch.manual_seed(0)
-    model = WorldModel(tiny())
-    for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
-        if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return DiffusionWorld(model, steps=2)
+def world(untrained_model) -> DiffusionWorld:
+    return DiffusionWorld(untrained_model, steps=2)
 
 
 def start(seed: int, world: DiffusionWorld):

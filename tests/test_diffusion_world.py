@@ -9,7 +9,7 @@ from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE
 from occsora_sim.models.columns import is_dynamic
 from occsora_sim.models.weights import load_world_model, save_world_model
-from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+from occsora_sim.models.world_model import WorldModelConfig
 from occsora_sim.presets import preset, small, tiny
 from occsora_sim.worlds.diffusion import DiffusionWorld, load_world
 from occsora_sim.worlds.protocol import Start
@@ -19,13 +19,8 @@ LEFT = torch.tensor([[2.0, 0.4, 0.3], [3.8, 1.3, 0.6]])
 
 
 @pytest.fixture(scope="module")
-def world() -> DiffusionWorld:
-    torch.manual_seed(0)
-    model = WorldModel(tiny())
-    for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
-        if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return DiffusionWorld(model)
+def world(untrained_model) -> DiffusionWorld:
+    return DiffusionWorld(untrained_model)
 
 
 def start(world: DiffusionWorld, shift: int = 0) -> Start:

@@ -17,7 +17,6 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FREE, Grid
-from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.start import Start, make_start
 from occsora_sim.scenes.town import TownConfig
@@ -41,19 +40,10 @@ def starts() -> list[Start]:
     return [make_start(scene, ego, 5, GRID, history=4) for ego in (0, 1, 2)]
 
 
-def untrained() -> DiffusionWorld:
-    torch.manual_seed(0)
-    model = WorldModel(tiny())
-    for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
-        if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return DiffusionWorld(model, steps=1)
-
-
 @pytest.fixture(scope="module", params=["diffusion", "replay", "traffic"])
-def world(request):
+def world(request, untrained_model):
     makers: dict[str, Callable[[], World]] = {
-        "diffusion": untrained,
+        "diffusion": lambda: DiffusionWorld(untrained_model, steps=1),
         "replay": lambda: ReplayWorld(GRID),
         "traffic": lambda: TrafficWorld(GRID),
     }
