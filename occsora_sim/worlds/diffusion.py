@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -23,63 +23,11 @@ from occsora_sim.models.record import Record
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.worlds.memory import DiffusionMemory, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
 _ROUTE_POINTS = 160  # [about m]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionMemory:
-    """What the generated worlds remember; every field has the batch axis first.
-
-    Attributes:
-        record: what stands still, in the world frame.
-        images: (b, h, x, y, 2) uint8, `road_user_image` of the last frames, each in its own ego frame.
-        poses: (b, h, 3) their world poses.
-        last: (b, x, y, z) uint8, the newest frame.
-        anchor: an earlier frame, from which standing road users are drawn.
-        route: (b, r, 2) world points [m], NaN-padded.
-        noise: (b, n) uint8, the state of each world's random generator.
-
-    """
-
-    record: Record
-    images: Tensor
-    poses: Tensor
-    last: Tensor
-    anchor: Anchor
-    route: Tensor
-    noise: Tensor
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> DiffusionMemory:
-        """`function` applied to every tensor."""
-        record = replace(
-            self.record,
-            labels=function(self.record.labels),
-            stamp=function(self.record.stamp),
-            origin=function(self.record.origin),
-        )
-        fields = {
-            name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")
-        }
-        anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
-        return DiffusionMemory(record=record, anchor=anchor, **fields)
-
-    @staticmethod
-    def merge(parts: Sequence[DiffusionMemory]) -> DiffusionMemory:
-        """The batches of `parts`, one after another."""
-        if len(parts) == 1:
-            return parts[0]
-        rest = iter(list(zip(*(list(_tensors(part)) for part in parts), strict=True)))
-        return parts[0].map(lambda _: torch.cat(next(rest)))
-
-
-def _tensors(memory: DiffusionMemory) -> list[Tensor]:
-    """The memory's tensors in the order of `DiffusionMemory.map`."""
-    found: list[Tensor] = []
-    memory.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
-    return found
 
 
 class DiffusionWorld:
@@ -215,8 +163,8 @@ class DiffusionWorld:
             return out
 
         length = max(state.memory.route.shape[1], other.memory.route.shape[1])
-        mine, theirs = (_lengthen(memory, length) for memory in (state.memory, other.memory))
-        rest = iter(_tensors(theirs))
+        mine, theirs = (memory.lengthen(length) for memory in (state.memory, other.memory))
+        rest = iter(tensors_of(theirs))
         memory = mine.map(lambda field: put(field, next(rest)))
         same = state.occupancy.shape[1] == other.occupancy.shape[1]
         at = slice(None) if same else slice(-1, None)
@@ -310,12 +258,6 @@ class DiffusionWorld:
             grid=grid,
             standing=standing,
         )
-
-
-def _lengthen(memory: DiffusionMemory, points: int) -> DiffusionMemory:
-    """The memory with its routes padded to `points` points."""
-    pad = points - memory.route.shape[1]
-    return replace(memory, route=torch.nn.functional.pad(memory.route, (0, 0, 0, pad), value=math.nan))
 
 
 def _extend(trajectories: Tensor, frames: int) -> Tensor:

@@ -1,0 +1,71 @@
+"""What generated worlds remember from chunk to chunk; a value, with the batch axis first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from occsora_sim.models.anchor import Anchor
+from occsora_sim.models.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionMemory:
+    """What the generated worlds remember; every field has the batch axis first.
+
+    Attributes:
+        record: what stands still, in the world frame.
+        images: (b, h, x, y, 2) uint8, `road_user_image` of the last frames, each in its own ego frame.
+        poses: (b, h, 3) their world poses.
+        last: (b, x, y, z) uint8, the newest frame.
+        anchor: an earlier frame, from which standing road users are drawn.
+        route: (b, r, 2) world points [m], NaN-padded.
+        noise: (b, n) uint8, the state of each world's random generator.
+
+    """
+
+    record: Record
+    images: Tensor
+    poses: Tensor
+    last: Tensor
+    anchor: Anchor
+    route: Tensor
+    noise: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DiffusionMemory:
+        """`function` applied to every tensor."""
+        record = replace(
+            self.record,
+            labels=function(self.record.labels),
+            stamp=function(self.record.stamp),
+            origin=function(self.record.origin),
+        )
+        fields = {
+            name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")
+        }
+        anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
+        return DiffusionMemory(record=record, anchor=anchor, **fields)
+
+    def lengthen(self, points: int) -> DiffusionMemory:
+        """The same with routes padded to `points` points."""
+        pad = points - self.route.shape[1]
+        return replace(self, route=torch.nn.functional.pad(self.route, (0, 0, 0, pad), value=math.nan))
+
+    @staticmethod
+    def merge(parts: Sequence[DiffusionMemory]) -> DiffusionMemory:
+        """The batches of `parts`, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        rest = iter(list(zip(*(list(tensors_of(part)) for part in parts), strict=True)))
+        return parts[0].map(lambda _: torch.cat(next(rest)))
+
+
+def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
+    """The memory's tensors in the order of `DiffusionMemory.map`."""
+    found: list[Tensor] = []
+    memory.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
+    return found
