@@ -27,8 +27,7 @@ class DriveConfig:
     Attributes:
         world: "diffusion" (generated), "traffic" (live towns), "replay" (recorded scenes), or a World.
         weights: weights file of the generated world; None: the shipped ones.
-        steps: denoising steps of the generated world; None: the world's own number. One is twice as fast as eight, and
-            rougher.
+        steps: denoising steps of the generated world; None: the world's own number. Fewer are faster, and rougher.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. "generate":
             from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes themselves.
         starts: how many beginnings to draw from scenes.

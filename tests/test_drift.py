@@ -136,6 +136,9 @@ def test_ratios_compare_the_end_with_the_beginning_and_pass_over_what_registrati
     assert ratios["metres_to_2_s"] == 1.0  # five times as much, of next to nothing
     assert ratios["degrees_to_2_s"] == pytest.approx(1.5) and ratios["js_filled_to_4_s"] == pytest.approx(3.0)
     assert ratios["kernel_to_4_s"] == pytest.approx(3.0)
+    assert _ratios(table, {"mean": 0.03, "max": 0.09})["kernel_to_4_s"] == pytest.approx(2.0)
+    table["4"]["kernel"] = -0.01  # below what real clips differ by: noise
+    assert _ratios(table, {"mean": 0.06, "max": 0.09})["kernel_to_4_s"] == 1.0
     table["60"] = instant(None, None, 0.03)  # nothing could be registered
     assert _ratios(table)["metres_to_2_s"] is None
 

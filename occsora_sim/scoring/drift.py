@@ -121,7 +121,7 @@ def drift_report(
         "bounds": {name: [float(bound[k]) for bound in bounds] for k, name in enumerate(CLASSES)},
         "floor": floor,
         "times": table,
-        "ratios": _ratios(table),
+        "ratios": _ratios(table, floor["kernel"]),
         "stays_a_street": all(row["clean"] for row in table.values()),
     }
 
@@ -168,11 +168,12 @@ def _figures(clips: Clips) -> dict[str, Any]:
     }
 
 
-def _ratios(table: dict[str, Any]) -> dict[str, float | None]:
+def _ratios(table: dict[str, Any], kernel_floor: dict[str, float] | None = None) -> dict[str, float | None]:
     """The last instant against an early one: the registered error against that at 2 s, the distance over filled voxels
-    against that at 4 s; null where there is no such instant or nothing was registered.
+    and the kernel distance against those at 4 s; null where there is no such instant or nothing was measured.
 
-    Errors below ACCURACY count as that: what lies below is the registration's own noise, not the world's.
+    Errors below ACCURACY count as that, and kernel distances (which are unbiased, hence at times negative) below the
+    mean between real clips as that: what lies below is the measure's own noise, not the world's.
     """
     last = list(table.values())[-1]
 
@@ -184,7 +185,7 @@ def _ratios(table: dict[str, Any]) -> dict[str, float | None]:
         "metres_to_2_s": ratio("2", lambda row: row["motion"]["metres"], ACCURACY[0]),
         "degrees_to_2_s": ratio("2", lambda row: row["motion"]["degrees"], ACCURACY[1]),
         "js_filled_to_4_s": ratio("4", lambda row: row["js"]["filled"], 1e-9),
-        "kernel_to_4_s": ratio("4", lambda row: row["kernel"], 1e-9),
+        "kernel_to_4_s": ratio("4", lambda row: row["kernel"], (kernel_floor or {"mean": 1e-9})["mean"]),
     }
 
 

@@ -1,7 +1,4 @@
-"""TrafficWorld: live traffic around the ego. The ground truth: the others see the ego and react.
-
-`OMP_NUM_THREADS=1 python -m occsora_sim.worlds.traffic traffic:0` prints how long a reset and a step take.
-"""
+"""TrafficWorld: live traffic around the ego. The ground truth: the others see the ego and react."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -216,31 +212,3 @@ class TrafficWorld:
 def _end(pool: SumoPool, folder: tempfile.TemporaryDirectory[str]) -> None:
     pool.close()
     folder.cleanup()
-
-
-def seconds_per_step(starts: Sequence[Start], steps: int = 20) -> tuple[float, float]:
-    """Wall time [s] of a reset in known towns, and of a step of all worlds straight ahead at 6 m/s."""
-    world = TrafficWorld()
-    ahead = torch.tensor([[3.0, 0.0, 0.0], [6.0, 0.0, 0.0]]).expand(len(starts), -1, -1)
-    try:
-        state = world.step(world.reset(starts, [0] * len(starts)), ahead)
-        begin = perf_counter()
-        state = world.reset(starts, [0] * len(starts))
-        reset, begin = perf_counter() - begin, perf_counter()
-        for _ in range(steps):
-            state = world.step(state, ahead)
-        return reset, (perf_counter() - begin) / steps
-    finally:
-        world.close()
-
-
-if __name__ == "__main__":
-    import sys
-
-    from occsora_sim.scenes.source import open_scenes
-    from occsora_sim.scenes.start import sample_starts
-
-    places = open_scenes((*sys.argv[1:], "traffic:0")[0])
-    for batch in (1, 4):
-        waiting, moving = seconds_per_step(sample_starts(places, batch, seed=0))
-        print(f"{batch} at a time: reset {waiting:.2f} s, step of two frames {moving:.3f} s")
