@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from occsora_sim.envs.reward import RewardConfig
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.driving import ScoreConfig
@@ -30,6 +31,9 @@ class DriveConfig:
         steps: denoising steps of the generated world; None: the world's own number. Fewer are faster, and rougher.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. "generate":
             from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes themselves.
+        place: the kind of place that the generated world shall draw on new ground, one of `scene_prompt.PLACES`; None:
+            as what was seen suggests.
+        vehicles: how many vehicles it shall keep in view, parked ones too; None: as they come.
         starts: how many beginnings to draw from scenes.
         action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
             (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,
@@ -53,6 +57,8 @@ class DriveConfig:
     weights: str | None = None
     steps: int | None = None
     scenes: str | Sequence[Start] | Sequence[Scene] | None = None
+    place: str | None = None
+    vehicles: float | None = None
     starts: int = 64
     action: Literal["controls", "trajectory", "manoeuvre"] = "controls"
     observation: tuple[str, ...] = ("occupancy", "ego", "route")
@@ -86,6 +92,11 @@ class DriveConfig:
             raise ConfigurationError(f"steps={self.steps!r}: denoising steps must be 1 or more")
         if not self.seconds > 0:
             raise ConfigurationError(f"seconds={self.seconds}: must be positive")
+        prompt = ScenePrompt(place=self.place, vehicles=self.vehicles)
+        if prompt != ScenePrompt() and self.world in ("traffic", "replay"):
+            raise ConfigurationError(
+                f"place and vehicles: the world {self.world!r} is not drawn; they are for world='diffusion'"
+            )
         if self.starts < 1:
             raise ConfigurationError(f"starts={self.starts}: must be 1 or more")
 

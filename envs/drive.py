@@ -14,7 +14,7 @@ from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.render import render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
-from occsora_sim.envs.starts import open_starts
+from occsora_sim.envs.starts import open_starts, prompted
 from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
 
@@ -47,13 +47,20 @@ class DriveEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; `options["start"]` chooses the start by its index, or "generate" begins from nothing."""
+        """Begin an episode.
+
+        Args:
+            seed: of all that is drawn.
+            options: `start`: the start's index, or "generate" to begin from nothing; `place` and `vehicles`: the
+                episode's scene prompt, in the place of the environment's (`DriveConfig`).
+
+        """
         if seed is None and self._np_random is None:
             seed = self.config.seed
         super().reset(seed=seed)
         chosen = (options or {}).get("start")
         choices, seeds = self.simulation.draw([self.np_random], None if chosen is None else [chosen])
-        self.state = self.simulation.begin(choices, seeds)
+        self.state = self.simulation.begin(prompted(choices, self.config, options), seeds)
         self._steps, self._ended = 0, False
         return self._observation(), self.simulation.describe(self.state)[0]
 

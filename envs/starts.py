@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.blank import GENERATE, blank_start
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start, sample_starts
@@ -50,6 +53,20 @@ def open_starts(config: DriveConfig, world: World) -> list[Start]:
     if starts:
         return starts
     return sample_starts(scenes, config.starts, config.seed or 0, history, world.grid)
+
+
+def prompted(starts: Sequence[Start], config: DriveConfig, options: Mapping[str, Any] | None) -> list[Start]:
+    """The starts with the scene prompt of an episode: "place" and "vehicles" of `reset`'s options, where these say
+    nothing the environment's, and where both are open each start's own.
+
+    Raises:
+        ConfigurationError: no such place or an impossible number, or a world that is not drawn.
+
+    """
+    said = {name: (options or {}).get(name, getattr(config, name)) for name in ("place", "vehicles")}
+    config = replace(config, **said)
+    prompt = ScenePrompt(place=config.place, vehicles=config.vehicles)
+    return list(starts) if prompt == ScenePrompt() else [replace(start, prompt=prompt) for start in starts]
 
 
 def _kinds(given: Sequence[object]) -> str:

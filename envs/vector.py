@@ -18,7 +18,7 @@ from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.render import render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
-from occsora_sim.envs.starts import open_starts
+from occsora_sim.envs.starts import open_starts, prompted
 from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ConfigurationError, NotResetError
 
@@ -62,6 +62,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         self.state: DriveState | None = None
         self._ended: np.ndarray = np.zeros(num_envs, dtype=bool)
         self._steps = np.zeros(num_envs, dtype=np.int64)
+        self._options: dict[str, Any] | None = None
 
     def reset(  # type: ignore[override]
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -70,7 +71,8 @@ class DriveVectorEnv(gym.vector.VectorEnv):
 
         Args:
             seed: episode i is seeded with `seed + i`, or with `seed[i]`; None goes on with the generators.
-            options: `start`: index of the start, or "generate" to begin from nothing, one for all or a list.
+            options: `start`: index of the start, or "generate" to begin from nothing, one for all or a list; `place` and `vehicles`: the scene
+                prompt of these and all later episodes, in the place of the environment's (`DriveConfig`).
 
         """
         if seed is None and self.generators is None:
@@ -92,7 +94,8 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         if chosen is not None and np.ndim(chosen) == 0:
             chosen = [chosen] * self.num_envs
         choices, seeds = self.simulation.draw(self.generators, chosen)
-        self.state = self.simulation.begin(choices, seeds)
+        self._options = options
+        self.state = self.simulation.begin(prompted(choices, self.config, options), seeds)
         self._ended[:] = False
         self._steps[:] = 0
         infos: dict[str, Any] = {}
@@ -176,7 +179,8 @@ class DriveVectorEnv(gym.vector.VectorEnv):
     def _begin(self, rows: Sequence[int]) -> DriveState:
         """New episodes for `rows`, drawn from their generators."""
         generators = self.generators or []
-        return self.simulation.begin(*self.simulation.draw([generators[row] for row in rows]))
+        starts, seeds = self.simulation.draw([generators[row] for row in rows])
+        return self.simulation.begin(prompted(starts, self.config, self._options), seeds)
 
     def _begin_at_once(self, described: list[dict[str, Any]]) -> None:
         """Same-step autoreset: put new episodes in; keep the last observation and info of the old ones."""

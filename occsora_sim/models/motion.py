@@ -29,7 +29,7 @@ class MotionEstimator(nn.Module):
 
     """
 
-    def __init__(self, frames: int = 3, future: int = 2, width: int = 48, embedding: int = 4) -> None:
+    def __init__(self, frames: int = 4, future: int = 2, width: int = 48, embedding: int = 4) -> None:
         super().__init__()
         self.frames, self.future = frames, future
         self.embedding = nn.Embedding(NUM_CLASSES, embedding)
@@ -72,18 +72,22 @@ class MotionEstimator(nn.Module):
         return mean_velocity * seconds.view(1, -1, 1, 1, 1) * present[:, -1][:, None, ..., None]
 
     def loss(self, images: Tensor, ground: Tensor, displacement: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Huber loss (bend at 0.2 m) against the true `displacement` (b, f, x, y, 2) [m] on the road users' columns.
+        """Huber loss (bend at 0.1 m) against the true `displacement` (b, f, x, y, 2) [m] on the road users' columns,
+        smoothed as it is used (`smooth_displacement`).
 
         Each object counts about alike: columns are weighted by the inverse of how many stand around them. Logs the
         mean end-point error of each frame ahead.
         """
-        present = images[:, -1, ..., 0] > 0
-        predicted = self(images, ground).permute(0, 2, 3, 1, 4)[present]  # (m, f, 2)
+        newest = images[:, -1]
+        present = newest[..., 0] > 0
+        smooth = smooth_displacement(self(images, ground), newest)
+        predicted = smooth.permute(0, 2, 3, 1, 4)[present]  # (m, f, 2)
         if not len(predicted):
             return predicted.sum() * 0, {}
-        error = (predicted - displacement.permute(0, 2, 3, 1, 4)[present]).norm(dim=-1)
-        weight = 1 / _area(images[:, -1, ..., 0])[present][:, None]
-        bent = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=0.2)
+        error = (predicted - displacement.permute(0, 2, 3, 1, 4)[present]).square().sum(-1)
+        error = (error + 1e-8).sqrt()  # a norm of zero has no gradient
+        weight = 1 / _area(newest[..., 0])[present][:, None]
+        bent = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=0.1)
         loss = (bent * weight).sum() / (weight.sum() * self.future)
         means = error.detach().mean(0).tolist()
         return loss, {f"motion/error_{k + 1}_m": value for k, value in enumerate(means)}

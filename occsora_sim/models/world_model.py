@@ -18,6 +18,7 @@ from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
 from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.prompt import keep_mask
+from occsora_sim.models.scene_condition import SceneCondition, leave_open
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
 _PROMPT_SCALE = (5.0, 5.0, 0.5)  # [m, m, rad]; brings a frame's motion to the order of one
@@ -42,6 +43,8 @@ class WorldModelConfig:
         heads: its attention heads.
         mixing: edge of the depthwise convolution in its blocks; 0: none.
         prompt_dropout: share of chunks trained without the trajectory prompt.
+        scene_prompts: whether it takes scene prompts.
+        scene_dropout: share of chunks trained with each part of the scene prompt left open.
 
     """
 
@@ -49,7 +52,7 @@ class WorldModelConfig:
     grid: Grid = field(default_factory=Grid)
     history: int = 4
     frames: int = 2
-    motion_frames: int = 3
+    motion_frames: int = 4
     motion_width: int = 48
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
     hidden: int = 192
@@ -57,6 +60,8 @@ class WorldModelConfig:
     heads: int = 6
     mixing: int = 3
     prompt_dropout: float = 0.1
+    scene_prompts: bool = True
+    scene_dropout: float = 0.4
 
     def __post_init__(self) -> None:
         if self.history < self.motion_frames or self.frames < 1 or self.motion_frames < 2:
@@ -87,7 +92,9 @@ class WorldModelConfig:
                 k: tuple(v) if isinstance(v, list) else v for k, v in header["grid"].items()
             }
             rest = {k: v for k, v in header.items() if k not in ("grid", "tokenizer")}
-            rest.setdefault("mixing", 0)  # weights from before it existed have none
+            # Weights from before these existed have none.
+            rest.setdefault("mixing", 0)
+            rest.setdefault("scene_prompts", False)
             tokenizer = CompensatedTokenizerConfig(**header["tokenizer"])
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
         except (KeyError, TypeError, AttributeError) as error:
@@ -123,20 +130,27 @@ class WorldModel(nn.Module):
                 prompt_features=3,
             )
         )
+        self.scene = SceneCondition(config.hidden) if config.scene_prompts else None
         self.register_buffer("latent_scale", torch.ones(()))
 
     def _chunk(self, frames: Tensor) -> Tensor:
         """(b f, c, h, w) -> (b, 1, f c, h, w)."""
         return frames.unflatten(0, (-1, self.config.frames)).flatten(1, 2)[:, None]
 
-    def _denoise(self, features: dict[str, Tensor], prompt: Tensor, keep: Tensor | None = None):
+    def _denoise(
+        self, features: dict[str, Tensor], prompt: Tensor, keep: Tensor | None, condition: Tensor | None
+    ):
         context = self._chunk(features["eighth"])
         scaled = prompt / prompt.new_tensor(_PROMPT_SCALE)
-        return lambda z, t: self.denoiser(z, t, scaled, keep=keep, context=context)
+        return lambda z, t: self.denoiser(z, t, scaled, keep=keep, context=context, condition=condition)
+
+    def _condition(self, scene: Tensor | None) -> Tensor | None:
+        """The vector of scene prompts (b, 2), where this model takes them; None leaves all open."""
+        return self.scene(scene) if self.scene is not None and scene is not None else None
 
     def loss(
         self, labels: Tensor, known: Context, prompt: Tensor, class_weight: Tensor, generator: torch.Generator,
-        draws: Draws,
+        draws: Draws, scene: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
         """The denoiser's loss on chunks: squared error of the latent, on whole frames and on cuts from them (`Draws`);
         and, where a whole frame starts from pure noise, the cross-entropy of what the frozen decoder makes of one of
@@ -151,6 +165,7 @@ class WorldModel(nn.Module):
             class_weight: (NUM_CLASSES,) float32, of the cross-entropy.
             generator: of noise, levels, prompt dropout and what is drawn.
             draws: how many draws are made of each chunk, and of what size.
+            scene: (b, 2) scene prompts; None: open.
 
         """
         flat = known.flatten()
@@ -164,6 +179,9 @@ class WorldModel(nn.Module):
             x = self._chunk(mean).transpose(1, 2) * self.latent_scale  # (b, f c, 1, h, w)
             weight = self._weight(labels, known)  # (b, f c, 1, h, w)
         keep = keep_mask(len(labels), self.config.prompt_dropout, generator, labels.device)
+        if scene is not None:
+            scene = leave_open(scene, self.config.scene_dropout, generator)
+        condition = self._condition(scene)
 
         whole = min(draws.whole, len(labels))
         rows = torch.randperm(len(labels), generator=generator)[:whole].to(labels.device)
@@ -174,6 +192,7 @@ class WorldModel(nn.Module):
             {"eighth": features["eighth"].unflatten(0, labels.shape[:2])[rows].flatten(0, 1)},
             prompt[rows],
             keep[rows],
+            None if condition is None else condition[rows],
         )
         distance, estimate = flow_loss(own, x[rows], weight[rows], generator, level)
         frame = int(torch.randint(self.config.frames, (), generator=generator))
@@ -189,7 +208,7 @@ class WorldModel(nn.Module):
         )
         cut = distance.new_zeros(())
         if draws.cuts:
-            cut = self._cut_loss(x, weight, features, prompt, keep, generator, draws)
+            cut = self._cut_loss(x, weight, features, prompt, keep, condition, generator, draws)
         loss = distance + cut + _VOXEL_WEIGHT * entropy
         with torch.no_grad():
             error = (estimate - x[rows]).pow(2).mean() / x[rows].pow(2).mean()
@@ -216,16 +235,18 @@ class WorldModel(nn.Module):
 
     def _cut_loss(
         self, x: Tensor, weight: Tensor, features: dict[str, Tensor], prompt: Tensor, keep: Tensor,
-        generator: torch.Generator, draws: Draws,
+        condition: Tensor | None, generator: torch.Generator, draws: Draws,
     ) -> Tensor:  # fmt: skip
         """Squared error on cuts, placed where there is something to draw."""
         corner = place_cuts(weight.amax(1)[:, 0] - 0.95, draws, generator)
         context = take_cuts(self._chunk(features["eighth"]), corner, draws.edge)
         prompt = (prompt / prompt.new_tensor(_PROMPT_SCALE)).repeat_interleave(draws.cuts, dim=0)
         keep = keep.repeat_interleave(draws.cuts)
+        if condition is not None:
+            condition = condition.repeat_interleave(draws.cuts, dim=0)
 
         def denoise(z: Tensor, t: Tensor) -> Tensor:
-            return self.denoiser(z, t, prompt, keep=keep, context=context, corner=corner)
+            return self.denoiser(z, t, prompt, keep=keep, context=context, condition=condition, corner=corner)
 
         x, weight = take_cuts(x, corner, draws.edge), take_cuts(weight, corner, draws.edge)
         return flow_loss(denoise, x, weight, generator)[0]
@@ -238,8 +259,9 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, known: Context, prompt: Tensor, generators: Sequence[torch.Generator] | None, steps: int
-    ) -> Tensor:
+        self, known: Context, prompt: Tensor, generators: Sequence[torch.Generator] | None, steps: int,
+        scene: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Labels (b, f, x, y, z) uint8 of the next chunk.
 
         Args:
@@ -247,11 +269,12 @@ class WorldModel(nn.Module):
             prompt: (b, f, 3).
             generators: one per row; None takes the mean (one step from zero noise).
             steps: denoising steps.
+            scene: (b, 2) scene prompts (`ScenePrompt.tensor`); None: open. Models without ignore it.
 
         """
         flat = known.flatten()
         features = self.tokenizer.context(flat)
-        denoise = self._denoise(features, prompt)
+        denoise = self._denoise(features, prompt, None, self._condition(scene))
         b, f = known.static.shape[:2]
         shape = (b, f * self.config.tokenizer.latent, 1, *self.config.latent_shape)
         if generators is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
+from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 
 
@@ -27,6 +28,7 @@ class Start:
         route: (r, 2) float32 polyline in the world frame [m], from behind the ego to the goal.
         name: for reports.
         source: what a world that is not generated replays: (scene, ego index, time index) for the others.
+        prompt: what a generated world shall draw on new ground.
 
     """
 
@@ -35,6 +37,7 @@ class Start:
     route: torch.Tensor
     name: str = "scene"
     source: Any = None
+    prompt: ScenePrompt = field(default_factory=ScenePrompt)
 
 
 def ego_poses(scene: Recorded, ego: int, time: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,10 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
+from occsora_sim.models.patches import count_vehicles
 from occsora_sim.models.warp import warp
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.training.fraying import fray
 
 ROUTE_POINTS = 160
@@ -35,6 +37,7 @@ class Windows:
             each future frame, in its axes.
         route: (n, r, 2) float32 world points [m], NaN-padded.
         history: h.
+        scene: (n, 2) float32, the kind of place and the vehicles in view in the last frame (`ScenePrompt.tensor`).
 
     """
 
@@ -43,6 +46,7 @@ class Windows:
     displacement: Tensor
     route: Tensor
     history: int
+    scene: Tensor
 
 
 def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tensor:
@@ -87,12 +91,13 @@ class WindowSampler:
         """
         rng = np.random.default_rng((self.seed, step))
         rows = [self._window(rng) for _ in range(count)]
-        labels, poses, displacement, route = (torch.stack(part) for part in zip(*rows, strict=True))
+        labels, poses, displacement, route, scene = (torch.stack(part) for part in zip(*rows, strict=True))
+        scene[:, 1] = count_vehicles(labels[:, -1])
         return Windows(
-            labels=labels, poses=poses, displacement=displacement, route=route, history=self.history
+            labels=labels, poses=poses, displacement=displacement, route=route, history=self.history, scene=scene
         )
 
-    def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
         scene, voxeliser = self.scenes[index], self.voxelisers[index]
         stride = round(FRAME_SECONDS / scene.dt)
@@ -109,7 +114,9 @@ class WindowSampler:
         seconds = FRAME_SECONDS * torch.arange(1, self.future + 1)
         displacement = voxeliser.displacement(poses[at], times[at], seconds, exclude[at])[0]
         route = clip_route(torch.from_numpy(scene.route(ego)).float(), poses[self.history - 1])
-        return labels, poses, displacement, route
+        place = scene.attributes.get("plan")
+        prompt = ScenePrompt(place=place if place in PLACES else None)
+        return labels, poses, displacement, route, prompt.tensor().to(self.device)
 
     def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""

@@ -75,7 +75,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
     future = range(config.frames)
     weight = class_weights(options.loop.device)
 
-    def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Context, Tensor]:
+    def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Context, Tensor, Tensor]:
         windows = sampler.draw(options.loop.batch, step)
         known = window_context(
             windows,
@@ -89,18 +89,18 @@ def train_world_model(options: WorldModelTraining) -> Path:
         prompt = relative(
             windows.poses[:, config.history - 1 : config.history], windows.poses[:, config.history :]
         )
-        return windows.labels[:, config.history :], known, prompt
+        return windows.labels[:, config.history :], known, prompt, windows.scene
 
     if options.init is None and not (options.out / "resume.safetensors").exists():
-        labels, known, _ = batch(0, torch.Generator().manual_seed(0))
+        labels, known, _, _ = batch(0, torch.Generator().manual_seed(0))
         with torch.no_grad():
             flat = known.flatten()
             mean, _ = model.tokenizer.encode(labels.flatten(0, 1), model.tokenizer.context(flat))
             model.latent_scale.copy_(1 / mean.std().clamp(min=0.05))
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        labels, known, prompt = batch(step, generator)
-        return model.loss(labels, known, prompt, weight, generator, options.draws)
+        labels, known, prompt, scene = batch(step, generator)
+        return model.loss(labels, known, prompt, weight, generator, options.draws, scene)
 
     ema = run(model, loss, options.loop, options.out)
     ema.copy_to(model)

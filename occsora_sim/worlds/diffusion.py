@@ -19,7 +19,9 @@ from occsora_sim.models.anchor import Anchor, draw_standing, hold_still
 from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import smooth_displacement
+from occsora_sim.models.patches import whole_vehicles
 from occsora_sim.models.record import Record
+from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -107,6 +109,7 @@ class DiffusionWorld:
         memory = DiffusionMemory(
             record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1],
             anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]), route=route, noise=noise,
+            scene=torch.stack([start.prompt.tensor() for start in starts]).to(self.device),
         )  # fmt: skip
         state = WorldState(occupancy=frames[:, -1:], ego_pose=poses[:, -1:], memory=memory)
         return (
@@ -211,10 +214,10 @@ class DiffusionWorld:
             generators = [torch.Generator() for _ in noise]
             for generator, row in zip(generators, noise, strict=True):
                 generator.set_state(row.clone())  # a view would be read from its storage's start
-            labels = self.model.sample(
-                known, prompt, generators if self.mode == "sample" else None, self.steps
-            )
+            chosen = generators if self.mode == "sample" else None
+            labels = self.model.sample(known, prompt, chosen, self.steps, memory.scene)
             noise = torch.stack([generator.get_state() for generator in generators])
+        labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
         record, drawn = memory.record, []
         for k in range(given):
             at = poses[:, k]
@@ -232,6 +235,7 @@ class DiffusionWorld:
             anchor=memory.anchor.renew(occupancy[:, -1], poses[:, given - 1]),
             route=memory.route,
             noise=noise,
+            scene=memory.scene,
         )
         return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
 
@@ -244,7 +248,8 @@ class DiffusionWorld:
         ]
         images = torch.stack([*older, memory.images[:, -1]], dim=1)
         displacement = self.model.motion(images, ground_image(memory.last, grid))
-        displacement = hold_still(smooth_displacement(displacement, images[:, -1]))
+        displacement = smooth_displacement(displacement, images[:, -1])
+        displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid))
         standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
         return build_context(
             static=memory.record.read(poses, grid),

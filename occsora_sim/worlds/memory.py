@@ -25,6 +25,7 @@ class DiffusionMemory:
         anchor: an earlier frame, from which standing road users are drawn.
         route: (b, r, 2) world points [m], NaN-padded.
         noise: (b, n) uint8, the state of each world's random generator.
+        scene: (b, 2) scene prompts (`ScenePrompt.tensor`).
 
     """
 
@@ -35,6 +36,7 @@ class DiffusionMemory:
     anchor: Anchor
     route: Tensor
     noise: Tensor
+    scene: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DiffusionMemory:
         """`function` applied to every tensor."""
@@ -44,9 +46,8 @@ class DiffusionMemory:
             stamp=function(self.record.stamp),
             origin=function(self.record.origin),
         )
-        fields = {
-            name: function(getattr(self, name)) for name in ("images", "poses", "last", "route", "noise")
-        }
+        names = ("images", "poses", "last", "route", "noise", "scene")
+        fields = {name: function(getattr(self, name)) for name in names}
         anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
         return DiffusionMemory(record=record, anchor=anchor, **fields)
 

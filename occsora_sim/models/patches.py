@@ -1,0 +1,113 @@
+"""Connected patches of columns, seen from above, and what is asked of vehicles: that each is in one piece."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from occsora_sim.grid import BUS, CAR, CONSTRUCTION_VEHICLE, FREE, TRAILER, TRUCK
+
+VEHICLES: tuple[int, ...] = (BUS, CAR, CONSTRUCTION_VEHICLE, TRAILER, TRUCK)
+"""Road users that fill far more than a few columns."""
+
+SMALLEST = 36
+"""Columns below which no vehicle is whole; at 0.4 m a small car fills about 40."""
+
+
+def connected(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches of columns of one label that touch, corners included.
+
+    Args:
+        image: (n, x, y), any integer; 0 is nobody's.
+
+    Returns:
+        the k cells that are not 0, (k, 3) int64; for each the index of its patch's last cell, (k,) int64; and whether a
+        neighbour has another label but 0, (k,) bool.
+
+    Indices spread to the neighbours and then jump to their own index's index, so that long patches take few rounds.
+    """
+    n, x, y = image.shape
+    cells = image.nonzero()
+    labels = image[tuple(cells.unbind(1))]
+    number = torch.full((n, x + 2, y + 2), -1, dtype=torch.long, device=image.device)
+    own = torch.arange(len(cells), device=image.device)
+    frame, i, j = cells.unbind(1)
+    number[frame, i + 1, j + 1] = own
+    around = torch.stack([number[frame, i + a, j + b] for a in range(3) for b in range(3)], dim=1)  # (k, 9)
+    same = (around >= 0) & (labels[around.clamp(min=0)] == labels[:, None])
+    other = ((around >= 0) & ~same).any(dim=1)
+    around = torch.where(same, around, own[:, None])
+    component = own
+    while True:
+        spread = component[around].amax(dim=1)
+        spread = spread[spread]
+        if torch.equal(spread, component):
+            return cells, component, other
+        component = spread
+
+
+def is_vehicle(labels: Tensor) -> Tensor:
+    """True where a uint8 label of any shape is one of VEHICLES."""
+    wanted = torch.zeros(256, dtype=torch.bool, device=labels.device)
+    wanted[list(VEHICLES)] = True
+    return wanted[labels.int()]
+
+
+def whole_vehicles(labels: Tensor) -> Tensor:
+    """Frames (n, x, y, z) uint8 whose vehicles are in one piece, of one class and without spikes.
+
+    Spikes and notches of a column's width are evened out. Then a patch of one class smaller than SMALLEST takes the
+    class of the largest patch that it is connected with; and what is smaller than half of SMALLEST with all that it is
+    connected with vanishes, unless the edge of the view cuts it.
+    """
+    labels = _evened(labels)
+    vehicle = is_vehicle(labels)
+    image = (labels * vehicle).amax(dim=-1)  # (n, x, y); no vehicle has the label 0
+    cells, patch, _ = connected(image)
+    if not len(cells):
+        return labels
+    _, blob, _ = connected((image > 0).byte())
+    own = image[tuple(cells.unbind(1))]
+    size = torch.bincount(patch, minlength=len(cells))  # at each patch's last cell
+    # The largest patch of each blob, found as the largest (size, index) in one number.
+    rank = size[patch] * len(cells) + patch
+    largest = rank.new_zeros(len(cells)).scatter_reduce_(0, blob, rank, reduce="amax")[blob]
+    total = torch.bincount(blob, minlength=len(cells))[blob]
+    last = cells.new_tensor(image.shape[1:]) - 1
+    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    cut = edge.new_zeros(len(cells)).index_put((blob[edge],), edge[edge])[blob]
+    want = torch.where(size[patch] < SMALLEST, own[largest % len(cells)], own)
+    want = torch.where((total < SMALLEST // 2) & ~cut, torch.full_like(want, FREE), want)
+    changed = want != own
+    at = tuple(cells[changed].unbind(1))
+    out = labels.clone()
+    out[at] = torch.where(vehicle[at], want[changed][:, None], out[at])
+    return out
+
+
+def count_vehicles(labels: Tensor) -> Tensor:
+    """Vehicles in each frame (n, x, y, z) uint8: (n,) float32; connected patches of a third of SMALLEST and more."""
+    cells, blob, _ = connected(is_vehicle(labels).any(dim=-1).byte())
+    _, index, columns = blob.unique(return_inverse=True, return_counts=True)
+    frame = torch.zeros(len(columns), dtype=torch.long, device=labels.device).index_put((index,), cells[:, 0])
+    return torch.bincount(frame[columns >= SMALLEST // 3], minlength=len(labels)).float()
+
+
+def _evened(labels: Tensor) -> Tensor:
+    """Frames (n, x, y, z) uint8 in which a column keeps its vehicle if four of the nine columns around have one, and
+    gets its neighbours' where it has none and five have. Straight edges, in any direction, and corners stay.
+    """
+    vehicle = is_vehicle(labels)
+    there = vehicle.any(dim=-1)  # (n, x, y)
+    around = F.avg_pool2d(there.float()[:, None], 3, 1, 1)[:, 0] * 9
+    out = labels.clone()
+    spike = there & (around < 3.5)
+    out[spike] = torch.where(vehicle[spike], FREE, out[spike])
+    frame, i, j = (~there & (around > 4.5)).nonzero().unbind(1)
+    best = torch.zeros(len(frame), labels.shape[-1], dtype=torch.uint8, device=labels.device)
+    for a, b in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        at = (frame, (i + a).clamp(0, labels.shape[1] - 1), (j + b).clamp(0, labels.shape[2] - 1))
+        best = torch.maximum(best, torch.where(vehicle[at], labels[at], 0))
+    out[frame, i, j] = torch.where(best > 0, best, out[frame, i, j])
+    return out

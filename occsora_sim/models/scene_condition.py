@@ -1,0 +1,44 @@
+"""Scene prompts as a vector that the denoiser is conditioned on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from occsora_sim.scene_prompt import PLACES
+
+OPEN = (-1.0, math.nan)
+"""A row in which both are left open."""
+
+
+class SceneCondition(nn.Module):
+    """Kind of place and vehicles in view to a vector; a part that is open adds nothing. Starts as zero, so that weights from
+    before it existed serve as a start.
+    """
+
+    def __init__(self, hidden: int, width: int = 64) -> None:
+        super().__init__()
+        self.place = nn.Embedding(len(PLACES), hidden)
+        self.vehicles = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, hidden))
+        nn.init.zeros_(self.place.weight)
+        final = self.vehicles[2]
+        assert isinstance(final, nn.Linear)
+        nn.init.zeros_(final.weight)
+        nn.init.zeros_(final.bias)
+
+    def forward(self, scene: Tensor) -> Tensor:
+        """Scene prompts (b, 2) float32 (`ScenePrompt.tensor`) -> (b, hidden)."""
+        place, count = scene[:, 0].long(), scene[:, 1]
+        of_place = self.place(place.clamp(min=0)) * (place >= 0)[:, None]
+        said = ~count.isnan()
+        count = count.nan_to_num()
+        of_vehicles = self.vehicles(torch.stack((torch.log1p(count) / 3, count / 20), dim=-1)) * said[:, None]
+        return of_place + of_vehicles
+
+
+def leave_open(scene: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
+    """Scene prompts (b, 2) with each part left open with the probability `dropout`."""
+    drop = torch.rand(scene.shape, generator=generator) < dropout
+    return torch.where(drop.to(scene.device), scene.new_tensor(OPEN), scene)
