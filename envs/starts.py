@@ -55,7 +55,9 @@ def open_starts(config: DriveConfig, world: World) -> list[Start]:
     return sample_starts(scenes, config.starts, config.seed or 0, history, world.grid)
 
 
-def prompted(starts: Sequence[Start], config: DriveConfig, options: Mapping[str, Any] | None) -> list[Start]:
+def prompted(
+    starts: Sequence[Start], config: DriveConfig, options: Mapping[str, Any] | None = None
+) -> list[Start]:
     """The starts with the scene prompt of an episode: "place" and "vehicles" of `reset`'s options, where these say
     nothing the environment's, and where both are open each start's own.
 

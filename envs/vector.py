@@ -71,8 +71,9 @@ class DriveVectorEnv(gym.vector.VectorEnv):
 
         Args:
             seed: episode i is seeded with `seed + i`, or with `seed[i]`; None goes on with the generators.
-            options: `start`: index of the start, or "generate" to begin from nothing, one for all or a list; `place` and `vehicles`: the scene
-                prompt of these and all later episodes, in the place of the environment's (`DriveConfig`).
+            options: `start`: index of the start, or "generate" to begin from nothing, one for all or a list;
+                `place` and `vehicles`: the scene prompt of these and all later episodes, in the place of the
+                environment's (`DriveConfig`).
 
         """
         if seed is None and self.generators is None:

@@ -46,4 +46,6 @@ class ScenePrompt:
     def tensor(self) -> Tensor:
         """(2,) float32: the number of the place (-1: open) and of vehicles (NaN: open)."""
         place = -1 if self.place is None else PLACES.index(self.place)
-        return torch.tensor([place, math.nan if self.vehicles is None else self.vehicles])
+        return torch.tensor(
+            [place, math.nan if self.vehicles is None else self.vehicles], dtype=torch.float32
+        )

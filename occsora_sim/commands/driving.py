@@ -27,6 +27,9 @@ class DrivingOptions:
         steps: denoising steps of the generated world, by default 8.
         scenes: where episodes begin: a file, a folder, `traffic:A-B`, or `generate` (from nothing, in the
             generated world); by default the shipped scenes.
+        place: kind of place that the generated world shall draw: grid, organic, arterial, roundabout or motorway; by
+            default what the start suggests.
+        vehicles: how many vehicles it shall keep in view; by default as they come.
         seconds: how long [s].
         seed: of the starts and of the world's randomness.
         device: cpu, cuda, cuda:1...
@@ -38,6 +41,8 @@ class DrivingOptions:
     weights: Path | None = None
     steps: int | None = None
     scenes: str | None = None
+    place: str | None = None
+    vehicles: float | None = None
     seconds: float = 20.0
     seed: int = 0
     device: str = "cpu"
@@ -58,7 +63,7 @@ class DrivingOptions:
         from occsora_sim.agents.protocol import wanted_options
         from occsora_sim.envs.config import DriveConfig
         from occsora_sim.envs.simulation import DriveSimulation
-        from occsora_sim.envs.starts import open_starts
+        from occsora_sim.envs.starts import open_starts, prompted
         from occsora_sim.envs.worlds import make_world
 
         agent = make_agent(self.agent)
@@ -68,6 +73,8 @@ class DrivingOptions:
             weights=None if self.weights is None else str(self.weights),
             steps=self.steps,
             scenes=self.scenes,
+            place=self.place,
+            vehicles=self.vehicles,
             starts=starts,
             seconds=self.seconds,
             device=self.device,
@@ -75,4 +82,4 @@ class DrivingOptions:
             **wanted_options(agent),  # type: ignore[arg-type]
         )
         world = make_world(config)
-        return DriveSimulation(config, world, open_starts(config, world)), agent
+        return DriveSimulation(config, world, prompted(open_starts(config, world), config)), agent

@@ -32,6 +32,7 @@ class Options:
         drift_seconds: length of each of them [s].
         generation: rollouts whose frames are held against real ones in the shipped encoder's space; 0: none.
         revisit: starts from which to drive round a block, to see whether the street is still there on return; 0: none.
+        scene_prompts: starts from nothing to check that place and number of vehicles are obeyed; 0: none.
         batch: windows, starts or rollouts at once.
         steps: denoising steps of a drawn future ("sample"; "model" is the expectation).
         seed: of the starts and the drawn futures.
@@ -50,6 +51,7 @@ class Options:
     drift_seconds: float = 60.0
     generation: int = 0
     revisit: int = 0
+    scene_prompts: int = 0
     batch: int = 4
     steps: int = 8
     seed: int = 0
@@ -62,12 +64,12 @@ class Options:
                 f"--windows-per-scene {self.windows_per_scene}, --batch {self.batch} and --steps {self.steps} must be "
                 "1 or more"
             )
-        parts = (self.control, self.drift, self.generation, self.revisit)
+        parts = (self.control, self.drift, self.generation, self.revisit, self.scene_prompts)
         if min(*parts, self.seed) < 0 or not 2.0 <= self.drift_seconds <= 3600.0:
             raise ConfigurationError(
                 f"--control {self.control}, --drift {self.drift}, --generation {self.generation}, --revisit "
-                f"{self.revisit} and --seed {self.seed} must be 0 or more, --drift-seconds {self.drift_seconds:g} "
-                "from 2 to 3600"
+                f"{self.revisit}, --scene-prompts {self.scene_prompts} and --seed {self.seed} must be 0 or more, "
+                f"--drift-seconds {self.drift_seconds:g} from 2 to 3600"
             )
         if self.world == "replay" and (self.weights is not None or self.forecast):
             raise ConfigurationError(
@@ -75,7 +77,8 @@ class Options:
             )
         if not (self.forecast or any(parts)):
             raise ConfigurationError(
-                "--no-forecast leaves nothing to do; add --control N, --drift N, --generation N or --revisit N"
+                "--no-forecast leaves nothing to do; add --control N, --drift N, --generation N, --revisit N or "
+                "--scene-prompts N"
             )
 
 
@@ -105,6 +108,8 @@ def run(options: Options) -> None:
         report["generation"] = _generation(options, world, scenes)
     if options.revisit:
         report["revisit"] = _revisit(options, world, scenes)
+    if options.scene_prompts:
+        report["scene_prompts"] = _scene_prompts(options, world, scenes)
     if options.json:
         write_json(options.json, report)
 
@@ -193,6 +198,18 @@ def _revisit(options: Options, world: World, scenes: list[Recorded]) -> dict[str
     with _Bar("chunks", None) as told:
         report = revisit_report(world, starts, seed=options.seed, batch=options.batch, on_chunk=told)
     print_revisit_report(report)
+    return report
+
+
+def _scene_prompts(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+    """Starts from nothing under different scene prompts."""
+    from occsora_sim.scoring.scene_control import print_scene_control_report, scene_control_report
+
+    with _Bar("prompts", None) as told:
+        report = scene_control_report(
+            world, options.scene_prompts, scenes, seed=options.seed, batch=options.batch, on_chunk=told
+        )
+    print_scene_control_report(report)
     return report
 
 

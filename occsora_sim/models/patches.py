@@ -57,9 +57,9 @@ def is_vehicle(labels: Tensor) -> Tensor:
 def whole_vehicles(labels: Tensor) -> Tensor:
     """Frames (n, x, y, z) uint8 whose vehicles are in one piece, of one class and without spikes.
 
-    Spikes and notches of a column's width are evened out. Then a patch of one class smaller than SMALLEST takes the
-    class of the largest patch that it is connected with; and what is smaller than half of SMALLEST with all that it is
-    connected with vanishes, unless the edge of the view cuts it.
+    Spikes of a column's width are cut off at their foot, notches filled. Then a patch of one class smaller than
+    SMALLEST takes the class of the largest patch that it is connected with; and what is smaller than half of SMALLEST
+    with all that it is connected with vanishes, unless the edge of the view cuts it.
     """
     labels = _evened(labels)
     vehicle = is_vehicle(labels)
@@ -100,14 +100,19 @@ def _evened(labels: Tensor) -> Tensor:
     """
     vehicle = is_vehicle(labels)
     there = vehicle.any(dim=-1)  # (n, x, y)
-    around = F.avg_pool2d(there.float()[:, None], 3, 1, 1)[:, 0] * 9
+    spike = there & (_around(there) < 3.5)
     out = labels.clone()
-    spike = there & (around < 3.5)
     out[spike] = torch.where(vehicle[spike], FREE, out[spike])
-    frame, i, j = (~there & (around > 4.5)).nonzero().unbind(1)
+    vehicle, there = vehicle & ~spike[..., None], there & ~spike
+    frame, i, j = (~there & (_around(there) > 4.5)).nonzero().unbind(1)
     best = torch.zeros(len(frame), labels.shape[-1], dtype=torch.uint8, device=labels.device)
     for a, b in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         at = (frame, (i + a).clamp(0, labels.shape[1] - 1), (j + b).clamp(0, labels.shape[2] - 1))
         best = torch.maximum(best, torch.where(vehicle[at], labels[at], 0))
     out[frame, i, j] = torch.where(best > 0, best, out[frame, i, j])
     return out
+
+
+def _around(there: Tensor) -> Tensor:
+    """How many of the nine columns around each are true: (n, x, y) bool -> (n, x, y) float32."""
+    return F.avg_pool2d(there.float()[:, None], 3, 1, 1)[:, 0] * 9

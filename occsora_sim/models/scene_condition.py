@@ -14,8 +14,8 @@ OPEN = (-1.0, math.nan)
 
 
 class SceneCondition(nn.Module):
-    """Kind of place and vehicles in view to a vector; a part that is open adds nothing. Starts as zero, so that weights from
-    before it existed serve as a start.
+    """Kind of place and vehicles in view to a vector; a part that is open adds nothing. Starts as zero, so that weights
+    from before it existed serve as a start.
     """
 
     def __init__(self, hidden: int, width: int = 64) -> None:

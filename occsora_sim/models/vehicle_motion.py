@@ -91,7 +91,9 @@ def _give_way(
         share = brakes[level]
         ends = _ends(place, middle, shift, turn, vehicle, share)  # (k, f, 2)
         voxel = torch.floor((ends - ends.new_tensor(grid.lower[:2])) / grid.voxel).long() + 1
-        inside = (voxel[..., 0] >= 1) & (voxel[..., 1] >= 1) & (voxel[..., 0] < x - 1) & (voxel[..., 1] < y - 1)
+        inside = (
+            (voxel[..., 0] >= 1) & (voxel[..., 1] >= 1) & (voxel[..., 0] < x - 1) & (voxel[..., 1] < y - 1)
+        )
         owner = vehicle[:, None].expand(-1, f)[inside]
         cell = (((row[:, None] * f + instant) * x + voxel[..., 0]) * y + voxel[..., 1])[inside]
         top = torch.full(((int(row.max()) + 1) * f * x * y,), -1, dtype=torch.long, device=row.device)

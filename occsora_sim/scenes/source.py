@@ -65,7 +65,8 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
         spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", another kind of place or a scenario
             instead of traffic ("motorway:A-B", "scenario:jaywalker:A-B"; see `made.KINDS`), more or less of somebody in
             it ("traffic:A-B,density=2,truck=0.3"; see `amounts.Amounts`), a scene file, a ScenarioNet log (.pkl), a
-            folder of such files (in the order of their names), or an Occ3D-nuScenes folder.
+            folder of such files (in the order of their names), or an Occ3D-nuScenes folder. Several are joined by "+":
+            "traffic:0-95+motorway:0-9", one after another.
         cache: where towns are kept; by default $OCCSORA_SIM_CACHE or ~/.cache/occsora-sim/towns.
 
     Returns:
@@ -78,6 +79,8 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
 
     """
     text = str(spec)
+    if len(parts := _parts(text)) > 1:
+        return [scene for part in parts for scene in open_scenes(part, cache)]
     for reader in READERS:
         if reader.accepts(text):
             return list(reader.read(text, cache or default_cache()))
@@ -90,10 +93,18 @@ def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded
     first. Arguments and errors as of `open_scenes`.
     """
     text = str(spec)
-    if made.is_made(text):
+    if len(parts := _parts(text)) > 1:
+        for part in parts:
+            yield from each_scene(part, cache)
+    elif made.is_made(text):
         yield from (scene for _, scene in _each_town(text, cache or default_cache()))
     else:
         yield from open_scenes(text, cache)
+
+
+def _parts(spec: str) -> list[str]:
+    """The specs that `spec` joins; one that is a path is never taken apart."""
+    return [spec] if Path(spec).exists() else spec.split("+")
 
 
 def default_cache() -> Path:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DYNAMIC, NUM_CLASSES
+from occsora_sim.models.patches import connected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,8 @@ def patches_of(frames: Tensor) -> Patches:
     wanted = torch.zeros(256, dtype=torch.uint8, device=frames.device)
     wanted[list(DYNAMIC)] = torch.tensor(DYNAMIC, dtype=torch.uint8, device=frames.device)
     image = wanted[frames.int()].amax(dim=-1)  # (n, x, y); no road user has the label 0
-    cells = image.nonzero()
+    cells, component, other = connected(image)
     labels = image[tuple(cells.unbind(1))].long()
-    component, other = _components(image, cells, labels)
     roots, index = component.unique(return_inverse=True)
     m = len(roots)
     columns = torch.bincount(index, minlength=m)
@@ -68,27 +68,3 @@ def count_road_users(frames: Tensor) -> Tensor:
     found = patches_of(frames)
     key = found.frame * NUM_CLASSES + found.label
     return torch.bincount(key, minlength=len(frames) * NUM_CLASSES).view(-1, NUM_CLASSES)
-
-
-def _components(image: Tensor, cells: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of k cells (k, 3) of the image the index of its patch's last cell, (k,), and whether a neighbour is of
-    another class, (k,) bool.
-
-    Indices spread to the neighbours and then jump to their own index's index, so that long patches take few rounds.
-    """
-    n, x, y = image.shape
-    number = torch.full((n, x + 2, y + 2), -1, dtype=torch.long, device=image.device)
-    own = torch.arange(len(cells), device=image.device)
-    frame, i, j = cells.unbind(1)
-    number[frame, i + 1, j + 1] = own
-    around = torch.stack([number[frame, i + a, j + b] for a in range(3) for b in range(3)], dim=1)  # (k, 9)
-    same = (around >= 0) & (labels[around.clamp(min=0)] == labels[:, None])
-    other = ((around >= 0) & ~same).any(dim=1)
-    around = torch.where(same, around, own[:, None])
-    component = own
-    while True:
-        spread = component[around].amax(dim=1)
-        spread = spread[spread]
-        if torch.equal(spread, component):
-            return component, other
-        component = spread

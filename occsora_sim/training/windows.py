@@ -17,9 +17,10 @@ from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, wi
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.patches import count_vehicles
+from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.warp import warp
-from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
+from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.training.fraying import fray
 
 ROUTE_POINTS = 160
@@ -94,7 +95,12 @@ class WindowSampler:
         labels, poses, displacement, route, scene = (torch.stack(part) for part in zip(*rows, strict=True))
         scene[:, 1] = count_vehicles(labels[:, -1])
         return Windows(
-            labels=labels, poses=poses, displacement=displacement, route=route, history=self.history, scene=scene
+            labels=labels,
+            poses=poses,
+            displacement=displacement,
+            route=route,
+            history=self.history,
+            scene=scene,
         )
 
     def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -171,6 +177,7 @@ def window_context(
         displacement = smooth_displacement(
             motion(images, ground_image(labels[:, -1], grid)).float(), images[:, -1]
         )
+        displacement = move_as_vehicles(displacement, images[:, -1], grid)
         static = torch.full(
             (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device
         )

@@ -25,6 +25,7 @@ from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.worlds.memory import DiffusionMemory, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
 
@@ -76,7 +77,8 @@ class DiffusionWorld:
         their last poses.
 
         Raises:
-            ConfigurationError: not one seed per start, or a history that is too short or of another grid.
+            ConfigurationError: not one seed per start, a history that is too short or of another grid, or a scene
+                prompt that the weights do not take.
 
         """
         need, grid = self.model.config.history, self.grid
@@ -85,6 +87,10 @@ class DiffusionWorld:
                 f"reset: got {len(starts)} starts and {len(seeds)} seeds; give one seed per start"
             )
         for start in starts:
+            if self.model.scene is None and start.prompt != ScenePrompt():
+                raise ConfigurationError(
+                    f"start {start.name!r}: these weights take no scene prompt; leave place and vehicles open"
+                )
             short = 0 < len(start.occupancy) < need or len(start.ego_pose) < need
             if short or tuple(start.occupancy.shape[1:]) != grid.shape:
                 raise ConfigurationError(

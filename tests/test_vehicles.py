@@ -1,0 +1,146 @@
+"""Vehicles are in one piece, move as one, and not into one another."""
+
+import math
+
+import pytest
+import torch
+
+from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN, TRUCK
+from occsora_sim.models.columns import road_user_image
+from occsora_sim.models.motion import advect
+from occsora_sim.models.patches import count_vehicles, whole_vehicles
+from occsora_sim.models.vehicle_motion import move_as_vehicles
+
+
+def street(*boxes: tuple[int, int, int, int, int]) -> torch.Tensor:
+    """(1, 200, 200, 16) with boxes (label, x, y, length, width) in columns, three voxels high, on a road."""
+    frame = torch.full((1, *OCC3D.shape), FREE, dtype=torch.uint8)
+    frame[..., 2] = DRIVEABLE
+    for label, x, y, length, width in boxes:
+        frame[0, x : x + length, y : y + width, 3:6] = label
+    return frame
+
+
+def ways(frame: torch.Tensor, *moves: tuple[tuple[int, int, int, int, int], float, float]) -> torch.Tensor:
+    """Displacements (1, 2, 200, 200, 2): each box by x, y [m] in the second frame, half in the first."""
+    out = torch.zeros(1, 2, *OCC3D.shape[:2], 2)
+    for (_, x, y, length, width), dx, dy in moves:
+        out[0, :, x : x + length, y : y + width] = torch.tensor([[dx, dy], [dx, dy]])[:, None, None]
+    out[:, 0] /= 2
+    return out
+
+
+def moved(frame: torch.Tensor, way: torch.Tensor) -> torch.Tensor:
+    pose = torch.zeros(1, 3)
+    return advect(
+        frame, move_as_vehicles(way, road_user_image(frame), OCC3D), pose, pose.expand(1, 2, 3), OCC3D
+    )[0]
+
+
+# ------------------------------------------------------------------ pieces
+def test_a_whole_car_a_turned_one_and_a_pedestrian_stay_as_they_are():
+    frame = street((CAR, 50, 50, 11, 5), (PEDESTRIAN, 80, 80, 1, 1))
+    centre = OCC3D.centres_xy("cpu")
+    angle = math.radians(30)
+    along = centre[..., 0] * math.cos(angle) + centre[..., 1] * math.sin(angle)
+    aside = centre[..., 1] * math.cos(angle) - centre[..., 0] * math.sin(angle)
+    turned = (along.abs() < 5) & (aside.abs() < 1.3)
+    frame[0, turned, 3:6] = BUS
+    once = whole_vehicles(frame)
+    assert torch.equal(once[0, 40:90, 40:90], frame[0, 40:90, 40:90])
+    assert (once != frame).any(-1).sum() <= 4  # a corner of the turned one at most
+    assert torch.equal(whole_vehicles(once), once)
+
+
+def test_a_piece_takes_the_class_of_the_vehicle_that_it_is_part_of():
+    frame = street((TRUCK, 50, 50, 16, 6), (BUS, 66, 50, 4, 6))
+    whole = whole_vehicles(frame)
+    assert (whole[0, 50:70, 50:56, 3:6] == TRUCK).all()
+    assert not (whole == BUS).any()
+
+
+def test_two_whole_vehicles_that_touch_keep_their_classes():
+    frame = street((TRUCK, 50, 50, 16, 6), (BUS, 66, 50, 24, 6))
+    assert torch.equal(whole_vehicles(frame), frame)
+
+
+def test_crumbs_vanish_but_not_where_the_edge_of_the_view_cuts_them():
+    frame = street((CAR, 100, 100, 3, 3), (CAR, 0, 20, 3, 5))
+    whole = whole_vehicles(frame)
+    assert not (whole[0, 90:110, 90:110] == CAR).any()
+    assert torch.equal(whole[0, :10], frame[0, :10])
+    assert (whole[..., 2] == DRIVEABLE).all()
+
+
+def test_spikes_go_but_for_their_foot_and_notches_are_filled():
+    frame = street((CAR, 50, 50, 11, 5), (CAR, 55, 55, 1, 3))
+    frame[0, 52, 50, 3:6] = FREE
+    whole = whole_vehicles(frame)
+    assert torch.equal(whole, street((CAR, 50, 50, 11, 5), (CAR, 55, 55, 1, 1)))
+
+
+def test_vehicles_are_counted_by_frame():
+    frames = torch.cat((street((CAR, 50, 50, 11, 5), (BUS, 90, 50, 24, 6)), street((PEDESTRIAN, 9, 9, 1, 1))))
+    assert count_vehicles(frames).tolist() == [2.0, 0.0]
+    assert count_vehicles(street()).tolist() == [0.0]
+
+
+# ------------------------------------------------------------------ motion
+def test_columns_of_a_vehicle_that_disagree_move_by_their_mean():
+    box = (CAR, 50, 50, 11, 5)
+    frame = street(box)
+    way = ways(frame, (box, 4.0, 0.0))
+    way[0, 1, 50:61, 50:55, 1] += torch.tensor([0.4, -0.4]).repeat(6)[:11, None] * 0.5
+    found = move_as_vehicles(way, road_user_image(frame), OCC3D)[0, 1, 50:61, 50:55]
+    middle = found.mean((0, 1))
+    assert middle.tolist() == pytest.approx([4.0, way[0, 1, 50:61, 50:55, 1].mean().item()], abs=1e-4)
+    assert (found - middle).norm(dim=-1).max() < 0.1  # what is left is a slight turn
+
+
+def test_a_turning_vehicle_turns():
+    box = (BUS, 60, 90, 24, 6)
+    frame, angle = street(box), 0.3
+    place = OCC3D.centres_xy("cpu")[60:84, 90:96]
+    arm = place - place.mean((0, 1))
+    c, s = math.cos(angle), math.sin(angle)
+    turned = torch.stack((c * arm[..., 0] - s * arm[..., 1], s * arm[..., 0] + c * arm[..., 1]), -1)
+    way = torch.zeros(1, 2, *OCC3D.shape[:2], 2)
+    way[0, :, 60:84, 90:96] = turned - arm + torch.tensor([3.0, 1.0])
+    found = move_as_vehicles(way, road_user_image(frame), OCC3D)
+    torch.testing.assert_close(found, way, atol=1e-4, rtol=0)
+
+
+def test_the_car_behind_brakes_for_the_one_ahead():
+    behind, ahead = (CAR, 50, 50, 11, 5), (CAR, 66, 50, 11, 5)
+    frame = street(behind, ahead)
+    later = moved(frame, ways(frame, (behind, 6.0, 0.0)))
+    assert count_vehicles(later.flatten(0, 1)).tolist() == [2.0, 2.0]
+    assert (later[0, 1, 66:77, 50:55, 3:6] == CAR).all(), "the car that stands is not moved"
+
+
+def test_a_queue_that_drives_keeps_its_speed_and_so_do_cars_that_pass():
+    first, second, oncoming = (CAR, 50, 50, 11, 5), (CAR, 66, 50, 11, 5), (CAR, 80, 58, 11, 5)
+    frame = street(first, second, oncoming)
+    way = ways(frame, (first, 4.0, 0.0), (second, 4.0, 0.0), (oncoming, -8.0, 0.0))
+    found = move_as_vehicles(way, road_user_image(frame), OCC3D)
+    torch.testing.assert_close(found, way, atol=1e-4, rtol=0)
+
+
+def test_pedestrians_and_an_empty_street_keep_their_motion():
+    walker = (PEDESTRIAN, 50, 50, 1, 1)
+    frame = street(walker)
+    way = ways(frame, (walker, 1.0, 0.5))
+    assert torch.equal(move_as_vehicles(way, road_user_image(frame), OCC3D), way)
+    empty = torch.zeros_like(way)
+    assert torch.equal(move_as_vehicles(empty, road_user_image(street()), OCC3D), empty)
+
+
+def test_worlds_of_a_batch_do_not_meet():
+    box = (CAR, 50, 50, 11, 5)
+    alone, other = street(box), street((CAR, 66, 50, 11, 5))
+    way = ways(alone, (box, 6.0, 0.0))
+    both = move_as_vehicles(
+        torch.cat((way, torch.zeros_like(way))), road_user_image(torch.cat((alone, other))), OCC3D
+    )
+    torch.testing.assert_close(both[:1], move_as_vehicles(way, road_user_image(alone), OCC3D))
+    torch.testing.assert_close(both[:1], way, atol=1e-4, rtol=0)
