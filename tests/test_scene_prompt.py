@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,8 +192,9 @@ def test_the_report_tells_a_world_that_listens_from_one_that_does_not(monkeypatc
     monkeypatch.setattr(
         "occsora_sim.scoring.scene_control.drawer_of", lambda scene, grid: Walls(scene.attributes["plan"])
     )
-    scenes = [Walled("grid"), Walled("arterial"), Walled("motorway"), Walled("elsewhere")]
-    report = scene_control_report(Painter(obeys), 3, scenes, batch=2)
+    scenes: list[Any] = [Walled("grid"), Walled("arterial"), Walled("motorway"), Walled("elsewhere")]
+    painter: Any = Painter(obeys)
+    report = scene_control_report(painter, 3, scenes, batch=2)
     assert list(report["divergence"]) == ["open", "grid", "arterial", "motorway"]
     assert report["vehicles_obeyed"] is obeys
     assert report["vehicles_swap_fails"] is obeys

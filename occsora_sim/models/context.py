@@ -71,6 +71,7 @@ def build_context(
     route: Tensor | None,
     grid: Grid,
     standing: Tensor | None = None,
+    offset: Tensor | None = None,
 ) -> Context:
     """Put the known parts together.
 
@@ -86,10 +87,12 @@ def build_context(
         grid: the voxel grid.
         standing: (b, f, x, y, z) uint8, road users already drawn in the target frames (`anchor.draw_standing`), FREE
             elsewhere; `last` then holds the others alone.
+        offset: (b, x, y, 2) [m], how far off the middles of their columns the newest frame's small road users are.
 
     """
     b, f = target_pose.shape[:2]
-    moved, flow = advect(last, displacement, last_pose, target_pose, grid)
+    way = displacement if offset is None else displacement + offset[:, None]
+    moved, flow = advect(last, way, last_pose, target_pose, grid)
     if standing is not None:
         moved = torch.where(is_dynamic(standing), standing, moved)
     flow = flow / seconds.view(1, f, 1, 1, 1)  # mean velocity [m/s]

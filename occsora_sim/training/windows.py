@@ -18,6 +18,7 @@ from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.patches import count_vehicles
 from occsora_sim.models.vehicle_motion import move_as_vehicles
+from occsora_sim.models.walkers import walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.recorded import Recorded, drawer_of
@@ -177,6 +178,9 @@ def window_context(
         displacement = smooth_displacement(
             motion(images, ground_image(labels[:, -1], grid)).float(), images[:, -1]
         )
+        own = road_user_image(labels[:, -motion.frames :])  # each in its own ego frame
+        nowhere = torch.zeros(*own.shape[:4], 2, device=own.device)
+        displacement = walk_on(displacement, own, nowhere, poses[:, -motion.frames :], grid)
         displacement = move_as_vehicles(displacement, images[:, -1], grid)
         static = torch.full(
             (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device

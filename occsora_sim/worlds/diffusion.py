@@ -22,6 +22,7 @@ from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.patches import whole_vehicles
 from occsora_sim.models.record import Record
 from occsora_sim.models.vehicle_motion import move_as_vehicles
+from occsora_sim.models.walkers import landed, walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -114,6 +115,7 @@ class DiffusionWorld:
             route[row, : len(start.route)] = start.route.to(route)
         memory = DiffusionMemory(
             record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1],
+            offsets=torch.zeros(len(starts), h, *grid.shape[:2], 2, dtype=torch.float16, device=self.device),
             anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]), route=route, noise=noise,
             scene=torch.stack([start.prompt.tensor() for start in starts]).to(self.device),
         )  # fmt: skip
@@ -212,7 +214,7 @@ class DiffusionWorld:
         grid, given = self.grid, trajectories.shape[1]
         prompt = _extend(trajectories, self.frames_per_chunk)
         poses = compose(memory.poses[:, -1:], prompt)
-        known = self._context(memory, poses)
+        known, offsets = self._context(memory, poses)
         noise = memory.noise
         if future is not None:
             labels = self.model.reconstruct(future, known)
@@ -233,9 +235,13 @@ class DiffusionWorld:
             drawn.append(frame)
         occupancy = torch.stack(drawn, dim=1)
         h = memory.images.shape[1]
+        images = road_user_image(occupancy)
+        carried = images[..., 0] == road_user_image(known.prior[:, :given])[..., 0]
+        offsets = (offsets[:, :given] * carried[..., None]).half()
         new = DiffusionMemory(
             record=record,
-            images=torch.cat((memory.images, road_user_image(occupancy)), dim=1)[:, -h:],
+            images=torch.cat((memory.images, images), dim=1)[:, -h:],
+            offsets=torch.cat((memory.offsets, offsets), dim=1)[:, -h:],
             poses=torch.cat((memory.poses, poses[:, :given]), dim=1)[:, -h:],
             last=occupancy[:, -1],
             anchor=memory.anchor.renew(occupancy[:, -1], poses[:, given - 1]),
@@ -245,8 +251,8 @@ class DiffusionWorld:
         )
         return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
 
-    def _context(self, memory: DiffusionMemory, poses: Tensor) -> Context:
-        """What is known about the frames at `poses` (b, f, 3)."""
+    def _context(self, memory: DiffusionMemory, poses: Tensor) -> tuple[Context, Tensor]:
+        """What is known about the frames at `poses` (b, f, 3), and the offsets of their small road users."""
         grid, now = self.grid, memory.poses[:, -1]
         older = [
             warp(memory.images[:, k], memory.poses[:, k], now[:, None], grid, fill=0)[:, 0]
@@ -255,9 +261,11 @@ class DiffusionWorld:
         images = torch.stack([*older, memory.images[:, -1]], dim=1)
         displacement = self.model.motion(images, ground_image(memory.last, grid))
         displacement = smooth_displacement(displacement, images[:, -1])
+        displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
         displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid))
+        offset = memory.offsets[:, -1].float()
         standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
-        return build_context(
+        known = build_context(
             static=memory.record.read(poses, grid),
             last=others,
             last_pose=now,
@@ -268,7 +276,9 @@ class DiffusionWorld:
             route=memory.route if self.follow_route else None,
             grid=grid,
             standing=standing,
+            offset=offset,
         )
+        return known, landed(memory.images[:, -1], displacement + offset[:, None], now, poses, grid)
 
 
 def _extend(trajectories: Tensor, frames: int) -> Tensor:

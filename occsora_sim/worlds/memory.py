@@ -20,6 +20,7 @@ class DiffusionMemory:
     Attributes:
         record: what stands still, in the world frame.
         images: (b, h, x, y, 2) uint8, `road_user_image` of the last frames, each in its own ego frame.
+        offsets: (b, h, x, y, 2) float16 [m], how far off the middles of their columns the small road users are.
         poses: (b, h, 3) their world poses.
         last: (b, x, y, z) uint8, the newest frame.
         anchor: an earlier frame, from which standing road users are drawn.
@@ -31,6 +32,7 @@ class DiffusionMemory:
 
     record: Record
     images: Tensor
+    offsets: Tensor
     poses: Tensor
     last: Tensor
     anchor: Anchor
@@ -46,7 +48,7 @@ class DiffusionMemory:
             stamp=function(self.record.stamp),
             origin=function(self.record.origin),
         )
-        names = ("images", "poses", "last", "route", "noise", "scene")
+        names = ("images", "offsets", "poses", "last", "route", "noise", "scene")
         fields = {name: function(getattr(self, name)) for name in names}
         anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
         return DiffusionMemory(record=record, anchor=anchor, **fields)
