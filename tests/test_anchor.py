@@ -2,7 +2,7 @@
 
 import torch
 
-from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, Grid
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, TRUCK, Grid
 from occsora_sim.models.anchor import STANDSTILL, Anchor, draw_standing, hold_still
 from occsora_sim.models.columns import is_dynamic
 from occsora_sim.models.warp import warp
@@ -26,9 +26,9 @@ def test_a_standing_car_seen_from_turning_egos_is_what_one_resampling_makes_of_i
     for k in range(1, 13):  # a dozen chunks, each resampled from the one before
         target = torch.tensor([[0.13 * k, 0.07 * k, 0.03 * k]])
         standing, others = draw_standing(anchor, last, pose, still, target[:, None], GRID)
-        assert not is_dynamic(others).any()
+        assert not (others == CAR).any()
         once = warp(begin, HERE, target[:, None], GRID, fill=FREE)
-        assert torch.equal(is_dynamic(standing), is_dynamic(once))
+        assert torch.equal(standing == CAR, once == CAR)
         last, pose = torch.where(is_dynamic(standing[:, 0]), standing[:, 0], FREE), target
 
 
@@ -36,11 +36,21 @@ def test_a_car_that_drives_off_is_left_to_advection_and_leaves_nothing_behind():
     labels = frame()
     displacement = torch.zeros(1, 1, 32, 32, 2)
     displacement[:, :, 8:16, 10:14, 0] = 2.0
+    labels[:, 4:8, 24:28, 3:6] = TRUCK
     standing, others = draw_standing(
         Anchor(labels=labels, pose=HERE), labels, HERE, displacement, HERE[:, None], GRID
     )
-    assert not (standing == CAR).any() and (standing == PEDESTRIAN).sum() == 3
-    assert torch.equal(others == CAR, labels == CAR) and not (others == PEDESTRIAN).any()
+    assert not (standing == CAR).any() and (standing == TRUCK).sum() == 48
+    assert torch.equal(others == CAR, labels == CAR) and not (others == TRUCK).any()
+
+
+def test_a_pedestrian_who_stands_is_never_resampled_but_left_to_advection():
+    labels, still = frame(), torch.zeros(1, 1, 32, 32, 2)
+    standing, others = draw_standing(
+        Anchor(labels=labels, pose=HERE), labels, HERE, still, HERE[:, None], GRID
+    )
+    assert not (standing == PEDESTRIAN).any()
+    assert torch.equal(others == PEDESTRIAN, labels == PEDESTRIAN)
 
 
 def test_a_car_that_has_gone_from_the_newest_frame_is_not_drawn_again():

@@ -85,7 +85,7 @@ def scene_control_report(
         name: {other: float(jensen_shannon(shares[name], real[other])) for other in real}
         for name in ("open", *real)
     }
-    near = {name: min(row.items(), key=lambda item: item[1])[0] for name, row in table.items()}
+    near = {name: min(row.items(), key=lambda item: item[1])[0] for name, row in table.items() if row}
     quiet, busy = means["quiet"], means["busy"]
     return {
         "protocol": PROTOCOL,
