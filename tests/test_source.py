@@ -104,9 +104,22 @@ def test_files_and_folders_are_opened_in_the_order_of_their_names(tmp_path):
     assert [s.name for s in open_scenes(str(tmp_path / "b.safetensors"))] == ["b"]
 
 
+def test_specs_are_joined_by_a_plus_and_a_path_with_one_is_a_path(made, tmp_path):
+    save_scene(make_scene("log"), tmp_path / "a+b.safetensors")
+    spec = f"traffic:3-4+{tmp_path / 'a+b.safetensors'}"
+    with pytest.raises(SceneError, match="there is no such file"):  # which plus joins is not guessed
+        open_scenes(spec, tmp_path)
+    assert [s.name for s in open_scenes(tmp_path / "a+b.safetensors")] == ["log"]
+    (tmp_path / "a+b.safetensors").rename(tmp_path / "c.safetensors")
+    spec = f"traffic:4+{tmp_path / 'c.safetensors'}+traffic:3"
+    names = ["traffic-4", "log", "traffic-3"]
+    assert [s.name for s in open_scenes(spec, tmp_path)] == names
+    assert [s.name for s in source.each_scene(spec, tmp_path)] == names
+
+
 @pytest.mark.parametrize(
     "spec",
-    ["traffic:", "traffic:x", "traffic:5-3", "traffic:-1", "traffic:1-2-3", "traffic:1 ", "nuscenes", ""],
+    ["traffic:3+", "+", "traffic:", "traffic:x", "traffic:5-3", "traffic:-1", "traffic:1-2-3", "traffic:1 ", "nuscenes", ""],
 )
 def test_unusable_specs_are_refused_with_what_is_accepted(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

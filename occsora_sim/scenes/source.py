@@ -78,14 +78,22 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
         MissingDependencyError: a town must be made and SUMO is not installed.
 
     """
-    text = str(spec)
-    if len(parts := _parts(text)) > 1:
-        return [scene for part in parts for scene in open_scenes(part, cache)]
+    parts = [(part, _reader(part)) for part in _parts(str(spec))]  # all of them are known before one is read
+    return [scene for part, reader in parts for scene in reader.read(part, cache or default_cache())]
+
+
+def _reader(spec: str) -> Reader:
+    """The reader that accepts a spec.
+
+    Raises:
+        SceneError: there is none.
+
+    """
     for reader in READERS:
-        if reader.accepts(text):
-            return list(reader.read(text, cache or default_cache()))
+        if reader.accepts(spec):
+            return reader
     forms = ", ".join(reader.form for reader in READERS)
-    raise SceneError(f"scenes {text!r}: there is no such file or folder; give one of: {forms}")
+    raise SceneError(f"scenes {spec!r}: there is no such file or folder; give one of: {forms}")
 
 
 def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded]:
