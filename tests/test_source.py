@@ -119,7 +119,18 @@ def test_specs_are_joined_by_a_plus_and_a_path_with_one_is_a_path(made, tmp_path
 
 @pytest.mark.parametrize(
     "spec",
-    ["traffic:3+", "+", "traffic:", "traffic:x", "traffic:5-3", "traffic:-1", "traffic:1-2-3", "traffic:1 ", "nuscenes", ""],
+    [
+        "traffic:3+",
+        "+",
+        "traffic:",
+        "traffic:x",
+        "traffic:5-3",
+        "traffic:-1",
+        "traffic:1-2-3",
+        "traffic:1 ",
+        "nuscenes",
+        "",
+    ],
 )
 def test_unusable_specs_are_refused_with_what_is_accepted(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
@@ -20,18 +19,16 @@ from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_us
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.patches import whole_vehicles
-from occsora_sim.models.record import Record
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import landed, walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scene_prompt import ScenePrompt
-from occsora_sim.worlds.memory import DiffusionMemory, tensors_of
+from occsora_sim.worlds.memory import DiffusionMemory, remember, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
-_ROUTE_POINTS = 160  # [about m]
 
 
 class DiffusionWorld:
@@ -98,33 +95,13 @@ class DiffusionWorld:
                     f"start {start.name!r}: occupancy {tuple(start.occupancy.shape)}, need at least {need} frames of "
                     f"{grid.shape}; make it with this world's grid"
                 )
-        nothing = torch.full((need, *grid.shape), UNSEEN, dtype=torch.uint8)
+        memory = remember(starts, seeds, grid, need, self.model.config.motion_frames, self.device)
+        state = WorldState(occupancy=memory.last[:, None], ego_pose=memory.poses[:, -1:], memory=memory)
         blank = [row for row, start in enumerate(starts) if not len(start.occupancy)]
-        frames = torch.stack(
-            [start.occupancy[-need:].cpu() if len(start.occupancy) else nothing for start in starts]
-        ).to(self.device)
-        poses = torch.stack([start.ego_pose[-need:] for start in starts]).to(self.device, torch.float32)
-        record = Record.empty(poses[:, -1], grid)
-        for k in reversed(range(need)):  # the newest frame is written first: it enters exactly
-            record = record.write(without_road_users(frames[:, k]), poses[:, k], grid)
-        h = self.model.config.motion_frames
-        noise = torch.stack([torch.Generator().manual_seed(int(seed)).get_state() for seed in seeds])
-        length = max(_ROUTE_POINTS, *(len(start.route) for start in starts))
-        route = torch.full((len(starts), length, 2), math.nan, device=self.device)
-        for row, start in enumerate(starts):
-            route[row, : len(start.route)] = start.route.to(route)
-        memory = DiffusionMemory(
-            record=record, images=road_user_image(frames[:, -h:]), poses=poses[:, -h:], last=frames[:, -1],
-            offsets=torch.zeros(len(starts), h, *grid.shape[:2], 2, dtype=torch.float16, device=self.device),
-            anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]), route=route, noise=noise,
-            scene=torch.stack([start.prompt.tensor() for start in starts]).to(self.device),
-        )  # fmt: skip
-        state = WorldState(occupancy=frames[:, -1:], ego_pose=poses[:, -1:], memory=memory)
-        return (
-            self.replace(state, blank, self._invent(self.select(state, blank), poses[blank]))
-            if blank
-            else state
-        )
+        if not blank:
+            return state
+        poses = torch.stack([starts[row].ego_pose[-need:] for row in blank]).to(self.device, torch.float32)
+        return self.replace(state, blank, self._invent(self.select(state, blank), poses))
 
     @torch.no_grad()
     def _invent(self, state: WorldState, poses: Tensor) -> WorldState:

@@ -9,8 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from occsora_sim.grid import Grid
 from occsora_sim.models.anchor import Anchor
+from occsora_sim.models.columns import UNSEEN, road_user_image, without_road_users
 from occsora_sim.models.record import Record
+from occsora_sim.scenes.start import Start
+
+_ROUTE_POINTS = 160  # [about m]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,42 @@ class DiffusionMemory:
             return parts[0]
         rest = iter(list(zip(*(list(tensors_of(part)) for part in parts), strict=True)))
         return parts[0].map(lambda _: torch.cat(next(rest)))
+
+
+def remember(
+    starts: Sequence[Start],
+    seeds: Sequence[int],
+    grid: Grid,
+    history: int,
+    motion_frames: int,
+    device: torch.device,
+) -> DiffusionMemory:
+    """What worlds remember that begin from the last `history` frames of `starts`, of which the motion estimator will
+    read `motion_frames`; of a start without frames nothing is known.
+    """
+    nothing = torch.full((history, *grid.shape), UNSEEN, dtype=torch.uint8)
+    seen = [start.occupancy[-history:].cpu() if len(start.occupancy) else nothing for start in starts]
+    frames = torch.stack(seen).to(device)
+    poses = torch.stack([start.ego_pose[-history:] for start in starts]).to(device, torch.float32)
+    record = Record.empty(poses[:, -1], grid)
+    for k in reversed(range(history)):  # the newest frame is written first: it enters exactly
+        record = record.write(without_road_users(frames[:, k]), poses[:, k], grid)
+    length = max(_ROUTE_POINTS, *(len(start.route) for start in starts))
+    route = torch.full((len(starts), length, 2), math.nan, device=device)
+    for row, start in enumerate(starts):
+        route[row, : len(start.route)] = start.route.to(route)
+    h = motion_frames
+    return DiffusionMemory(
+        record=record,
+        images=road_user_image(frames[:, -h:]),
+        offsets=torch.zeros(len(starts), h, *grid.shape[:2], 2, dtype=torch.float16, device=device),
+        poses=poses[:, -h:],
+        last=frames[:, -1],
+        anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]),
+        route=route,
+        noise=torch.stack([torch.Generator().manual_seed(int(seed)).get_state() for seed in seeds]),
+        scene=torch.stack([start.prompt.tensor() for start in starts]).to(device),
+    )
 
 
 def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
