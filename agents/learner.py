@@ -54,8 +54,8 @@ class LearnerConfig:
 
     """
 
-    imitate: Literal["route-follower", "idm", "none"] = "route-follower"
-    rounds: int = 6
+    imitate: Literal["route-follower", "idm", "none"] = "idm"
+    rounds: int = 7
     decisions: int = 20_000
     minutes: float = 0.0
     copies: int = 16

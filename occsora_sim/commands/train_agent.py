@@ -49,9 +49,9 @@ class Options:
     out: Path = Path("runs/agent")
     world: Literal["diffusion", "traffic", "replay"] = "diffusion"
     weights: Path | None = None
-    steps: int = 1
-    scenes: str = "traffic:0-15"
-    starts: int = 64
+    steps: int = 2
+    scenes: str = "traffic:0-31"
+    starts: int = 128
     seconds: float = 20.0
     workers: int = 1
     device: str = "cpu"
