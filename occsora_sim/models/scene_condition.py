@@ -13,6 +13,11 @@ OPEN = (-1.0, math.nan)
 """A row in which both are left open."""
 
 
+_GAIN = 8.0
+"""Factor on the vector. From zero, an optimiser of fixed step sizes would take long to make itself heard beside the
+noise level and the trajectory prompt."""
+
+
 class SceneCondition(nn.Module):
     """Kind of place and vehicles in view to a vector; a part that is open adds nothing. Starts as zero, so that weights
     from before it existed serve as a start.
@@ -35,7 +40,7 @@ class SceneCondition(nn.Module):
         said = ~count.isnan()
         count = count.nan_to_num()
         of_vehicles = self.vehicles(torch.stack((torch.log1p(count) / 3, count / 20), dim=-1)) * said[:, None]
-        return of_place + of_vehicles
+        return _GAIN * (of_place + of_vehicles)
 
 
 def leave_open(scene: Tensor, dropout: float, generator: torch.Generator) -> Tensor:

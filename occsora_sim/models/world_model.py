@@ -61,7 +61,7 @@ class WorldModelConfig:
     mixing: int = 3
     prompt_dropout: float = 0.1
     scene_prompts: bool = True
-    scene_dropout: float = 0.4
+    scene_dropout: float = 0.2
 
     def __post_init__(self) -> None:
         if self.history < self.motion_frames or self.frames < 1 or self.motion_frames < 2:

@@ -28,6 +28,10 @@ ROUTE_POINTS = 160
 """Points of a route that a model sees, about 1 m apart, around the ego."""
 
 
+BLANK = 0.3
+"""Share of the windows with forgotten ground in which all of it is; there alone a scene prompt decides everything."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Windows:
     """n windows of h history and f future frames.
@@ -219,6 +223,6 @@ def forget(static: Tensor, share: float, generator: torch.Generator) -> Tensor:
     offset = torch.rand(b, generator=generator) * 1.2 - 0.2  # in half views
     grid_x, grid_y = torch.meshgrid(torch.linspace(-1, 1, nx), torch.linspace(-1, 1, ny), indexing="ij")
     beyond = grid_x * angle.cos()[:, None, None] + grid_y * angle.sin()[:, None, None] > offset[:, None, None]
-    beyond |= (chance < share * 0.1)[:, None, None]
+    beyond |= (chance < share * BLANK)[:, None, None]
     beyond &= (chance < share)[:, None, None]
     return static.masked_fill(beyond.to(static.device)[:, None, :, :, None], UNSEEN)
