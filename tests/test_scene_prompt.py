@@ -13,7 +13,7 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, Grid
-from occsora_sim.models.scene_condition import OPEN, SceneCondition, leave_open
+from occsora_sim.models.scene_condition import GUIDANCE, OPEN, SceneCondition, guided, leave_open, says
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
@@ -64,6 +64,17 @@ def test_dropout_leaves_each_part_open_for_itself():
     assert place.float().mean() == pytest.approx(0.75, abs=0.03)
     assert vehicles.float().mean() == pytest.approx(0.75, abs=0.03)
     assert (place & vehicles).float().mean() == pytest.approx(0.5625, abs=0.03)
+
+
+def test_guidance_goes_further_for_rows_that_ask_and_leaves_the_others_alone():
+    scene = torch.stack(
+        [ScenePrompt(vehicles=3).tensor(), torch.tensor(OPEN), ScenePrompt(place="grid").tensor()]
+    )
+    assert says(scene).tolist() == [True, False, True]
+    z, t = torch.zeros(3, 2, 1, 4, 4), torch.ones(3)
+    denoise = guided(lambda z, t: z + 3.1, lambda z, t: z + 2.1, says(scene))
+    assert denoise(z, t).flatten(1)[:, 0].tolist() == pytest.approx([2.1 + GUIDANCE, 3.1, 2.1 + GUIDANCE])
+    assert torch.equal(denoise(z, t)[1], z[1] + 3.1)
 
 
 # ------------------------------------------------------------------ through the environment to the model

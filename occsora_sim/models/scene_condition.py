@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ OPEN = (-1.0, math.nan)
 _GAIN = 8.0
 """Factor on the vector. From zero, an optimiser of fixed step sizes would take long to make itself heard beside the
 noise level and the trajectory prompt."""
+
+
+GUIDANCE = 2.0
+"""How much further than the model's own answer a scene prompt takes what is drawn; 1 leaves it at that."""
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(noisy latent, noise level) -> clean latent or velocity."""
 
 
 class SceneCondition(nn.Module):
@@ -47,3 +55,26 @@ def leave_open(scene: Tensor, dropout: float, generator: torch.Generator) -> Ten
     """Scene prompts (b, 2) with each part left open with the probability `dropout`."""
     drop = torch.rand(scene.shape, generator=generator) < dropout
     return torch.where(drop.to(scene.device), scene.new_tensor(OPEN), scene)
+
+
+def says(scene: Tensor) -> Tensor:
+    """Which rows of scene prompts (b, 2) ask for anything: (b,) bool."""
+    return (scene[:, 0] >= 0) | ~scene[:, 1].isnan()
+
+
+def guided(asked: Denoise, open_one: Denoise, rows: Tensor) -> Denoise:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): GUIDANCE times as far from the answer with an open prompt.
+
+    Args:
+        asked: denoises with the scene prompts.
+        open_one: denoises with all of them left open.
+        rows: (b,) bool, the rows that ask for something; the others' answers stay as they are, bit for bit.
+
+    """
+
+    def denoise(z: Tensor, t: Tensor) -> Tensor:
+        answer = asked(z, t)
+        further = torch.lerp(open_one(z, t), answer, GUIDANCE)
+        return torch.where(rows.view(-1, *[1] * (z.ndim - 1)), further, answer)
+
+    return denoise

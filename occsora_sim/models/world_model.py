@@ -18,7 +18,7 @@ from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
 from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.prompt import keep_mask
-from occsora_sim.models.scene_condition import SceneCondition, leave_open
+from occsora_sim.models.scene_condition import SceneCondition, guided, leave_open, says
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
 _PROMPT_SCALE = (5.0, 5.0, 0.5)  # [m, m, rad]; brings a frame's motion to the order of one
@@ -275,6 +275,8 @@ class WorldModel(nn.Module):
         flat = known.flatten()
         features = self.tokenizer.context(flat)
         denoise = self._denoise(features, prompt, None, self._condition(scene))
+        if self.scene is not None and scene is not None and says(scene).any():
+            denoise = guided(denoise, self._denoise(features, prompt, None, None), says(scene))
         b, f = known.static.shape[:2]
         shape = (b, f * self.config.tokenizer.latent, 1, *self.config.latent_shape)
         if generators is None:
