@@ -25,8 +25,7 @@ AGENTS: dict[str, Callable[[], AnyAgent]] = {
 }
 """The agents that come with the package, by name."""
 
-if shipped_policy().is_file():
-    AGENTS["learned"] = lambda: load_policy(shipped_policy())
+AGENTS["learned"] = lambda: load_policy(shipped_policy())
 
 
 def make_agent(name: str) -> AnyAgent:

@@ -110,5 +110,5 @@ def load_policy(path: Path, grid: Grid = OCC3D) -> LearnedPolicy:
 
 
 def shipped_policy() -> Path:
-    """The path of the policy that comes with the package, once one does; its agent is then named "learned"."""
+    """The path of the policy that comes with the package; its agent is named "learned"."""
     return Path(str(resources.files("occsora_sim.assets") / "policies" / "learned.safetensors"))

@@ -38,7 +38,8 @@ class LearnerConfig:
     Attributes:
         imitate: whose answers are learned before reinforcement begins.
         rounds: of imitation, each one rollout.
-        decisions: environment steps in all, those of imitation included.
+        decisions: environment steps in all, those of imitation included; by default imitation alone, since
+            reinforcement on top has not gained anything yet (docs/lab_book.md).
         minutes: stop after this long [min]; 0 means by decisions alone.
         copies: episodes side by side.
         rollout: decisions of each copy between two updates; every rollout begins with new episodes.
@@ -56,7 +57,7 @@ class LearnerConfig:
 
     imitate: Literal["route-follower", "idm", "none"] = "idm"
     rounds: int = 7
-    decisions: int = 20_000
+    decisions: int = 2_240
     minutes: float = 0.0
     copies: int = 16
     rollout: int = 20

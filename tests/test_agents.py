@@ -1,5 +1,7 @@
 """The agents that see one observation at a time, and the runner of episodes, on the replay world."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from occsora_sim.agents import (
 )
 from occsora_sim.agents.episode import average, run_episodes
 from occsora_sim.agents.learned import shipped_policy
+from occsora_sim.checkpoint import read_header
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError
@@ -170,10 +173,28 @@ def test_the_intelligent_driver_does_not_slow_for_a_bend_and_the_follower_does()
 
 def test_agents_by_name():
     rules = {"random", "constant-velocity", "idm", "route-follower", "imagining-planner"}
-    assert set(AGENTS) == rules | ({"learned"} if shipped_policy().is_file() else set())
+    assert set(AGENTS) == rules | {"learned"}
     assert all(callable(make_agent(name).reset) for name in AGENTS)
     with pytest.raises(ConfigurationError, match="constant-velocity"):
         make_agent("human")
+
+
+def test_the_shipped_policy_steers_to_its_route_and_brakes_for_a_wall():
+    policy = make_agent("learned")
+
+    def answer(observation):
+        return policy.act(observation)[0]
+
+    assert abs(answer(see(7.0, STRAIGHT))[1]) < 0.05
+    assert answer(see(5.0, LEFT))[1] > 0.1
+    free, wall = answer(see(7.0, STRAIGHT))[0], answer(see(7.0, STRAIGHT, [(MANMADE, 12.0, 0.0)]))[0]
+    assert wall < -0.2 < free
+
+
+def test_the_shipped_policy_names_its_recipe_and_no_path():
+    header = read_header(shipped_policy(), kind="policy")
+    assert header["recipe"]["world"] == "diffusion" and header["recipe"]["weights"] is None
+    assert "/" not in json.dumps(header)
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ class DrivingOptions:
     """Which agent drives in which world.
 
     Attributes:
-        agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), imagining-planner (tries
-            plans out in the generated world), or the path of a policy that `train agent` wrote.
+        agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), learned (a small network,
+            trained in the generated world), imagining-planner (tries plans out in it), or the path of a policy that
+            `train agent` wrote.
         world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
         weights: weights of the generated world; by default the shipped ones.
         steps: denoising steps of the generated world, by default 8.
