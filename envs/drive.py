@@ -60,7 +60,9 @@ class DriveEnv(gym.Env):
         super().reset(seed=seed)
         chosen = (options or {}).get("start")
         choices, seeds = self.simulation.draw([self.np_random], None if chosen is None else [chosen])
-        self.state = self.simulation.begin(prompted(choices, self.config, options), seeds)
+        self.state = self.simulation.begin(
+            prompted(choices, self.config, self.simulation.world, options), seeds
+        )
         self._steps, self._ended = 0, False
         return self._observation(), self.simulation.describe(self.state)[0]
 

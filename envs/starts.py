@@ -56,19 +56,34 @@ def open_starts(config: DriveConfig, world: World) -> list[Start]:
 
 
 def prompted(
-    starts: Sequence[Start], config: DriveConfig, options: Mapping[str, Any] | None = None
+    starts: Sequence[Start], config: DriveConfig, world: World, options: Mapping[str, Any] | None = None
 ) -> list[Start]:
     """The starts with the scene prompt of an episode: "place" and "vehicles" of `reset`'s options, where these say
-    nothing the environment's, and where both are open each start's own.
+    nothing the environment's, and where it is open each start's own.
 
     Raises:
-        ConfigurationError: no such place or an impossible number, or a world that is not drawn.
+        ConfigurationError: no such place or an impossible number, or a world that takes no scene prompt.
 
     """
     said = {name: (options or {}).get(name, getattr(config, name)) for name in ("place", "vehicles")}
-    config = replace(config, **said)
-    prompt = ScenePrompt(place=config.place, vehicles=config.vehicles)
-    return list(starts) if prompt == ScenePrompt() else [replace(start, prompt=prompt) for start in starts]
+    asked = ScenePrompt(**said)
+    if asked == ScenePrompt():
+        return list(starts)
+    if not getattr(world, "takes_scene_prompts", False):
+        raise ConfigurationError(
+            "place and vehicles: this world takes no scene prompt; give the generated one, with weights that were "
+            "trained with prompts, or leave both open"
+        )
+    return [
+        replace(
+            start,
+            prompt=ScenePrompt(
+                place=start.prompt.place if asked.place is None else asked.place,
+                vehicles=start.prompt.vehicles if asked.vehicles is None else asked.vehicles,
+            ),
+        )
+        for start in starts
+    ]
 
 
 def _kinds(given: Sequence[object]) -> str:

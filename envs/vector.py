@@ -96,7 +96,9 @@ class DriveVectorEnv(gym.vector.VectorEnv):
             chosen = [chosen] * self.num_envs
         choices, seeds = self.simulation.draw(self.generators, chosen)
         self._options = options
-        self.state = self.simulation.begin(prompted(choices, self.config, options), seeds)
+        self.state = self.simulation.begin(
+            prompted(choices, self.config, self.simulation.world, options), seeds
+        )
         self._ended[:] = False
         self._steps[:] = 0
         infos: dict[str, Any] = {}
@@ -181,7 +183,9 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         """New episodes for `rows`, drawn from their generators."""
         generators = self.generators or []
         starts, seeds = self.simulation.draw([generators[row] for row in rows])
-        return self.simulation.begin(prompted(starts, self.config, self._options), seeds)
+        return self.simulation.begin(
+            prompted(starts, self.config, self.simulation.world, self._options), seeds
+        )
 
     def _begin_at_once(self, described: list[dict[str, Any]]) -> None:
         """Same-step autoreset: put new episodes in; keep the last observation and info of the old ones."""

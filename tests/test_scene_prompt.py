@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from occsora_sim.envs.config import DriveConfig
 from occsora_sim.envs.drive import DriveEnv
+from occsora_sim.envs.starts import prompted
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
@@ -18,6 +20,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.blank import blank_start
+from occsora_sim.scenes.start import make_start
 from occsora_sim.scoring.scene_control import scene_control_report
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import WorldState
@@ -120,9 +123,24 @@ def test_new_episodes_of_a_vector_environment_keep_the_prompt_of_its_reset():
 def test_a_world_that_is_not_drawn_and_weights_without_prompts_refuse_one():
     with pytest.raises(ConfigurationError, match="'traffic' is not drawn"):
         DriveEnv(world="traffic", place="grid")
-    start = replace(blank_start(np.random.default_rng(0), tiny().grid), prompt=ScenePrompt(vehicles=3.0))
-    with pytest.raises(ConfigurationError, match="take no scene prompt"):
-        listening(scene_prompts=False).reset([start], [0])
+    with pytest.raises(ConfigurationError, match="takes no scene prompt"):
+        DriveEnv(world=listening(scene_prompts=False), scenes="generate", vehicles=3.0).reset(seed=0)
+
+
+def test_a_start_in_a_made_town_goes_on_in_its_kind_of_place(straight_road):
+    road = straight_road(cars=[])
+    town = replace(road, attributes={**road.attributes, "plan": "roundabout"})
+    assert make_start(road, 0, 6).prompt == ScenePrompt()
+    start = make_start(town, 0, 6)
+    assert start.prompt == ScenePrompt(place="roundabout")
+    world = listening()
+    asked = prompted([start], DriveConfig(world=world, vehicles=5.0), world)
+    assert asked[0].prompt == ScenePrompt(place="roundabout", vehicles=5.0)
+    asked = prompted([start], DriveConfig(world=world), world, {"place": "grid"})
+    assert asked[0].prompt == ScenePrompt(place="grid")
+    old = listening(scene_prompts=False)
+    start = make_start(town, 0, 6, old.grid)
+    assert old.reset([start], [0]).occupancy.shape[0] == 1, "old weights take no notice"
 
 
 def test_a_prompt_changes_what_the_denoiser_answers_and_an_open_one_does_not():

@@ -83,4 +83,4 @@ class DrivingOptions:
             **wanted_options(agent),  # type: ignore[arg-type]
         )
         world = make_world(config)
-        return DriveSimulation(config, world, prompted(open_starts(config, world), config)), agent
+        return DriveSimulation(config, world, prompted(open_starts(config, world), config, world)), agent

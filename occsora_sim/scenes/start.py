@@ -13,7 +13,7 @@ import torch
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
-from occsora_sim.scene_prompt import ScenePrompt
+from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 
 
@@ -28,7 +28,7 @@ class Start:
         route: (r, 2) float32 polyline in the world frame [m], from behind the ego to the goal.
         name: for reports.
         source: what a world that is not generated replays: (scene, ego index, time index) for the others.
-        prompt: what a generated world shall draw on new ground.
+        prompt: what a generated world shall draw on new ground; of a made town its kind of place.
 
     """
 
@@ -79,6 +79,12 @@ def ego_poses(scene: Recorded, ego: int, time: torch.Tensor) -> torch.Tensor:
     return torch.cat((between[:, :2], wrap_angle(between[:, 2:])), dim=1)
 
 
+def place_of(scene: Recorded) -> ScenePrompt:
+    """A scene prompt for the kind of place that a scene says it is; open where it says none."""
+    place = scene.attributes.get("plan")
+    return ScenePrompt(place=place if place in PLACES else None)
+
+
 def make_start(
     scene: Recorded,
     ego: int,
@@ -113,6 +119,7 @@ def make_start(
         route=torch.from_numpy(scene.route(ego).astype(np.float32)),
         name=f"{scene.name}/{ego}@{step * scene.dt:.1f}s",
         source=(scene, ego, step),
+        prompt=place_of(scene),
     )
 
 

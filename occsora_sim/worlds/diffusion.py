@@ -24,7 +24,6 @@ from occsora_sim.models.walkers import landed, walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.worlds.memory import DiffusionMemory, remember, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
 
@@ -64,6 +63,11 @@ class DiffusionWorld:
         self.grid: Grid = model.config.grid
         self.frames_per_chunk: int = model.config.frames
 
+    @property
+    def takes_scene_prompts(self) -> bool:
+        """Whether the weights were trained with scene prompts; others draw as if all were open."""
+        return self.model.scene is not None
+
     def variant(self, **options: Any) -> DiffusionWorld:
         """The same model with other options (`mode`, `steps`, `follow_route`, `rows_per_call`)."""
         mine = {name: getattr(self, name) for name in ("mode", "steps", "follow_route", "rows_per_call")}
@@ -75,8 +79,7 @@ class DiffusionWorld:
         their last poses.
 
         Raises:
-            ConfigurationError: not one seed per start, a history that is too short or of another grid, or a scene
-                prompt that the weights do not take.
+            ConfigurationError: not one seed per start, or a history that is too short or of another grid.
 
         """
         need, grid = self.model.config.history, self.grid
@@ -85,10 +88,6 @@ class DiffusionWorld:
                 f"reset: got {len(starts)} starts and {len(seeds)} seeds; give one seed per start"
             )
         for start in starts:
-            if self.model.scene is None and start.prompt != ScenePrompt():
-                raise ConfigurationError(
-                    f"start {start.name!r}: these weights take no scene prompt; leave place and vehicles open"
-                )
             short = 0 < len(start.occupancy) < need or len(start.ego_pose) < need
             if short or tuple(start.occupancy.shape[1:]) != grid.shape:
                 raise ConfigurationError(
