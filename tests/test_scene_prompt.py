@@ -15,7 +15,7 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, Grid
-from occsora_sim.models.scene_condition import GUIDANCE, OPEN, SceneCondition, guided, leave_open, says
+from occsora_sim.models.scene_condition import OPEN, SceneCondition, guided, leave_open, says
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
@@ -75,8 +75,8 @@ def test_guidance_goes_further_for_rows_that_ask_and_leaves_the_others_alone():
     )
     assert says(scene).tolist() == [True, False, True]
     z, t = torch.zeros(3, 2, 1, 4, 4), torch.ones(3)
-    denoise = guided(lambda z, t: z + 3.1, lambda z, t: z + 2.1, says(scene))
-    assert denoise(z, t).flatten(1)[:, 0].tolist() == pytest.approx([2.1 + GUIDANCE, 3.1, 2.1 + GUIDANCE])
+    denoise = guided(lambda z, t: z + 3.1, lambda z, t: z + 2.1, says(scene), 2.5)
+    assert denoise(z, t).flatten(1)[:, 0].tolist() == pytest.approx([4.6, 3.1, 4.6])
     assert torch.equal(denoise(z, t)[1], z[1] + 3.1)
 
 

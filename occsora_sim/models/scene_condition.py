@@ -19,9 +19,6 @@ _GAIN = 8.0
 noise level and the trajectory prompt."""
 
 
-GUIDANCE = 2.0
-"""How much further than the model's own answer a scene prompt takes what is drawn; 1 leaves it at that."""
-
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy latent, noise level) -> clean latent or velocity."""
 
@@ -62,19 +59,20 @@ def says(scene: Tensor) -> Tensor:
     return (scene[:, 0] >= 0) | ~scene[:, 1].isnan()
 
 
-def guided(asked: Denoise, open_one: Denoise, rows: Tensor) -> Denoise:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): GUIDANCE times as far from the answer with an open prompt.
+def guided(asked: Denoise, open_one: Denoise, rows: Tensor, scale: float) -> Denoise:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): `scale` times as far from the answer with an open prompt.
 
     Args:
         asked: denoises with the scene prompts.
         open_one: denoises with all of them left open.
         rows: (b,) bool, the rows that ask for something; the others' answers stay as they are, bit for bit.
+        scale: 1 would leave the answer at the model's own.
 
     """
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
         answer = asked(z, t)
-        further = torch.lerp(open_one(z, t), answer, GUIDANCE)
+        further = torch.lerp(open_one(z, t), answer, scale)
         return torch.where(rows.view(-1, *[1] * (z.ndim - 1)), further, answer)
 
     return denoise

@@ -260,7 +260,7 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def sample(
         self, known: Context, prompt: Tensor, generators: Sequence[torch.Generator] | None, steps: int,
-        scene: Tensor | None = None,
+        scene: Tensor | None = None, guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
         """Labels (b, f, x, y, z) uint8 of the next chunk.
 
@@ -270,13 +270,15 @@ class WorldModel(nn.Module):
             generators: one per row; None takes the mean (one step from zero noise).
             steps: denoising steps.
             scene: (b, 2) scene prompts (`ScenePrompt.tensor`); None: open. Models without ignore it.
+            guidance: by the scene prompts, see `guided`; all but 1 cost a second call of the network.
 
         """
         flat = known.flatten()
         features = self.tokenizer.context(flat)
         denoise = self._denoise(features, prompt, None, self._condition(scene))
-        if self.scene is not None and scene is not None and says(scene).any():
-            denoise = guided(denoise, self._denoise(features, prompt, None, None), says(scene))
+        if guidance != 1 and self.scene is not None and scene is not None and says(scene).any():
+            open_one = self._denoise(features, prompt, None, None)
+            denoise = guided(denoise, open_one, says(scene), guidance)
         b, f = known.static.shape[:2]
         shape = (b, f * self.config.tokenizer.latent, 1, *self.config.latent_shape)
         if generators is None:

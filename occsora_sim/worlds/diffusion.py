@@ -38,6 +38,8 @@ class DiffusionWorld:
         mode: "sample" draws a future, "mean" takes the denoiser's expectation (for forecasting scores).
         steps: denoising steps when sampling.
         follow_route: let the model see the route, so that new streets lead along it.
+        guidance: how much further than the model's own answer a scene prompt takes what is drawn; all but 1 cost a
+            second call of the network at each step.
         rows_per_call: worlds per model call; None: all on a GPU, one on a CPU, where a batch brings no speed and
             one at a time makes a world's floats independent of its neighbours, bit for bit.
 
@@ -50,14 +52,16 @@ class DiffusionWorld:
         mode: Mode = "sample",
         steps: int = 8,
         follow_route: bool = True,
+        guidance: float = 1.0,
         rows_per_call: int | None = None,
     ) -> None:
-        if mode not in ("sample", "mean") or steps < 1:
+        if mode not in ("sample", "mean") or steps < 1 or not 0 <= guidance <= 20:
             raise ConfigurationError(
-                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1"
+                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1, guidance "
+                f"{guidance:g} from 0 to 20"
             )
         self.model = model.eval()
-        self.mode, self.steps, self.follow_route = mode, steps, follow_route
+        self.mode, self.steps, self.follow_route, self.guidance = mode, steps, follow_route, guidance
         self.device = next(model.parameters()).device
         self.rows_per_call = rows_per_call or (1 if self.device.type == "cpu" else 1 << 30)
         self.grid: Grid = model.config.grid
@@ -69,8 +73,9 @@ class DiffusionWorld:
         return self.model.scene is not None
 
     def variant(self, **options: Any) -> DiffusionWorld:
-        """The same model with other options (`mode`, `steps`, `follow_route`, `rows_per_call`)."""
-        mine = {name: getattr(self, name) for name in ("mode", "steps", "follow_route", "rows_per_call")}
+        """The same model with other options (`mode`, `steps`, `follow_route`, `guidance`, `rows_per_call`)."""
+        names = ("mode", "steps", "follow_route", "guidance", "rows_per_call")
+        mine = {name: getattr(self, name) for name in names}
         return DiffusionWorld(self.model, **{**mine, **options})
 
     # ------------------------------------------------------------------ protocol
@@ -199,7 +204,7 @@ class DiffusionWorld:
             for generator, row in zip(generators, noise, strict=True):
                 generator.set_state(row.clone())  # a view would be read from its storage's start
             chosen = generators if self.mode == "sample" else None
-            labels = self.model.sample(known, prompt, chosen, self.steps, memory.scene)
+            labels = self.model.sample(known, prompt, chosen, self.steps, memory.scene, self.guidance)
             noise = torch.stack([generator.get_state() for generator in generators])
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
         record, drawn = memory.record, []
