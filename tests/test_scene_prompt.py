@@ -235,5 +235,8 @@ def test_the_report_tells_a_world_that_listens_from_one_that_does_not(monkeypatc
         assert report["divergence"]["motorway"]["motorway"] == pytest.approx(0, abs=1e-12)
 
 
-def test_places_are_named_once_each():
+def test_places_are_named_once_each_and_are_those_that_can_be_made():
+    from occsora_sim.scenes import town
+
     assert len(set(PLACES)) == len(PLACES)
+    assert set(PLACES) == set(town.PLACES)

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.geometry import relative
-from occsora_sim.grid import BICYCLE, FRAME_SECONDS, FREE, MOTORCYCLE, PEDESTRIAN, Grid
-from occsora_sim.models.columns import is_dynamic
+from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
+from occsora_sim.models.patches import is_vehicle
 from occsora_sim.models.warp import warp
 
 STANDSTILL = 0.4
@@ -59,7 +59,8 @@ def hold_still(displacement: Tensor) -> Tensor:
 def draw_standing(
     anchor: Anchor, last: Tensor, last_pose: Tensor, displacement: Tensor, target_pose: Tensor, grid: Grid
 ) -> tuple[Tensor, Tensor]:
-    """Road users that stand now and stood in the anchor, seen from future ego poses.
+    """Vehicles that stand now and stood in the anchor, seen from future ego poses; small road users keep their place by
+    offsets (`walkers`).
 
     An anchor's column counts as standing still where, to within a voxel, a standing road user is seen now.
 
@@ -75,22 +76,14 @@ def draw_standing(
         labels (b, f, x, y, z) uint8 of these road users alone, FREE elsewhere; and `last` without them, for `advect`.
 
     """
-    large = _is_large(last)
+    large = is_vehicle(last)
     standing = large.any(dim=-1) & (displacement[:, -1] == 0).all(dim=-1)  # (b, x, y)
     seen = warp(_grown(standing)[..., None].byte(), last_pose, anchor.pose[:, None], grid, fill=0)[:, 0]
-    kept = torch.where(_is_large(anchor.labels) & (seen > 0), anchor.labels, FREE)
+    kept = torch.where(is_vehicle(anchor.labels) & (seen > 0), anchor.labels, FREE)
     covered = warp(kept, anchor.pose, last_pose[:, None], grid, fill=FREE)[:, 0]
-    covered = _grown(is_dynamic(covered).any(dim=-1)) & standing
+    covered = _grown(is_vehicle(covered).any(dim=-1)) & standing
     rest = torch.where(covered[..., None] & large, FREE, last)
     return warp(kept, anchor.pose, target_pose, grid, fill=FREE), rest
-
-
-def _is_large(labels: Tensor) -> Tensor:
-    """True where a uint8 label is a road user's of more than a few columns; the others keep their place by offsets
-    (`walkers`).
-    """
-    small = (labels == PEDESTRIAN) | (labels == BICYCLE) | (labels == MOTORCYCLE)
-    return is_dynamic(labels) & ~small
 
 
 def _grown(mask: Tensor) -> Tensor:

@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.grid import BUS, CAR, CONSTRUCTION_VEHICLE, FREE, TRAILER, TRUCK
-
-VEHICLES: tuple[int, ...] = (BUS, CAR, CONSTRUCTION_VEHICLE, TRAILER, TRUCK)
-"""Road users that fill far more than a few columns."""
+from occsora_sim.grid import BICYCLE, FREE, MOTORCYCLE, PEDESTRIAN
+from occsora_sim.models.columns import is_dynamic
 
 SMALLEST = 36
 """Columns below which no vehicle is whole; at 0.4 m a small car fills about 40."""
@@ -48,10 +46,10 @@ def connected(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def is_vehicle(labels: Tensor) -> Tensor:
-    """True where a uint8 label of any shape is one of VEHICLES."""
-    wanted = torch.zeros(256, dtype=torch.bool, device=labels.device)
-    wanted[list(VEHICLES)] = True
-    return wanted[labels.int()]
+    """True where a uint8 label of any shape is a road user's of far more than a few columns: all but pedestrians,
+    bicycles and motorcycles.
+    """
+    return is_dynamic(labels) & ~((labels == PEDESTRIAN) | (labels == BICYCLE) | (labels == MOTORCYCLE))
 
 
 def whole_vehicles(labels: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid) -> Tensor:
         (b, f, x, y, 2) [m]; road users other than vehicles keep theirs.
 
     """
-    cells, patch, _ = connected(is_vehicle(image[..., 0]).byte() * (image[..., 1] > 0))
+    cells, patch, _ = connected(is_vehicle(image[..., 0]).byte())
     if not len(cells):
         return displacement
     _, vehicle = patch.unique(return_inverse=True)  # (k,) numbers 0 to m - 1

@@ -276,9 +276,11 @@ class WorldModel(nn.Module):
         flat = known.flatten()
         features = self.tokenizer.context(flat)
         denoise = self._denoise(features, prompt, None, self._condition(scene))
-        if guidance != 1 and self.scene is not None and scene is not None and says(scene).any():
-            open_one = self._denoise(features, prompt, None, None)
-            denoise = guided(denoise, open_one, says(scene), guidance)
+        if guidance != 1 and self.scene is not None and scene is not None:
+            asks = says(scene)
+            if asks.any():
+                open_one = self._denoise(features, prompt, None, None)
+                denoise = guided(denoise, open_one, asks, guidance)
         b, f = known.static.shape[:2]
         shape = (b, f * self.config.tokenizer.latent, 1, *self.config.latent_shape)
         if generators is None:

@@ -17,6 +17,7 @@ from occsora_sim.models.patches import count_vehicles
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.blank import blank_start
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.scenes.start import place_of
 from occsora_sim.scoring.frequencies import class_counts, filled_frequencies, jensen_shannon
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.worlds.protocol import World
@@ -127,8 +128,8 @@ def _recorded_places(scenes: Sequence[Recorded], grid: Grid, frames: int) -> dic
     """Shares of the classes (NUM_CLASSES - 1,) in recorded frames of each kind of place, in the order of PLACES."""
     counts: dict[str, Tensor] = {}
     for scene in scenes:
-        place = scene.attributes.get("plan")
-        if place not in PLACES:
+        place = place_of(scene).place
+        if place is None:
             continue
         ego, step = np.nonzero(scene.ego_valid)
         rows = np.linspace(0, len(ego) - 1, min(frames, len(ego))).round().astype(int)

@@ -20,8 +20,8 @@ from occsora_sim.models.patches import count_vehicles
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import walk_on
 from occsora_sim.models.warp import warp
-from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.scenes.start import place_of
 from occsora_sim.training.fraying import fray
 
 ROUTE_POINTS = 160
@@ -125,9 +125,7 @@ class WindowSampler:
         seconds = FRAME_SECONDS * torch.arange(1, self.future + 1)
         displacement = voxeliser.displacement(poses[at], times[at], seconds, exclude[at])[0]
         route = clip_route(torch.from_numpy(scene.route(ego)).float(), poses[self.history - 1])
-        place = scene.attributes.get("plan")
-        prompt = ScenePrompt(place=place if place in PLACES else None)
-        return labels, poses, displacement, route, prompt.tensor().to(self.device)
+        return labels, poses, displacement, route, place_of(scene).tensor().to(self.device)
 
     def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""
