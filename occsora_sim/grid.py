@@ -25,6 +25,9 @@ TRAFFIC_CONE, TRAILER, TRUCK, DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN, MANMADE,
 DYNAMIC: tuple[int, ...] = (BICYCLE, BUS, CAR, CONSTRUCTION_VEHICLE, MOTORCYCLE, PEDESTRIAN, TRAILER, TRUCK)
 """Labels of road users: what can move by itself."""
 
+SMALL: tuple[int, ...] = (PEDESTRIAN, BICYCLE, MOTORCYCLE)
+"""Labels of road users of a few columns each."""
+
 FLAT: tuple[int, ...] = (DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN)
 """Labels of the ground."""
 

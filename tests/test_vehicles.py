@@ -144,3 +144,49 @@ def test_worlds_of_a_batch_do_not_meet():
     )
     torch.testing.assert_close(both[:1], move_as_vehicles(way, road_user_image(alone), OCC3D))
     torch.testing.assert_close(both[:1], way, atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------ the ego
+def ego_at(*poses: tuple[float, float, float]) -> torch.Tensor:
+    return torch.tensor([poses], dtype=torch.float32)
+
+
+def test_a_car_brakes_before_it_runs_into_the_ego():
+    behind = (CAR, 79, 98, 11, 5)  # ends 2 m behind the ego's bumper
+    frame = street(behind)
+    way, image = ways(frame, (behind, 8.0, 0.0)), road_user_image(frame)
+    stands, leaves = ego_at((0, 0, 0), (0, 0, 0)), ego_at((4, 0, 0), (8, 0, 0))
+    assert torch.equal(move_as_vehicles(way, image, OCC3D), move_as_vehicles(way, image, OCC3D, ego=leaves))
+    found = move_as_vehicles(way, image, OCC3D, ego=stands)[0, 1, 79:90, 98:103]
+    assert found[..., 0].max() < 2.6
+    assert found[..., 0].min() >= 0.0
+
+
+def test_a_car_from_the_side_stops_for_the_ego_but_not_one_that_the_ego_runs_into():
+    side = (CAR, 100, 106, 5, 11)  # comes from the left, 1.5 m away
+    frame = street(side)
+    way, image = ways(frame, (side, 0.0, -6.0)), road_user_image(frame)
+    stands = ego_at((0, 0, 0), (0, 0, 0))
+    assert move_as_vehicles(way, image, OCC3D, ego=stands)[0, 1, 102, 110, 1] > -2.0
+    leader = (CAR, 115, 98, 11, 5)
+    frame = street(leader)
+    way, image = ways(frame, (leader, 2.0, 0.0)), road_user_image(frame)
+    rams = ego_at((5, 0, 0), (10, 0, 0))
+    assert torch.equal(move_as_vehicles(way, image, OCC3D, ego=rams), move_as_vehicles(way, image, OCC3D))
+
+
+def test_a_fast_car_does_not_jump_over_the_ego_between_two_frames():
+    fast = (CAR, 70, 98, 11, 5)
+    frame = street(fast)
+    way = ways(frame, (fast, 40.0, 0.0))
+    stands = ego_at((0, 0, 0), (0, 0, 0))
+    found = move_as_vehicles(way, road_user_image(frame), OCC3D, ego=stands)[0, 1, 70:81, 98:103, 0]
+    assert found.max() < 8.0
+
+
+def test_cars_in_the_next_lane_do_not_mind_the_ego():
+    oncoming = (CAR, 120, 104, 11, 5)
+    frame = street(oncoming)
+    way, image = ways(frame, (oncoming, -10.0, 0.0)), road_user_image(frame)
+    found = move_as_vehicles(way, image, OCC3D, ego=ego_at((5, 0, 0), (10, 0, 0)))
+    assert torch.equal(found, move_as_vehicles(way, image, OCC3D))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, Grid, class_mask
+from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, SMALL, Grid, class_mask
 from occsora_sim.models.columns import UNSEEN, ColumnEncoder, is_dynamic
 from occsora_sim.models.context import AUXILIARY, Context
 
@@ -82,6 +82,7 @@ class CompensatedTokenizer(nn.Module):
     """
 
     dynamic: Tensor
+    small: Tensor
 
     def __init__(self, config: CompensatedTokenizerConfig, grid: Grid) -> None:
         super().__init__()
@@ -120,6 +121,7 @@ class CompensatedTokenizer(nn.Module):
             final.weight[z * config.embedding :] = 0
             final.bias[z * config.embedding :] = 3.0
         self.register_buffer("dynamic", class_mask(DYNAMIC)[:NUM_CLASSES], persistent=False)
+        self.register_buffer("small", class_mask(SMALL)[:NUM_CLASSES], persistent=False)
 
     # ------------------------------------------------------------------ context
     def context(self, known: Context) -> dict[str, Tensor]:
@@ -243,7 +245,8 @@ class CompensatedTokenizer(nn.Module):
         voxels of each frame's drawn columns are decoded wrongly (n,).
 
         It is taken on `columns_per_frame` columns, drawn more often where something changes, with the inverse of that
-        odds as weight (square root, so that change still counts more).
+        odds as weight (square root, so that change still counts more; columns of small road users are drawn always and
+        count in full, since a person is one to four columns of the view's 40,000).
         """
         columns = self.decode_features(latent, features)
 
@@ -255,9 +258,10 @@ class CompensatedTokenizer(nn.Module):
         changed = (is_dynamic(target) != is_dynamic(prior)).any(-1) | is_dynamic(target).any(-1)
         new = (static == UNSEEN).any(-1)
         odds = 1 + 8.0 * new.flatten(1) + 16.0 * changed.flatten(1)  # (n, x y)
-        draw = torch.rand(odds.shape, generator=generator).to(device) ** (1 / odds)
+        small = (self.small[target.long()] | self.small[prior.long().clamp(max=FREE)]).any(-1)
+        draw = torch.rand(odds.shape, generator=generator).to(device) ** (1 / odds) + small.flatten(1)
         chosen = draw.topk(min(count, draw.shape[1]), dim=1).indices
-        weight = odds.gather(1, chosen) ** -0.5
+        weight = (odds**-0.5 + small.flatten(1) * (1 - odds**-0.5)).gather(1, chosen)
         z = labels.shape[-1]
 
         def take(volume: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occsora_sim.geometry import relative, rotate, to_world
-from occsora_sim.grid import BICYCLE, FRAME_SECONDS, FREE, MOTORCYCLE, NUM_CLASSES, PEDESTRIAN, Grid
+from occsora_sim.grid import FRAME_SECONDS, FREE, NUM_CLASSES, SMALL, Grid
 from occsora_sim.models.columns import is_dynamic
 
 _SPEED_SCALE = 10.0  # [m/s]; brings mean velocities to the order of one
@@ -123,7 +123,7 @@ def columns_label(columns: Tensor) -> Tensor:
 
 def small_labels(device: torch.device) -> Tensor:
     """Labels of road users of a few columns each, (3,) uint8."""
-    return torch.tensor([PEDESTRIAN, BICYCLE, MOTORCYCLE], dtype=torch.uint8, device=device)
+    return torch.tensor(SMALL, dtype=torch.uint8, device=device)
 
 
 def advect(

@@ -2,7 +2,7 @@
 
 The motion estimator foretells each column for itself. A vehicle (a connected patch of vehicle columns) moves rigidly:
 by the rigid motion nearest to its columns' (least squares; Kabsch 1976 in the plane). Where two would come to overlap,
-the one that runs into the other brakes.
+the one that runs into the other brakes; so does one whose front half would run into the ego, which no frame shows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from occsora_sim.geometry import to_frame
 from occsora_sim.grid import Grid
 from occsora_sim.models.patches import connected, is_vehicle
+from occsora_sim.vehicle import Vehicle
 
 _TURNS = 24
 """Columns from which a patch may turn; of fewer the direction is noise."""
@@ -19,14 +21,18 @@ _TURNS = 24
 _BRAKES = (0.75, 0.5, 0.25, 0.0)
 """Shares of the foretold way that are tried in turn where two would overlap."""
 
+_CLEARANCE = (0.7, 0.3)
+"""What others keep from the ego, before and behind it and at its sides, to the middle of their nearest column [m]."""
 
-def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid) -> Tensor:
+
+def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid, ego: Tensor | None = None) -> Tensor:
     """Displacements of road users with the vehicles' made rigid and free of collisions.
 
     Args:
         displacement: (b, f, x, y, 2) [m] until each instant, in the frame's axes.
         image: (b, x, y, 2) uint8, `road_user_image` of that frame.
         grid: the voxel grid.
+        ego: (b, f, 3) where the ego will be at each instant, in the frame's axes; None: nobody minds it.
 
     Returns:
         (b, f, x, y, 2) [m]; road users other than vehicles keep theirs.
@@ -40,7 +46,7 @@ def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid) -> Tensor:
     way = displacement[row, :, i, j]  # (k, f, 2)
     place = grid.centres_xy(displacement.device)[i, j]  # (k, 2)
     middle, shift, turn = _rigid(place, way, vehicle)
-    share = _give_way(place, middle, shift, turn, vehicle, row, grid)
+    share = _give_way(place, middle, shift, turn, vehicle, row, grid, None if ego is None else ego[row])
     out = displacement.clone()
     out[row, :, i, j] = _ends(place, middle, shift, turn, vehicle, share) - place[:, None]
     return out
@@ -77,10 +83,12 @@ def _ends(
 
 
 def _give_way(
-    place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, row: Tensor, grid: Grid
-) -> Tensor:
+    place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, row: Tensor, grid: Grid,
+    ego: Tensor | None,
+) -> Tensor:  # fmt: skip
     """The share (m,) of its way that each vehicle goes: less than 1 where it would come within a voxel of another
-    towards which it moves faster than that one towards it.
+    towards which it moves faster than that one towards it, or run into the ego, which is at `ego` (k, f, 3) for each
+    column.
     """
     m, f = len(middle), shift.shape[1]
     level = torch.zeros(m, dtype=torch.long, device=row.device)
@@ -102,15 +110,43 @@ def _give_way(
         met = top[cell[:, None] + around]  # (k', 9)
         pair = (met >= 0) & (met != owner[:, None])
         one, two = owner[:, None].expand_as(met)[pair], met[pair]
-        if not len(one):
-            break
         towards = middle[two] - middle[one]
         gone = shift[:, -1] * share[:, None]
         first, second = (gone[one] * towards).sum(-1), -(gone[two] * towards).sum(-1)
         blamed = torch.where(first >= second, one, two)
-        moves = torch.where(first >= second, first, second) > 0
-        blamed = blamed[moves & (level[blamed] < len(_BRAKES))]
+        blamed = blamed[torch.where(first >= second, first, second) > 0]
+        if ego is not None:
+            blamed = torch.cat((blamed, _into_ego(place, middle, shift, turn, vehicle, share, ego)))
+        blamed = blamed[level[blamed] < len(_BRAKES)]
         if not len(blamed):
             break
         level[blamed.unique()] += 1
     return brakes[level]
+
+
+def _into_ego(
+    place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, share: Tensor, ego: Tensor
+) -> Tensor:
+    """Numbers of vehicles that come within _CLEARANCE of the ego at one of the f instants or halfway to it, and first
+    do so with their front half: if the ego runs into their rear, they are not to blame.
+    """
+    m = len(middle)
+    shift, turn, ego = (_with_halfway(part) for part in (shift, turn, ego))
+    ends = _ends(place, middle, shift, turn, vehicle, share)  # (k, 2 f, 2)
+    car = Vehicle()
+    x, y = to_frame(ends, ego).unbind(-1)
+    before, beside = _CLEARANCE
+    close = (x > car.rear - before) & (x < car.front + before) & (y.abs() < car.width / 2 + beside)
+    gone = (shift * share[:, None, None])[vehicle]
+    ahead = ((ends - (middle[vehicle][:, None] + gone)) * shift[vehicle][:, -1:]).sum(-1)
+    sign = ahead.sign() * close  # columns of the front half against those of the rear half
+    front = sign.new_zeros(m, sign.shape[1]).index_add_(0, vehicle, sign)
+    touched = sign.new_zeros(m, sign.shape[1]).index_add_(0, vehicle, close.to(sign)) > 0
+    first = touched.byte().argmax(dim=1, keepdim=True)
+    return (touched.any(dim=1) & (front.gather(1, first)[:, 0] > 0)).nonzero()[:, 0]
+
+
+def _with_halfway(values: Tensor) -> Tensor:
+    """(n, f, ...) that begin at 0 -> (n, 2 f, ...): at half of each of the f steps and at its end."""
+    before = torch.cat((torch.zeros_like(values[:, :1]), values[:, :-1]), dim=1)
+    return torch.stack(((before + values) / 2, values), dim=2).flatten(1, 2)

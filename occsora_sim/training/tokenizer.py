@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from occsora_sim.models.columns import ground_image
-from occsora_sim.models.weights import save_world_model
-from occsora_sim.models.world_model import WorldModel
+from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer
+from occsora_sim.models.weights import load_world_model, save_world_model
+from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
@@ -28,6 +30,9 @@ class TokenizerTraining:
         scenes: what to train on (any spec that `open_scenes` takes).
         out: folder for checkpoints, curves and the weights.
         preset: small or tiny (closed loop); paper or paper-tiny (OccSora as published).
+        init: weights of a whole closed-loop model whose encoder and decoder learn on, instead of a new tokenizer. The
+            motion estimator and what the denoiser is shown stay as they are, so the denoiser has only to follow the
+            latent (`train world-model --init`).
         motion_steps: steps of the motion estimator alone, first; closed loop only. It goes on
             learning beside the tokenizer.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
@@ -38,21 +43,76 @@ class TokenizerTraining:
     scenes: str = "traffic:0-95"
     out: Path = Path("runs/tokenizer")
     preset: str = "small"
+    init: Path | None = None
     motion_steps: int = 1500
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
 
 
 def train_tokenizer(options: TokenizerTraining) -> Path:
-    """Train, and write `out`/tokenizer.safetensors (EMA weights); returns its path."""
+    """Train, and write `out`/tokenizer.safetensors (EMA weights); returns its path.
+
+    With `init`, the file holds the whole model.
+
+    Raises:
+        CheckpointError: the weights to begin with are unusable, of another kind or of another preset.
+
+    """
+    if options.init is None:
+        return _from_nothing(options)
+    model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
+    sampler = _sampler(options, model.config)
+    model.requires_grad_(False)
+    for part in decoding_parts(model.tokenizer):
+        part.requires_grad_(True)
+    tokenizer_loss = _tokenizer_loss(options, model)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return tokenizer_loss(sampler.draw(options.loop.batch, step), generator)
+
+    ema = run(model.tokenizer, loss, options.loop, options.out)
+    ema.copy_to(model.tokenizer)
+    path = options.out / "tokenizer.safetensors"
+    recipe = {"init": header.get("recipe", {}), "tokenizer": options}
+    save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    return path
+
+
+def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
+    """What makes the latent and reads it; the rest makes the context, which the denoiser is shown too."""
+    t = tokenizer
+    encoder = [t.target_patch, t.target4, t.target8, t.posterior]
+    return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head]
+
+
+def _sampler(options: TokenizerTraining, config: WorldModelConfig) -> WindowSampler:
+    return WindowSampler(
+        open_scenes(options.scenes), config.grid, history=config.history, future=config.frames, seed=options.loop.seed,
+        device=options.loop.device,
+    )  # fmt: skip
+
+
+def _tokenizer_loss(
+    options: TokenizerTraining, model: WorldModel
+) -> Callable[[Windows, torch.Generator], tuple[Tensor, dict[str, float]]]:
+    config, weight = model.config, class_weights(options.loop.device)
+
+    def loss(windows: Windows, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        frame = int(torch.randint(config.frames, (), generator=generator))  # one frame per window is enough
+        known = window_context(
+            windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
+        )
+        labels = windows.labels[:, config.history + frame]
+        return model.tokenizer.loss(labels, known.flatten(), weight, generator)
+
+    return loss
+
+
+def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
     model = WorldModel(config).to(options.loop.device)
-    scenes = open_scenes(options.scenes)
-    sampler = WindowSampler(
-        scenes, config.grid, history=config.history, future=config.frames, seed=options.loop.seed,
-        device=options.loop.device,
-    )  # fmt: skip
+    sampler = _sampler(options, config)
 
     def motion_loss(windows: Windows) -> tuple[Tensor, dict[str, float]]:
         labels, poses = windows.labels[:, : config.history], windows.poses[:, : config.history]
@@ -66,17 +126,11 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
     ema = run(model.motion, first, motion_loop, options.out / "motion")
     ema.copy_to(model.motion)
-    weight = class_weights(options.loop.device)
+    tokenizer_loss = _tokenizer_loss(options, model)
 
     def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         windows = sampler.draw(options.loop.batch, options.motion_steps + step)
-        frame = int(torch.randint(config.frames, (), generator=generator))  # one frame per window is enough
-        known = window_context(
-            windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
-        )
-        loss, logs = model.tokenizer.loss(
-            windows.labels[:, config.history + frame], known.flatten(), weight, generator
-        )
+        loss, logs = tokenizer_loss(windows, generator)
         motion, more = motion_loss(windows)
         return loss + _MOTION_WEIGHT * motion, logs | more
 

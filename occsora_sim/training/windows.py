@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.errors import SceneError
-from occsora_sim.geometry import compose
+from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
@@ -183,7 +183,8 @@ def window_context(
         own = road_user_image(labels[:, -motion.frames :])  # each in its own ego frame
         nowhere = torch.zeros(*own.shape[:4], 2, device=own.device)
         displacement = walk_on(displacement, own, nowhere, poses[:, -motion.frames :], grid)
-        displacement = move_as_vehicles(displacement, images[:, -1], grid)
+        after = relative(poses[:, -1:], windows.poses[:, h:])
+        displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)
         static = torch.full(
             (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device
         )

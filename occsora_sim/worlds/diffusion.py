@@ -17,6 +17,7 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.anchor import Anchor, draw_standing, hold_still
 from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
+from occsora_sim.models.lane import open_lane
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.patches import whole_vehicles
 from occsora_sim.models.vehicle_motion import move_as_vehicles
@@ -37,7 +38,8 @@ class DiffusionWorld:
         model: the closed-loop world model.
         mode: "sample" draws a future, "mean" takes the denoiser's expectation (for forecasting scores).
         steps: denoising steps when sampling.
-        follow_route: let the model see the route, so that new streets lead along it.
+        follow_route: let the model see the route, so that new streets lead along it; its lane is drivable wherever
+            nothing was drawn before.
         guidance: how much further than the model's own answer a scene prompt takes what is drawn; all but 1 cost a
             second call of the network at each step.
         rows_per_call: worlds per model call; None: all on a GPU, one on a CPU, where a batch brings no speed and
@@ -207,6 +209,8 @@ class DiffusionWorld:
             labels = self.model.sample(known, prompt, chosen, self.steps, memory.scene, self.guidance)
             noise = torch.stack([generator.get_state() for generator in generators])
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
+        if self.follow_route and future is None:
+            labels = open_lane(labels, memory.route, poses, grid)
         record, drawn = memory.record, []
         for k in range(given):
             at = poses[:, k]
@@ -243,7 +247,9 @@ class DiffusionWorld:
         displacement = self.model.motion(images, ground_image(memory.last, grid))
         displacement = smooth_displacement(displacement, images[:, -1])
         displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
-        displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid))
+        displacement = hold_still(
+            move_as_vehicles(displacement, images[:, -1], grid, ego=relative(now[:, None], poses))
+        )
         offset = memory.offsets[:, -1].float()
         standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
         known = build_context(

@@ -1,0 +1,64 @@
+"""The lane of a route is drivable on ground that is drawn."""
+
+import math
+
+import torch
+
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, OCC3D, SIDEWALK, TERRAIN
+from occsora_sim.models.lane import open_lane
+
+
+def meadow() -> torch.Tensor:
+    """(1, 1, 200, 200, 16): terrain with a wall across and a pavement."""
+    frame = torch.full((1, 1, *OCC3D.shape), FREE, dtype=torch.uint8)
+    frame[..., OCC3D.ground] = TERRAIN
+    frame[..., 120:125, :, OCC3D.ground :] = MANMADE
+    frame[..., 140:150, :, OCC3D.ground] = SIDEWALK
+    return frame
+
+
+def route(*points: tuple[float, float]) -> torch.Tensor:
+    return torch.tensor([[*points, (math.nan, math.nan)]])
+
+
+AHEAD = route(*[(float(x), 0.2) for x in range(-50, 50)])
+ORIGIN = torch.zeros(1, 1, 3)
+
+
+def test_the_lane_is_road_and_clear_and_the_rest_stays():
+    frame = meadow()
+    opened = open_lane(frame, AHEAD, ORIGIN, OCC3D)
+    lane = opened[0, 0, :, 97:104]
+    assert (lane[..., OCC3D.ground] == DRIVEABLE).all()
+    assert (lane[..., OCC3D.ground + 1 :] == FREE).all()
+    assert torch.equal(opened[0, 0, :, :97], frame[0, 0, :, :97])
+    assert torch.equal(opened[0, 0, :, 104:], frame[0, 0, :, 104:])
+
+
+def test_road_users_stay_in_the_lane():
+    frame = meadow()
+    frame[0, 0, 130:140, 98:102, 3:6] = CAR
+    opened = open_lane(frame, AHEAD, ORIGIN, OCC3D)
+    assert (opened[0, 0, 130:140, 98:102, 3:6] == CAR).all()
+
+
+def test_ground_at_another_height_becomes_road_there():
+    frame = torch.full((1, 1, *OCC3D.shape), FREE, dtype=torch.uint8)
+    frame[..., OCC3D.ground + 1] = SIDEWALK
+    lane = open_lane(frame, AHEAD, ORIGIN, OCC3D)[0, 0, :, 97:104]
+    assert (lane[..., OCC3D.ground + 1] == DRIVEABLE).all()
+    assert (lane[..., OCC3D.ground] == FREE).all()
+
+
+def test_without_a_route_nothing_changes_and_worlds_of_a_batch_have_their_own():
+    frame = meadow()
+    none = route()
+    assert torch.equal(open_lane(frame, none, ORIGIN, OCC3D), frame)
+    both = open_lane(
+        frame.expand(2, -1, -1, -1, -1),
+        torch.cat((AHEAD, torch.full_like(AHEAD, math.nan))),
+        ORIGIN.expand(2, -1, -1),
+        OCC3D,
+    )
+    assert torch.equal(both[:1], open_lane(frame, AHEAD, ORIGIN, OCC3D))
+    assert torch.equal(both[1:], frame)
