@@ -231,6 +231,8 @@ def test_a_training_of_the_other_family_is_refused(tmp_path):
         tokenizer.train_tokenizer(TokenizerTraining(preset="paper", out=tmp_path))
     with pytest.raises(ConfigurationError, match="'tiny' is driven"):
         occsora.train_tokenizer(TokenizerTraining(preset="tiny", out=tmp_path))
+    with pytest.raises(ConfigurationError, match="trained from nothing"):
+        occsora.train_tokenizer(TokenizerTraining(preset="paper", init=tmp_path / "w", out=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -116,6 +116,29 @@ def test_both_stages_learn_and_write_weights_that_load(tmp_path, scenes):
     }
 
 
+@pytest.mark.slow
+def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, scenes):
+    first = train_world_model(
+        WorldModelTraining(
+            scenes=scenes, tokenizer=tokenizer(scenes, tmp_path / "t", 3), out=tmp_path / "w", loop=loop(2)
+        )
+    )
+    options = TokenizerTraining(
+        scenes=scenes, out=tmp_path / "on", preset="tiny", init=first, loop=loop(3, lr=1e-2)
+    )
+    second = train_tokenizer(options)
+    (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    parts = {name.split(".")[1] for name in changed}
+    assert all(name.startswith("tokenizer.") for name in changed)
+    assert {"target_patch", "posterior", "decode8", "head"} <= parts
+    assert not parts & {"columns", "patch", "context4", "reduce", "context8"}
+    assert header["recipe"]["init"] and header["recipe"]["tokenizer"]["loop"]["steps"] == 3
+    train_world_model(WorldModelTraining(scenes=scenes, init=second, out=tmp_path / "last", loop=loop(1)))
+    with pytest.raises(CheckpointError, match="preset"):
+        train_tokenizer(TokenizerTraining(scenes=scenes, out=tmp_path / "no", preset="small", init=second))
+
+
 def open_folder(folder: str):
     from occsora_sim.scenes.source import open_scenes
 
@@ -148,14 +171,44 @@ def test_the_future_frames_are_no_part_of_the_context(scenes):
     assert torch.equal(contexts[0].auxiliary, contexts[1].auxiliary)
 
 
-def test_forgetting_makes_ground_unseen_in_all_frames_alike():
-    static = torch.full((64, 2, 16, 16, 4), 11, dtype=torch.uint8)
-    forgotten = forget(static, 1.0, torch.Generator().manual_seed(0)) == UNSEEN
+def test_forgetting_takes_half_planes_and_whole_views_and_everybody_in_these():
+    config = tiny()
+    forgotten, nobody = forget(64, 1.0, config.grid, torch.Generator().manual_seed(0))
     assert 0.2 < forgotten.float().mean() < 0.8
-    assert torch.equal(forgotten[:, 0], forgotten[:, 1])
-    assert forgotten.flatten(1).all(1).any()
-    assert not (forget(static, 0.0, torch.Generator().manual_seed(0)) == UNSEEN).any()
-    assert not is_dynamic(forget(static, 1.0, torch.Generator().manual_seed(0))).any()
+    whole = forgotten.flatten(1).all(1)
+    assert whole.any() and not whole.all()
+    assert nobody.flatten()[whole].all()
+    assert 0.2 < nobody.flatten()[~whole].float().mean() < 0.8
+    assert not forget(64, 0.0, config.grid, torch.Generator().manual_seed(0))[0].any()
+
+
+def test_forgotten_ground_shows_the_models_neither_ground_nor_road_users(scenes):
+    config = tiny()
+    torch.manual_seed(0)
+    model = WorldModel(config)
+    sampler = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3)
+    windows = sampler.draw(8, 0)
+    contexts = [
+        window_context(
+            windows,
+            model.motion,
+            config.grid,
+            [0, 1],
+            generator=torch.Generator().manual_seed(1),
+            corruption=share,
+        )
+        for share in (0.0, 1.0)
+    ]
+    plain, spoilt = contexts
+    assert is_dynamic(plain.prior).any()
+    unseen = (spoilt.static == UNSEEN).all(-1)  # (b, f, x, y)
+    blank = unseen.flatten(1).all(1)
+    assert blank.any() and not blank.all()
+    assert (spoilt.prior[blank] == UNSEEN).all()
+    assert (spoilt.auxiliary[blank][:, :, :4] == 0).all()
+    seen = ~unseen
+    assert torch.equal(spoilt.prior[seen], plain.prior[seen])
+    assert is_dynamic(spoilt.prior[~blank]).any()
 
 
 def test_the_learning_rate_warms_up_and_decays():

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, SMALL, Grid, class_mask
+from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, Grid, class_mask
 from occsora_sim.models.columns import UNSEEN, ColumnEncoder, is_dynamic
 from occsora_sim.models.context import AUXILIARY, Context
+from occsora_sim.models.small_road_users import SmallRoadUsers
 
 KEEP = 1.5
 """What decoding adds to the gates that keep what is known [nats]. Training weighs road users two to four times, so
@@ -32,7 +33,8 @@ class CompensatedTokenizerConfig:
     Attributes:
         column: features of a column at full resolution.
         width: channels at a quarter of the resolution; twice as many at an eighth, where the latent lives.
-        latent: latent channels c.
+        latent: latent channels of whole cells.
+        small_road_users: latent channels that say which columns pedestrians, bicycles and motorcycles fill; 0: none.
         blocks: residual blocks per stage.
         embedding: numbers per class embedding.
         columns_per_frame: columns of a frame that the training loss looks at.
@@ -44,6 +46,7 @@ class CompensatedTokenizerConfig:
     column: int = 32
     width: int = 64
     latent: int = 8
+    small_road_users: int = 6
     blocks: int = 1
     embedding: int = 8
     columns_per_frame: int = 6144
@@ -53,6 +56,13 @@ class CompensatedTokenizerConfig:
     def __post_init__(self) -> None:
         if min(self.column, self.width, self.latent, self.blocks, self.embedding, self.columns_per_frame) < 1:
             raise ConfigurationError(f"tokenizer: every size must be at least 1, got {self}")
+        if self.small_road_users < 0:
+            raise ConfigurationError(f"tokenizer: small_road_users {self.small_road_users} must be 0 or more")
+
+    @property
+    def channels(self) -> int:
+        """c, latent channels in all."""
+        return self.latent + self.small_road_users
 
 
 class ResidualBlock(nn.Module):
@@ -82,7 +92,6 @@ class CompensatedTokenizer(nn.Module):
     """
 
     dynamic: Tensor
-    small: Tensor
 
     def __init__(self, config: CompensatedTokenizerConfig, grid: Grid) -> None:
         super().__init__()
@@ -114,6 +123,7 @@ class CompensatedTokenizer(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(2 * c, 2 * c), nn.GELU(), nn.Linear(2 * c, z * config.embedding + 2 * z)
         )
+        self.small = SmallRoadUsers(config.small_road_users) if config.small_road_users else None
         # The gates start at "keep what is known": 3 nats for the prior where seen.
         final = self.head[2]
         assert isinstance(final, nn.Linear)
@@ -121,7 +131,6 @@ class CompensatedTokenizer(nn.Module):
             final.weight[z * config.embedding :] = 0
             final.bias[z * config.embedding :] = 3.0
         self.register_buffer("dynamic", class_mask(DYNAMIC)[:NUM_CLASSES], persistent=False)
-        self.register_buffer("small", class_mask(SMALL)[:NUM_CLASSES], persistent=False)
 
     # ------------------------------------------------------------------ context
     def context(self, known: Context) -> dict[str, Tensor]:
@@ -138,16 +147,24 @@ class CompensatedTokenizer(nn.Module):
         return 2 * self.config.width
 
     # ------------------------------------------------------------------ encode and decode
-    def encode(self, labels: Tensor, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log variance, (n, c, h, w) each, of labels (n, x, y, z) uint8."""
+    def encode(
+        self, labels: Tensor, known: Context, features: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior mean and log variance, (n, c, h, w) each, of labels (n, x, y, z) uint8 given a flat context."""
+        features = self.context(known) if features is None else features
         h = self.target_patch(self.columns(labels))
         h = self.target4(torch.cat((h, features["quarter"]), dim=1))
         h = torch.cat((self.target8(F.gelu(h)), features["eighth"]), dim=1)
         mean, log_variance = self.posterior(h).chunk(2, dim=1)
-        return mean, log_variance.clamp(-10, 4)
+        log_variance = log_variance.clamp(-10, 4)
+        if self.small is None:
+            return mean, log_variance
+        code, spread = self.small.encode(labels, known.prior[:, 0])
+        return torch.cat((mean, code), dim=1), torch.cat((log_variance, spread), dim=1)
 
     def decode_features(self, latent: Tensor, features: dict[str, Tensor]) -> Tensor:
         """Column features (n, x, y, 2 c) of a latent (n, c, h, w) and its context."""
+        latent = latent[:, : self.config.latent]
         h = self.decode8(torch.cat((self.latent_in(latent), features["eighth"]), dim=1))
         h = self.decode4(torch.cat((self.expand(F.gelu(h)), features["quarter"]), dim=1))
         n, _, px, py = h.shape
@@ -186,7 +203,11 @@ class CompensatedTokenizer(nn.Module):
             labels[new] = (
                 self.logits(columns[new], static[new], prior[new], KEEP).argmax(dim=-1).to(torch.uint8)
             )
-        return labels.view(len(latent), *self.grid.shape)
+        labels = labels.view(len(latent), *self.grid.shape)
+        if self.small is not None:
+            code = latent[:, self.config.latent :]
+            labels = self.small.draw(labels, code, known.prior[:, 0], known.static[:, 0], self.grid)
+        return labels
 
     def _over_recorded(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
         """`logits(..., KEEP).argmax()` for recorded columns, (m, z) uint8: only the recorded class and the road users
@@ -215,7 +236,7 @@ class CompensatedTokenizer(nn.Module):
         """Negative evidence bound of labels (n, x, y, z) uint8 given a flat context, and what to log."""
         config, device = self.config, labels.device
         features = self.context(known)
-        mean, log_variance = self.encode(labels, features)
+        mean, log_variance = self.encode(labels, known, features)
         noise = torch.randn(mean.shape, generator=generator).to(device)
         latent = mean + noise * (0.5 * log_variance).exp()
         kept = torch.rand(len(labels), 1, 1, 1, generator=generator).to(device) >= config.latent_dropout
@@ -245,8 +266,7 @@ class CompensatedTokenizer(nn.Module):
         voxels of each frame's drawn columns are decoded wrongly (n,).
 
         It is taken on `columns_per_frame` columns, drawn more often where something changes, with the inverse of that
-        odds as weight (square root, so that change still counts more; columns of small road users are drawn always and
-        count in full, since a person is one to four columns of the view's 40,000).
+        odds as weight (square root, so that change still counts more).
         """
         columns = self.decode_features(latent, features)
 
@@ -258,10 +278,9 @@ class CompensatedTokenizer(nn.Module):
         changed = (is_dynamic(target) != is_dynamic(prior)).any(-1) | is_dynamic(target).any(-1)
         new = (static == UNSEEN).any(-1)
         odds = 1 + 8.0 * new.flatten(1) + 16.0 * changed.flatten(1)  # (n, x y)
-        small = (self.small[target.long()] | self.small[prior.long().clamp(max=FREE)]).any(-1)
-        draw = torch.rand(odds.shape, generator=generator).to(device) ** (1 / odds) + small.flatten(1)
+        draw = torch.rand(odds.shape, generator=generator).to(device) ** (1 / odds)
         chosen = draw.topk(min(count, draw.shape[1]), dim=1).indices
-        weight = (odds**-0.5 + small.flatten(1) * (1 - odds**-0.5)).gather(1, chosen)
+        weight = odds.gather(1, chosen) ** -0.5
         z = labels.shape[-1]
 
         def take(volume: Tensor) -> Tensor:
@@ -274,5 +293,9 @@ class CompensatedTokenizer(nn.Module):
         entropy = entropy * class_weight[wanted]
         tokens = latent.shape[-2] * latent.shape[-1]
         per_token = (entropy.sum(-1) * weight.flatten()).sum() / (len(labels) * tokens)
+        if self.small is not None:
+            per_token = per_token + self.small.loss(
+                latent[:, self.config.latent :], labels, prior, class_weight
+            )
         wrong = (logits.detach().argmax(-1) != wanted).float().sum(-1).view(len(labels), -1).sum(1)
         return per_token, wrong

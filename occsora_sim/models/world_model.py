@@ -95,7 +95,7 @@ class WorldModelConfig:
             # Weights from before these existed have none.
             rest.setdefault("mixing", 0)
             rest.setdefault("scene_prompts", False)
-            tokenizer = CompensatedTokenizerConfig(**header["tokenizer"])
+            tokenizer = CompensatedTokenizerConfig(**{"small_road_users": 0, **header["tokenizer"]})
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
@@ -113,7 +113,7 @@ class WorldModel(nn.Module):
         self.config = config
         self.motion = MotionEstimator(config.motion_frames, config.frames, config.motion_width)
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
-        channels = config.frames * config.tokenizer.latent
+        channels = config.frames * config.tokenizer.channels
         # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.
         self.denoiser = DiffusionTransformer(
             DiffusionTransformerConfig(
@@ -174,7 +174,7 @@ class WorldModel(nn.Module):
             # Where the record differs from what is there, the record stands: nothing may be spent on it.
             recorded = (known.static != UNSEEN) & ~is_dynamic(labels)
             mean, _ = self.tokenizer.encode(
-                torch.where(recorded, known.static, labels).flatten(0, 1), features
+                torch.where(recorded, known.static, labels).flatten(0, 1), flat, features
             )
             x = self._chunk(mean).transpose(1, 2) * self.latent_scale  # (b, f c, 1, h, w)
             weight = self._weight(labels, known)  # (b, f c, 1, h, w)
@@ -231,7 +231,7 @@ class WorldModel(nn.Module):
         )  # (b f, 2, x, y)
         share, some = nn.functional.avg_pool2d(both[:, :1], 8), nn.functional.max_pool2d(both[:, 1:], 8)
         weight = 1 + 3 * share + 3 * some
-        return self._chunk(weight.expand(-1, self.config.tokenizer.latent, -1, -1)).transpose(1, 2)
+        return self._chunk(weight.expand(-1, self.config.tokenizer.channels, -1, -1)).transpose(1, 2)
 
     def _cut_loss(
         self, x: Tensor, weight: Tensor, features: dict[str, Tensor], prompt: Tensor, keep: Tensor,
@@ -282,7 +282,7 @@ class WorldModel(nn.Module):
                 open_one = self._denoise(features, prompt, None, None)
                 denoise = guided(denoise, open_one, asks, guidance)
         b, f = known.static.shape[:2]
-        shape = (b, f * self.config.tokenizer.latent, 1, *self.config.latent_shape)
+        shape = (b, f * self.config.tokenizer.channels, 1, *self.config.latent_shape)
         if generators is None:
             z = denoise(prompt.new_zeros(shape), prompt.new_ones(b))
         else:
@@ -294,7 +294,7 @@ class WorldModel(nn.Module):
         """The tokenizer's reconstruction of a true future (b, f, x, y, z) uint8: the denoiser's ceiling."""
         flat = known.flatten()
         features = self.tokenizer.context(flat)
-        mean, _ = self.tokenizer.encode(labels.flatten(0, 1), features)
+        mean, _ = self.tokenizer.encode(labels.flatten(0, 1), flat, features)
         return self.tokenizer.decode(mean, flat, features).unflatten(0, labels.shape[:2])
 
     @torch.no_grad()
@@ -302,5 +302,5 @@ class WorldModel(nn.Module):
         """The decoder's own prediction, with an empty latent: (b, f, x, y, z) uint8."""
         flat = known.flatten()
         b, f = known.static.shape[:2]
-        empty = flat.auxiliary.new_zeros(b * f, self.config.tokenizer.latent, *self.config.latent_shape)
+        empty = flat.auxiliary.new_zeros(b * f, self.config.tokenizer.channels, *self.config.latent_shape)
         return self.tokenizer.decode(empty, flat).unflatten(0, (b, f))

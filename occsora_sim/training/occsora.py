@@ -46,11 +46,15 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     weights. Of the options, `motion_steps` and `corruption` do not apply.
 
     Raises:
-        ConfigurationError: the preset is not OccSora's own.
+        ConfigurationError: the preset is not OccSora's own, or weights to go on from are given.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
     config, loop = occsora_preset(options.preset), options.loop
+    if options.init is not None:
+        raise ConfigurationError(
+            f"--init {options.init}: the tokenizer of {options.preset} is trained from nothing; leave the option out"
+        )
     sampler = _sampler(options.scenes, config, loop.seed, loop.device)
     torch.manual_seed(loop.seed)  # initial weights
     model = OccSora(config).to(loop.device)

@@ -191,14 +191,17 @@ def window_context(
         for k in reversed(range(h)):  # the newest frame is kept, older ones fill in
             older = warp(without_road_users(labels[:, k]), poses[:, k], target, grid, fill=UNSEEN)
             static = torch.where(static == UNSEEN, older, static)
+        forgotten = None
         if corruption > 0:
-            static = forget(static, corruption, generator)
+            forgotten, nobody = forget(len(labels), corruption, grid, generator)
+            forgotten, nobody = (mask.to(labels.device) for mask in (forgotten, nobody))
+            static = static.masked_fill(forgotten[:, None, :, :, None], UNSEEN)
         if fraying > 0:
             static = fray(static, target, fraying, grid, generator)
         route = windows.route.clone()
         dropped = torch.rand(len(route), generator=generator) < route_dropout
         route[dropped.to(route.device)] = math.nan
-        return build_context(
+        known = build_context(
             static=static,
             last=labels[:, -1],
             last_pose=poses[:, -1],
@@ -209,19 +212,39 @@ def window_context(
             route=route,
             grid=grid,
         )
+        return known if forgotten is None else without_known(known, forgotten & nobody)
 
 
-def forget(static: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Make more ground unseen in a `share` of the windows, so that the models learn to draw much more than the thin
+def forget(count: int, share: float, grid: Grid, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What to make unseen in a `share` of `count` windows, so that the models learn to draw much more than the thin
     strip that one chunk uncovers: everything beyond a random straight line, or everything at all (a start from
     nothing), in all frames alike.
+
+    Returns:
+        (count, x, y) bool, the forgotten columns; and (count, 1, 1) bool, whether nobody is remembered there either: in
+        half of these windows, and wherever everything is forgotten. New ground has road users of its own, and a model
+        that was always shown them would draw none.
+
     """
-    b, _, nx, ny, _ = static.shape
-    chance = torch.rand(b, generator=generator)
-    angle = torch.rand(b, generator=generator) * 2 * math.pi
-    offset = torch.rand(b, generator=generator) * 1.2 - 0.2  # in half views
+    nx, ny, _ = grid.shape
+    chance = torch.rand(count, generator=generator)
+    angle = torch.rand(count, generator=generator) * 2 * math.pi
+    offset = torch.rand(count, generator=generator) * 1.2 - 0.2  # in half views
+    nobody = torch.rand(count, generator=generator) < 0.5
     grid_x, grid_y = torch.meshgrid(torch.linspace(-1, 1, nx), torch.linspace(-1, 1, ny), indexing="ij")
     beyond = grid_x * angle.cos()[:, None, None] + grid_y * angle.sin()[:, None, None] > offset[:, None, None]
-    beyond |= (chance < share * BLANK)[:, None, None]
-    beyond &= (chance < share)[:, None, None]
-    return static.masked_fill(beyond.to(static.device)[:, None, :, :, None], UNSEEN)
+    blank = chance < share * BLANK
+    beyond = (beyond | blank[:, None, None]) & (chance < share)[:, None, None]
+    return beyond, (nobody | blank)[:, None, None]
+
+
+def without_known(known: Context, columns: Tensor) -> Context:
+    """`known` with nothing, road users neither, in `columns` (b, x, y) of every frame; its route stays."""
+    columns = columns[:, None]
+    auxiliary = known.auxiliary.clone()
+    auxiliary[:, :, :4] = auxiliary[:, :, :4].masked_fill(columns[:, :, None], 0.0)
+    return Context(
+        static=known.static.masked_fill(columns[..., None], UNSEEN),
+        prior=known.prior.masked_fill(columns[..., None], UNSEEN),
+        auxiliary=auxiliary,
+    )

@@ -95,7 +95,8 @@ def train_world_model(options: WorldModelTraining) -> Path:
         labels, known, _, _ = batch(0, torch.Generator().manual_seed(0))
         with torch.no_grad():
             flat = known.flatten()
-            mean, _ = model.tokenizer.encode(labels.flatten(0, 1), model.tokenizer.context(flat))
+            mean, _ = model.tokenizer.encode(labels.flatten(0, 1), flat)
+            mean = mean[:, : config.tokenizer.latent]  # the code for small road users is mostly zero
             model.latent_scale.copy_(1 / mean.std().clamp(min=0.05))
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
