@@ -1,5 +1,6 @@
 """The code for pedestrians, bicycles and motorcycles: it can say every column, and says little where nothing is new."""
 
+import pytest
 import torch
 
 from occsora_sim.grid import BICYCLE, CAR, DRIVEABLE, FREE, MANMADE, NUM_CLASSES, OCC3D, PEDESTRIAN
@@ -11,6 +12,7 @@ from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.growth import with_small_road_users
+from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import WindowSampler, window_context
 
 WEIGHT = torch.ones(NUM_CLASSES)
@@ -59,20 +61,44 @@ def test_it_learns_to_say_where_everybody_is_and_who_has_gone():
     )
     optimiser = torch.optim.Adam(small.parameters(), lr=3e-3)
     for _ in range(400):
-        mean, log_variance = small.encode(truths, priors)
+        mean, log_variance = small.encode(small.columns(truths), small.columns(priors))
         code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         loss = small.loss(code, truths, priors, WEIGHT) + 0.05 * mean.pow(2).sum(1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        mean, _ = small.encode(truths, priors)
+        mean, _ = small.encode(small.columns(truths), small.columns(priors))
         found = small.draw(
             street().expand(4, -1, -1, -1), mean, priors, street().expand(4, -1, -1, -1), OCC3D
         )
         assert torch.equal(found, truths)
         told = mean.pow(2).sum(1)  # (4, 2, 2)
         assert told[3].max() < 0.2 * told[0, 0, 0], "where the prior is right there is little to say"
+
+
+@pytest.mark.slow
+def test_it_learns_from_a_pool_of_frames_by_itself(tmp_path, straight_road):
+    torch.manual_seed(0)
+    model = WorldModel(tiny())
+    save_scene(straight_road(cars=[(20.0, 0.0, 6.0)]), tmp_path / "road.safetensors")
+    grid = model.config.grid
+    sampler = WindowSampler(open_scenes(str(tmp_path)), grid, history=4, future=2, seed=3)
+    pool = draw_pool(model, sampler, 5, 0.5, torch.Generator().manual_seed(0))
+    assert pool.shape == (10, 4, *grid.shape[:2])
+    assert pool.dtype == torch.uint8
+    crowd = torch.zeros(32, 4, 16, 16, dtype=torch.uint8)
+    crowd[:, 0, 5, 9], crowd[:, 1, 5, 9] = 1, 4  # a pedestrian whom nothing let expect
+    small = model.tokenizer.small
+    optimiser = torch.optim.Adam(small.parameters(), lr=3e-3)
+    losses = []
+    for step in range(600):
+        loss, logs = code_loss(small, crowd, 4 * WEIGHT, torch.Generator().manual_seed(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(logs["code/of_cells_with_somebody"])
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
 def test_where_one_is_rubbed_out_the_record_shows_and_new_ones_fill_what_is_free():

@@ -33,7 +33,13 @@ def loop(steps: int, **options) -> LoopConfig:
 
 def tokenizer(scenes: str, out: Path, steps: int, **options) -> Path:
     training = TokenizerTraining(
-        scenes=scenes, out=out, preset="tiny", motion_steps=3, loop=loop(steps, **options)
+        scenes=scenes,
+        out=out,
+        preset="tiny",
+        motion_steps=3,
+        code_steps=3,
+        code_windows=4,
+        loop=loop(steps, **options),
     )
     return train_tokenizer(training)
 
@@ -124,7 +130,13 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
         )
     )
     options = TokenizerTraining(
-        scenes=scenes, out=tmp_path / "on", preset="tiny", init=first, loop=loop(3, lr=1e-2)
+        scenes=scenes,
+        out=tmp_path / "on",
+        preset="tiny",
+        init=first,
+        code_steps=2,
+        code_windows=4,
+        loop=loop(3, lr=1e-2),
     )
     second = train_tokenizer(options)
     (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))

@@ -159,7 +159,8 @@ class CompensatedTokenizer(nn.Module):
         log_variance = log_variance.clamp(-10, 4)
         if self.small is None:
             return mean, log_variance
-        code, spread = self.small.encode(labels, known.prior[:, 0])
+        small = self.small
+        code, spread = small.encode(small.columns(labels), small.columns(known.prior[:, 0]))
         return torch.cat((mean, code), dim=1), torch.cat((log_variance, spread), dim=1)
 
     def decode_features(self, latent: Tensor, features: dict[str, Tensor]) -> Tensor:

@@ -23,6 +23,9 @@ CELL = 8
 KINDS = 1 + len(SMALL)
 """What a column may hold: none of them, or one of SMALL."""
 
+Columns = tuple[Tensor, Tensor]
+"""Kind (n, x, y) int64, 0 to 3, and height (n, x, y) int64 [voxels] of the small road user on each column."""
+
 _HEIGHT_SCALE = 4.0  # [voxels]; brings heights to the order of one
 _TRUST = 3.0  # what a fresh decoder believes of the prior [nats]
 _SPREAD = (
@@ -78,7 +81,7 @@ class SmallRoadUsers(nn.Module):
         kind[list(SMALL)] = torch.arange(1, KINDS)
         self.register_buffer("kind", kind, persistent=False)
 
-    def columns(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def columns(self, labels: Tensor) -> Columns:
         """Kind (n, x, y) int64, 0 to 3, and height (n, x, y) int64 [voxels] of the small road user on each column of
         labels (n, x, y, z) uint8, UNSEEN allowed.
         """
@@ -91,40 +94,41 @@ class SmallRoadUsers(nn.Module):
         image = torch.cat((one_hot.float(), height[..., None] / _HEIGHT_SCALE), dim=-1)
         return unfold(image).flatten(3)
 
-    def encode(self, labels: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and (fixed) log variance, (n, channels, x / 8, y / 8) each, of labels given prior, both
-        (n, x, y, z) uint8.
+    def encode(self, truth: Columns, prior: Columns) -> tuple[Tensor, Tensor]:
+        """Posterior mean and (fixed) log variance, (n, channels, x / 8, y / 8) each, of the columns of n frames given
+        what the prior lets expect on them (`columns`).
         """
-        both = torch.cat((self._seen(*self.columns(labels)), self._seen(*self.columns(prior))), dim=-1)
+        both = torch.cat((self._seen(*truth), self._seen(*prior)), dim=-1)
         mean = self.encoder(both).permute(0, 3, 1, 2)
         return mean, torch.full_like(mean, 2 * math.log(_SPREAD))
 
-    def logits(self, code: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, x, y, KINDS) and heights (n, x, y) [voxels] of a code (n, channels, x / 8, y / 8) given prior
-        (n, x, y, z) uint8.
-        """
-        kind, height = self.columns(prior)
-        seen = self._seen(kind, height)
+    def logits(self, code: Tensor, prior: Columns) -> tuple[Tensor, Tensor]:
+        """Logits (n, x, y, KINDS) and heights (n, x, y) [voxels] of a code (n, channels, x / 8, y / 8)."""
+        seen = self._seen(*prior)
         out = self.decoder(torch.cat((code.permute(0, 2, 3, 1), seen), dim=-1))
         out = fold(out.unflatten(3, (CELL * CELL, KINDS + 1)))
-        logits = out[..., :KINDS] + _TRUST * F.one_hot(kind, KINDS)
+        logits = out[..., :KINDS] + _TRUST * F.one_hot(prior[0], KINDS)
         return logits, _HEIGHT_SCALE * (1 + out[..., KINDS])
 
-    def loss(self, code: Tensor, labels: Tensor, prior: Tensor, class_weight: Tensor) -> Tensor:
-        """Cross-entropy of the columns' kinds and the error of their heights [nats per latent cell].
+    def cell_losses(self, code: Tensor, truth: Columns, prior: Columns, class_weight: Tensor) -> Tensor:
+        """Cross-entropy of the columns' kinds and error of their heights [nats], of each frame: (n,).
 
         A column's error is that of the voxels that it would have: it counts as often as a person has voxels, with the
         weight of its class (`class_weight` (NUM_CLASSES,)).
         """
-        kind, height = self.columns(labels)
-        before, _ = self.columns(prior)
+        kind, height = truth
         logits, tall = self.logits(code, prior)
         weight = torch.cat((class_weight.new_ones(1), class_weight[list(SMALL)])) * _HEIGHT_SCALE
-        entropy = F.cross_entropy(logits.flatten(0, 2), kind.flatten(), reduction="none")
+        entropy = F.cross_entropy(logits.permute(0, 3, 1, 2), kind, reduction="none")
         # To rub one out is as much as to put one there.
-        entropy = entropy * torch.maximum(weight[kind], weight[before]).flatten()
+        entropy = entropy * torch.maximum(weight[kind], weight[prior[0]])
         wrong = F.smooth_l1_loss(tall, height.float(), reduction="none") * (kind > 0)
-        return (entropy.sum() + wrong.sum()) / (len(code) * code.shape[-2] * code.shape[-1])
+        return (entropy + wrong).sum((1, 2))
+
+    def loss(self, code: Tensor, labels: Tensor, prior: Tensor, class_weight: Tensor) -> Tensor:
+        """`cell_losses` of labels given prior, both (n, x, y, z) uint8 [nats per latent cell]."""
+        losses = self.cell_losses(code, self.columns(labels), self.columns(prior), class_weight)
+        return losses.mean() / (code.shape[-2] * code.shape[-1])
 
     def draw(self, labels: Tensor, code: Tensor, prior: Tensor, static: Tensor, grid: Grid) -> Tensor:
         """Labels (n, x, y, z) uint8 with the small road users that the code says instead of those they hold.
@@ -132,9 +136,10 @@ class SmallRoadUsers(nn.Module):
         A column that holds what the prior let expect is drawn as it was; others stand on the ground and fill what is
         free. Where one is rubbed out the record shows, or air.
         """
-        logits, tall = self.logits(code, prior)
+        expected = self.columns(prior)
+        before, _ = expected
+        logits, tall = self.logits(code, expected)
         kind = logits.argmax(-1)
-        before, _ = self.columns(prior)
         small = class_mask(SMALL, labels.device)[:NUM_CLASSES]
         under = torch.where(static == UNSEEN, FREE, static)
         out = torch.where(small[labels.long()], under, labels)

@@ -16,7 +16,9 @@ from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
+from occsora_sim.training.growth import with_small_road_users
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSampler, aligned_images, window_context
 
 _MOTION_WEIGHT = 20.0  # brings the two gradients to one size; they share no parameter
@@ -35,6 +37,8 @@ class TokenizerTraining:
             latent (`train world-model --init`).
         motion_steps: steps of the motion estimator alone, first; closed loop only. It goes on
             learning beside the tokenizer.
+        code_steps: steps of the code for small road users alone, before the rest; closed loop only.
+        code_windows: windows whose frames these look at.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
@@ -45,6 +49,8 @@ class TokenizerTraining:
     preset: str = "small"
     init: Path | None = None
     motion_steps: int = 1500
+    code_steps: int = 4000
+    code_windows: int = 512
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
 
@@ -61,7 +67,9 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     if options.init is None:
         return _from_nothing(options)
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
+    model = with_small_road_users(model)
     sampler = _sampler(options, model.config)
+    _train_code(options, model, sampler)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
         part.requires_grad_(True)
@@ -82,7 +90,8 @@ def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
     """What makes the latent and reads it; the rest makes the context, which the denoiser is shown too."""
     t = tokenizer
     encoder = [t.target_patch, t.target4, t.target8, t.posterior]
-    return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head]
+    small = [] if t.small is None else [t.small]
+    return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head, *small]
 
 
 def _sampler(options: TokenizerTraining, config: WorldModelConfig) -> WindowSampler:
@@ -108,6 +117,23 @@ def _tokenizer_loss(
     return loss
 
 
+def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+    small = model.tokenizer.small
+    if small is None or not options.code_steps:
+        return
+    generator = torch.Generator().manual_seed(options.loop.seed)
+    pool = draw_pool(model, sampler, options.code_windows, options.corruption, generator)
+    weight = class_weights(options.loop.device)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return code_loss(small, pool, weight, generator)
+
+    loop = replace(
+        options.loop, steps=options.code_steps, minutes=0.0, lr=2e-3, log_every=100, checkpoint_every=1000
+    )
+    run(small, loss, loop, options.out / "code").copy_to(small)
+
+
 def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
@@ -126,6 +152,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
     ema = run(model.motion, first, motion_loop, options.out / "motion")
     ema.copy_to(model.motion)
+    _train_code(options, model, sampler)
     tokenizer_loss = _tokenizer_loss(options, model)
 
     def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
