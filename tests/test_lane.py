@@ -6,6 +6,8 @@ import torch
 
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, OCC3D, SIDEWALK, TERRAIN
 from occsora_sim.models.lane import open_lane
+from occsora_sim.scenes.start import Start
+from occsora_sim.worlds.diffusion import DiffusionWorld
 
 
 def meadow() -> torch.Tensor:
@@ -62,3 +64,21 @@ def test_without_a_route_nothing_changes_and_worlds_of_a_batch_have_their_own():
     )
     assert torch.equal(both[:1], open_lane(frame, AHEAD, ORIGIN, OCC3D))
     assert torch.equal(both[1:], frame)
+
+
+def test_a_generated_world_draws_its_lane_where_the_route_leads_and_only_if_it_follows_it(untrained_model):
+    grid = untrained_model.config.grid
+    ahead = torch.tensor([[float(x), 0.0] for x in range(-30, 60)])
+    poses = torch.tensor([[2.0 * k, 0.0, 0.0] for k in range(-3, 1)])
+    start = Start(
+        occupancy=torch.zeros(0, *grid.shape, dtype=torch.uint8), ego_pose=poses, route=ahead, name="nothing"
+    )
+    trajectory = torch.tensor([[[4.0, 0.0, 0.0], [8.0, 0.0, 0.0]]])
+    roads = []
+    for follow in (True, False):
+        world = DiffusionWorld(untrained_model, steps=1, follow_route=follow)
+        last = world.step(world.reset([start], [0]), trajectory).occupancy[0, -1]
+        middle = grid.shape[1] // 2
+        roads.append((last[:, middle - 2 : middle + 2] == DRIVEABLE).any(-1).float().mean())
+    assert roads[0] == 1.0
+    assert roads[1] < 0.9, "an untrained model draws a road by chance alone"
