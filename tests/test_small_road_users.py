@@ -118,6 +118,10 @@ def test_where_one_is_rubbed_out_the_record_shows_and_new_ones_fill_what_is_free
     expected = street(*((PEDESTRIAN, x, y, 4) for x in (0, 8) for y in (0, 8)))
     expected[0, 8, 8, 5] = MANMADE
     assert torch.equal(found, expected)
+    told = torch.tensor([[[False, True], [True, True]]])  # the code is not listened to in the first cell
+    found = small.draw(drawn, torch.zeros(1, small.channels, 2, 2), prior, static, OCC3D, told)
+    assert torch.equal(found[0, :8, :8], prior[0, :8, :8])
+    assert torch.equal(found[0, 8:], expected[0, 8:])
 
 
 def test_weights_from_before_get_the_code_and_draw_all_else_as_they_did(tmp_path, straight_road):

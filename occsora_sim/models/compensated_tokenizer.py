@@ -191,8 +191,18 @@ class CompensatedTokenizer(nn.Module):
         same = F.one_hot(static.long().clamp(max=FREE), NUM_CLASSES).bool()
         return logits.masked_fill(recorded[..., None] & ~(same | self.dynamic), -1e4)
 
-    def decode(self, latent: Tensor, known: Context, features: dict[str, Tensor] | None = None) -> Tensor:
-        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context."""
+    def decode(
+        self,
+        latent: Tensor,
+        known: Context,
+        features: dict[str, Tensor] | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context.
+
+        `told` (n, h, w) bool: the cells whose code for small road users is listened to; elsewhere they are those of the
+        prior. None: all.
+        """
         features = self.context(known) if features is None else features
         z = self.grid.shape[2]
         columns = self.decode_features(latent, features).flatten(0, 2)
@@ -207,7 +217,7 @@ class CompensatedTokenizer(nn.Module):
         labels = labels.view(len(latent), *self.grid.shape)
         if self.small is not None:
             code = latent[:, self.config.latent :]
-            labels = self.small.draw(labels, code, known.prior[:, 0], known.static[:, 0], self.grid)
+            labels = self.small.draw(labels, code, known.prior[:, 0], known.static[:, 0], self.grid, told)
         return labels
 
     def _over_recorded(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
