@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN, TRUCK
+from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, OCC3D, OTHER_FLAT, PEDESTRIAN, TRUCK
 from occsora_sim.models.columns import road_user_image
 from occsora_sim.models.motion import advect
-from occsora_sim.models.patches import count_vehicles, whole_vehicles
+from occsora_sim.models.patches import count_vehicles, whole_vehicles, without_shapeless
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 
 
@@ -77,6 +77,23 @@ def test_spikes_go_but_for_their_foot_and_notches_are_filled():
     frame[0, 52, 50, 3:6] = FREE
     whole = whole_vehicles(frame)
     assert torch.equal(whole, street((CAR, 50, 50, 11, 5), (CAR, 55, 55, 1, 1)))
+
+
+def test_what_is_drawn_on_new_road_without_the_shape_of_a_vehicle_goes():
+    car, bus = (CAR, 50, 50, 11, 5), (BUS, 90, 50, 30, 7)
+    vee = [(CAR, 120 + 2 * k, 100 + k, 5, 5) for k in range(8)] + [
+        (CAR, 134 - 2 * k, 108 + k, 5, 5) for k in range(8)
+    ]
+    slab, sliver = (TRUCK, 20, 100, 14, 14), (CAR, 60, 120, 20, 2)
+    frame = street(car, bus, *vee, slab, sliver)
+    new = torch.ones(1, 200, 200, dtype=torch.bool)
+    assert torch.equal(without_shapeless(frame, new), street(car, bus))
+    assert torch.equal(without_shapeless(frame, ~new), frame), "what was seen stays"
+    cut = street((CAR, 190, 100, 10, 14))  # the edge of the view cuts it
+    assert torch.equal(without_shapeless(cut, new), cut)
+    parked = street(slab)
+    parked[..., 2] = OTHER_FLAT
+    assert torch.equal(without_shapeless(parked, new), parked)
 
 
 def test_vehicles_are_counted_by_frame():

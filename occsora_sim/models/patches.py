@@ -6,11 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.grid import BICYCLE, FREE, MOTORCYCLE, PEDESTRIAN
+from occsora_sim.grid import BICYCLE, DRIVEABLE, FREE, MOTORCYCLE, PEDESTRIAN
 from occsora_sim.models.columns import is_dynamic
 
 SMALLEST = 36
 """Columns below which no vehicle is whole; at 0.4 m a small car fills about 40."""
+
+_LONGEST, _WIDEST, _NARROWEST = 46.0, 9.0, 3.0
+"""Sides of the rectangles that pass for vehicles [columns]: 18.4, 3.6 and 1.2 m."""
+
+_FILLED = 0.75
+"""Share of its rectangle that a vehicle fills; a ragged one 0.9, an L or a V about a half."""
 
 
 def connected(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +87,44 @@ def whole_vehicles(labels: Tensor) -> Tensor:
     at = tuple(cells[changed].unbind(1))
     out = labels.clone()
     out[at] = torch.where(vehicle[at], want[changed][:, None], out[at])
+    return out
+
+
+def without_shapeless(labels: Tensor, new: Tensor) -> Tensor:
+    """Frames (n, x, y, z) uint8 without what was drawn on the road as a vehicle and has not the shape of one.
+
+    A patch of vehicle columns is held against the rectangle of the same second moments: longer or wider than any
+    vehicle, a sliver, or less of it filled than _FILLED, it goes. Only patches at `new` (n, x, y) bool columns are
+    looked at, whole ones in view, standing mostly on the road: what was seen is left as it is, and so are rows of
+    parked cars.
+    """
+    cells, patch, _ = connected(is_vehicle(labels).any(-1).byte())
+    if not len(cells):
+        return labels
+    _, number = patch.unique(return_inverse=True)
+    row, i, j = cells.unbind(1)
+    place = cells[:, 1:].double()
+    count = torch.bincount(number)
+
+    def mean(values: Tensor) -> Tensor:
+        total = values.new_zeros(len(count), *values.shape[1:]).index_add_(0, number, values)
+        return total / count.view(-1, *[1] * (values.ndim - 1))
+
+    arm = place - mean(place)[number]
+    xx, yy, xy = mean(arm[:, 0] ** 2) + 1 / 12, mean(arm[:, 1] ** 2) + 1 / 12, mean(arm[:, 0] * arm[:, 1])
+    half, root = (xx + yy) / 2, torch.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    length, width = torch.sqrt(12 * (half + root)), torch.sqrt(12 * (half - root).clamp(min=1 / 12))
+    shapeless = (length > _LONGEST) | (width > _WIDEST) | (width < _NARROWEST)
+    shapeless |= count < _FILLED * length * width
+    edge = (i == 0) | (j == 0) | (i == labels.shape[1] - 1) | (j == labels.shape[2] - 1)
+    near = F.max_pool2d(new.float()[:, None], 5, 1, 2)[:, 0] > 0
+    road = (labels == DRIVEABLE).any(-1)
+    fresh = mean(near[row, i, j].double()) > 0
+    shapeless &= fresh & (mean(edge.double()) == 0) & (mean(road[row, i, j].double()) > 0.5)
+    gone = shapeless[number]
+    out = labels.clone()
+    columns = out[row[gone], i[gone], j[gone]]
+    out[row[gone], i[gone], j[gone]] = torch.where(is_vehicle(columns), FREE, columns)
     return out
 
 

@@ -16,10 +16,10 @@ from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.anchor import Anchor, draw_standing, hold_still
 from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
-from occsora_sim.models.context import Context, build_context
+from occsora_sim.models.context import Context, build_context, unseen
 from occsora_sim.models.lane import open_lane
 from occsora_sim.models.motion import smooth_displacement
-from occsora_sim.models.patches import whole_vehicles
+from occsora_sim.models.patches import whole_vehicles, without_shapeless
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import landed, walk_on
 from occsora_sim.models.warp import warp
@@ -209,6 +209,9 @@ class DiffusionWorld:
             labels = self.model.sample(known, prompt, chosen, self.steps, memory.scene, self.guidance)
             noise = torch.stack([generator.get_state() for generator in generators])
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
+        if self.mode == "sample" and future is None:
+            unknown = unseen(known.static).flatten(0, 1)
+            labels = without_shapeless(labels.flatten(0, 1), unknown).view_as(labels)
         if self.follow_route and future is None:
             labels = open_lane(labels, memory.route, poses, grid)
         record, drawn = memory.record, []
