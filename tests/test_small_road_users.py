@@ -90,6 +90,7 @@ def test_it_learns_from_a_pool_of_frames_by_itself(tmp_path, straight_road):
     crowd = torch.zeros(32, 4, 16, 16, dtype=torch.uint8)
     crowd[:, 0, 5, 9], crowd[:, 1, 5, 9] = 1, 4  # a pedestrian whom nothing let expect
     small = model.tokenizer.small
+    assert small is not None
     optimiser = torch.optim.Adam(small.parameters(), lr=3e-3)
     losses = []
     for step in range(600):
@@ -104,7 +105,9 @@ def test_it_learns_from_a_pool_of_frames_by_itself(tmp_path, straight_road):
 def test_where_one_is_rubbed_out_the_record_shows_and_new_ones_fill_what_is_free():
     small = SmallRoadUsers()
     with torch.no_grad():  # says: a pedestrian of four voxels on column 0 of each cell, nobody elsewhere
-        bias = small.decoder[-1].bias.view(64, -1)
+        last = small.decoder[-1]
+        assert isinstance(last, torch.nn.Linear)
+        bias = last.bias.view(64, -1)
         bias[:, 0] = 50.0
         bias[0, 0], bias[0, 1] = 0.0, 50.0
     assert small.kind[PEDESTRIAN] == 1
