@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -239,12 +239,9 @@ def forget(count: int, share: float, grid: Grid, generator: torch.Generator) -> 
 
 
 def without_known(known: Context, columns: Tensor) -> Context:
-    """`known` with nothing, road users neither, in `columns` (b, x, y) of every frame; its route stays."""
+    """`known` without road users in `columns` (b, x, y), which are unseen, of every frame; its route stays."""
     columns = columns[:, None]
     auxiliary = known.auxiliary.clone()
     auxiliary[:, :, :4] = auxiliary[:, :, :4].masked_fill(columns[:, :, None], 0.0)
-    return Context(
-        static=known.static.masked_fill(columns[..., None], UNSEEN),
-        prior=known.prior.masked_fill(columns[..., None], UNSEEN),
-        auxiliary=auxiliary,
-    )
+    prior = known.prior.masked_fill(columns[..., None], UNSEEN)
+    return replace(known, prior=prior, auxiliary=auxiliary)
