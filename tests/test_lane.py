@@ -30,11 +30,11 @@ ORIGIN = torch.zeros(1, 1, 3)
 def test_the_lane_is_road_and_clear_and_the_rest_stays():
     frame = meadow()
     opened = open_lane(frame, AHEAD, ORIGIN, OCC3D)
-    lane = opened[0, 0, :, 97:104]
+    lane = opened[0, 0, :, 96:105]
     assert (lane[..., OCC3D.ground] == DRIVEABLE).all()
     assert (lane[..., OCC3D.ground + 1 :] == FREE).all()
-    assert torch.equal(opened[0, 0, :, :97], frame[0, 0, :, :97])
-    assert torch.equal(opened[0, 0, :, 104:], frame[0, 0, :, 104:])
+    assert torch.equal(opened[0, 0, :, :96], frame[0, 0, :, :96])
+    assert torch.equal(opened[0, 0, :, 105:], frame[0, 0, :, 105:])
 
 
 def test_road_users_stay_in_the_lane():
@@ -47,7 +47,7 @@ def test_road_users_stay_in_the_lane():
 def test_ground_at_another_height_becomes_road_there():
     frame = torch.full((1, 1, *OCC3D.shape), FREE, dtype=torch.uint8)
     frame[..., OCC3D.ground + 1] = SIDEWALK
-    lane = open_lane(frame, AHEAD, ORIGIN, OCC3D)[0, 0, :, 97:104]
+    lane = open_lane(frame, AHEAD, ORIGIN, OCC3D)[0, 0, :, 96:105]
     assert (lane[..., OCC3D.ground + 1] == DRIVEABLE).all()
     assert (lane[..., OCC3D.ground] == FREE).all()
 

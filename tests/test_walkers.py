@@ -9,7 +9,7 @@ from occsora_sim.geometry import compose
 from occsora_sim.grid import BICYCLE, CAR, FREE, OCC3D, PEDESTRIAN
 from occsora_sim.models.columns import road_user_image
 from occsora_sim.models.motion import advect
-from occsora_sim.models.walkers import landed, walk_on
+from occsora_sim.models.walkers import landed, stop_before, walk_on
 
 VOXEL = OCC3D.voxel
 
@@ -116,3 +116,30 @@ def test_offsets_lie_within_a_voxel_and_only_where_small_road_users_land():
     assert offset[0].any(-1).nonzero().tolist() == [[0, 101, 101], [1, 101, 101]]
     assert offset.abs().max() <= VOXEL / 2
     assert offset[0, 0, 101, 101].tolist() == pytest.approx([0.17, 0.17], abs=1e-4)
+
+
+# ------------------------------------------------------------------ the ego
+HERE = torch.zeros(1, 2, 3)
+"""An ego that stands."""
+
+
+def stopped(at: tuple[float, float], way: tuple[float, float], ego: torch.Tensor, label: int) -> list[float]:
+    """How far a road user of one column at `at` gets in a chunk who would go `way` in it [m]."""
+    image = frames_of([[at]], label)[:, 0]
+    share = torch.tensor([0.5, 1.0]).view(1, 2, 1, 1, 1)
+    ways = (share * torch.tensor(way)).expand(1, 2, *OCC3D.shape[:2], 2)
+    return stop_before(ways, image, ego, OCC3D)[(0, 1, *column_of(*at))].tolist()
+
+
+@pytest.mark.parametrize("label", [PEDESTRIAN, BICYCLE])
+def test_nobody_walks_or_rides_into_the_ego(label):
+    assert stopped((2.2, 2.2), (0.0, -1.4), HERE, label) == [0.0, 0.0]  # from the side
+    assert stopped((2.2, 2.2), (0.0, -6.0), HERE, label) == [0.0, 0.0]  # and would be through before the next frame
+    assert stopped((2.2, 2.2), (1.4, 0.0), HERE, label) == pytest.approx([1.4, 0.0])  # along it
+    assert stopped((2.2, 1.4), (0.0, 1.4), HERE, label) == pytest.approx([0.0, 1.4])  # close by, but away
+
+
+def test_who_would_be_run_over_standing_too_and_vehicles_are_left_alone():
+    arrives = torch.tensor([[[4.0, 0.0, 0.0], [8.0, 0.0, 0.0]]])
+    assert stopped((9.0, 0.2), (0.0, -0.4), arrives, PEDESTRIAN) == pytest.approx([0.0, -0.4])
+    assert stopped((2.2, 2.2), (0.0, -1.4), HERE, CAR) == pytest.approx([0.0, -1.4])

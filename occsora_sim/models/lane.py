@@ -15,8 +15,9 @@ from occsora_sim.grid import DRIVEABLE, FLAT, FREE, NUM_CLASSES, Grid, class_mas
 from occsora_sim.models.columns import is_dynamic
 from occsora_sim.models.context import route_mask
 
-_WIDER = 1
-"""Voxels by which the lane is wider on each side than `route_mask`: seven in all, 2.8 m at 0.4 m; lanes have 3 m."""
+_WIDER = 2
+"""Voxels by which the lane is wider on each side than `route_mask`: nine in all, 3.6 m at 0.4 m; lanes have 3 m, and in a
+bend more, where the rear of a car cuts the corner."""
 
 
 def open_lane(labels: Tensor, route: Tensor, poses: Tensor, grid: Grid) -> Tensor:

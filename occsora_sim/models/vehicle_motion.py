@@ -131,12 +131,9 @@ def _into_ego(
     do so with their front half: if the ego runs into their rear, they are not to blame.
     """
     m = len(middle)
-    shift, turn, ego = (_with_halfway(part) for part in (shift, turn, ego))
+    shift, turn, ego = (with_halfway(part) for part in (shift, turn, ego))
     ends = _ends(place, middle, shift, turn, vehicle, share)  # (k, 2 f, 2)
-    car = Vehicle()
-    x, y = to_frame(ends, ego).unbind(-1)
-    before, beside = _CLEARANCE
-    close = (x > car.rear - before) & (x < car.front + before) & (y.abs() < car.width / 2 + beside)
+    close = near_ego(ends, ego)
     gone = (shift * share[:, None, None])[vehicle]
     ahead = ((ends - (middle[vehicle][:, None] + gone)) * shift[vehicle][:, -1:]).sum(-1)
     sign = ahead.sign() * close  # columns of the front half against those of the rear half
@@ -146,7 +143,17 @@ def _into_ego(
     return (touched.any(dim=1) & (front.gather(1, first)[:, 0] > 0)).nonzero()[:, 0]
 
 
-def _with_halfway(values: Tensor) -> Tensor:
+def near_ego(points: Tensor, ego: Tensor, clearance: tuple[float, float] = _CLEARANCE) -> Tensor:
+    """Whether `points` (..., 2) are within `clearance` (before and behind it, at its sides) [m] of the ego's box at
+    the poses `ego` (..., 3), all in one frame: (...) bool.
+    """
+    car = Vehicle()
+    x, y = to_frame(points, ego).unbind(-1)
+    before, beside = clearance
+    return (x > car.rear - before) & (x < car.front + before) & (y.abs() < car.width / 2 + beside)
+
+
+def with_halfway(values: Tensor) -> Tensor:
     """(n, f, ...) that begin at 0 -> (n, 2 f, ...): at half of each of the f steps and at its end."""
     before = torch.cat((torch.zeros_like(values[:, :1]), values[:, :-1]), dim=1)
     return torch.stack(((before + values) / 2, values), dim=2).flatten(1, 2)

@@ -3,7 +3,8 @@
 A pedestrian fills a column or two and takes a step of one to two columns a frame: the nearest column is too coarse a
 memory for where he is, and too coarse a measure of his speed. So each frame's small road users have an `offset`: how
 far off the middle of its column each really is. A pedestrian's velocity is the line through his places in the last
-frames (least squares); his way is traced back from frame to frame by the nearest pedestrian to where that leads.
+frames (least squares); his way is traced back from frame to frame by the nearest pedestrian to where that leads. Nobody
+of them walks or rides into the ego, which no frame shows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from occsora_sim.geometry import relative, to_frame, to_world
 from occsora_sim.grid import FRAME_SECONDS, PEDESTRIAN, Grid
 from occsora_sim.models.motion import small_labels
 from occsora_sim.models.patches import connected
+from occsora_sim.models.vehicle_motion import near_ego, with_halfway
 
 _FIRST, _NEXT = 1.6, 1.0
 """How far from where he is expected a pedestrian is looked for a frame earlier [m]: at first, and with a speed."""
@@ -63,6 +65,35 @@ def walk_on(displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor
     seconds = FRAME_SECONDS * torch.arange(1, f + 1, device=velocity.device)
     out = displacement.clone()
     out[cells[known, 0], :, i, j] = velocity[patch[known]][:, None] * seconds[:, None]
+    return out
+
+
+def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) -> Tensor:
+    """Displacements with those of small road users cut to nothing who would walk or ride into the ego.
+
+    Who would be run over standing too is left alone: that is the ego's doing.
+
+    Args:
+        displacement: (b, f, x, y, 2) [m] until each instant, in the frame's axes.
+        image: (b, x, y, 2) uint8, `road_user_image` of that frame.
+        ego: (b, f, 3) where the ego will be at each instant, in the frame's axes.
+        grid: the voxel grid.
+
+    Returns:
+        (b, f, x, y, 2) [m]; all others keep theirs.
+
+    """
+    small = (image[..., :1] == small_labels(image.device)).any(-1)
+    row, i, j = small.nonzero().unbind(1)
+    if not len(row):
+        return displacement
+    place, way = grid.centres_xy(displacement.device)[i, j], displacement[row, :, i, j]
+    halfway, ego = with_halfway(way), with_halfway(ego)[row]  # (m, 2 f, ...)
+    walks = near_ego(place[:, None] + halfway, ego).any(dim=1)
+    stands = near_ego(place[:, None].expand_as(halfway), ego, (0.0, 0.0)).any(dim=1)
+    stops = walks & ~stands
+    out = displacement.clone()
+    out[row[stops], :, i[stops], j[stops]] = 0.0
     return out
 
 

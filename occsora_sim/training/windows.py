@@ -18,7 +18,7 @@ from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.patches import count_vehicles
 from occsora_sim.models.vehicle_motion import move_as_vehicles
-from occsora_sim.models.walkers import walk_on
+from occsora_sim.models.walkers import stop_before, walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scenes.start import place_of
@@ -184,6 +184,7 @@ def window_context(
         nowhere = torch.zeros(*own.shape[:4], 2, device=own.device)
         displacement = walk_on(displacement, own, nowhere, poses[:, -motion.frames :], grid)
         after = relative(poses[:, -1:], windows.poses[:, h:])
+        displacement = stop_before(displacement, images[:, -1], after, grid)
         displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)
         static = torch.full(
             (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device

@@ -21,7 +21,7 @@ from occsora_sim.models.lane import open_lane
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.patches import whole_vehicles, without_shapeless
 from occsora_sim.models.vehicle_motion import move_as_vehicles
-from occsora_sim.models.walkers import landed, walk_on
+from occsora_sim.models.walkers import landed, stop_before, walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -250,9 +250,9 @@ class DiffusionWorld:
         displacement = self.model.motion(images, ground_image(memory.last, grid))
         displacement = smooth_displacement(displacement, images[:, -1])
         displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
-        displacement = hold_still(
-            move_as_vehicles(displacement, images[:, -1], grid, ego=relative(now[:, None], poses))
-        )
+        ego = relative(now[:, None], poses)
+        displacement = stop_before(displacement, images[:, -1], ego, grid)
+        displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid, ego=ego))
         offset = memory.offsets[:, -1].float()
         standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
         known = build_context(
