@@ -7,7 +7,7 @@ import torch
 
 from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE
-from occsora_sim.models.columns import is_dynamic
+from occsora_sim.models.columns import is_dynamic, road_user_image
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModelConfig
 from occsora_sim.presets import preset, small, tiny
@@ -63,6 +63,26 @@ def test_a_step_leaves_the_old_state_as_it_is(world):
     state = world.reset([start(world)], [0])
     first = world.step(state, AHEAD[None])
     assert torch.equal(first.occupancy, world.step(state, AHEAD[None]).occupancy)
+
+
+def test_a_car_that_stands_may_set_off_in_a_drawn_future_and_not_in_the_expected_one(world, untrained_model):
+    model = copy.deepcopy(untrained_model)
+    with torch.no_grad():
+        model.motion.head.weight.zero_()  # everybody is foretold to stand
+        model.motion.head.bias.zero_()
+        last = model.departures.network[-1]
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([50.0, 1.6, 0.0, 3.2, 0.0]) * torch.tensor([1.0, 0.5, 1.0, 0.5, 1.0]))
+    image = road_user_image(start(world).occupancy[-1:])
+    there = image[0, :, :, 0].nonzero()[:, 0].float().mean()
+    for mode, way in (("sample", 4.0), ("mean", 0.0)):  # 3.2 m in a chunk, of voxels of 0.8 m
+        one = DiffusionWorld(model, mode=mode)
+        memory = one.reset([start(world)], [0]).memory
+        poses = memory.poses[:, -1:] + torch.zeros(1, 2, 3)
+        generators = [torch.Generator().manual_seed(0)] if mode == "sample" else None
+        known, _ = one._context(memory, poses, generators)
+        found = road_user_image(known.prior[:, 1])[0, :, :, 0].nonzero()[:, 0].float().mean()
+        assert float(found - there) == pytest.approx(way, abs=0.3)
 
 
 def test_what_stood_still_and_was_seen_stays_to_the_voxel(world):

@@ -42,8 +42,13 @@ class MotionEstimator(nn.Module):
         self.up2 = nn.Conv2d(w2 + w1, w1, 3, padding=1)
         self.head = nn.Conv2d(w1, 2 * future, 3, padding=1)
 
-    def forward(self, images: Tensor, ground: Tensor) -> Tensor:
-        """Displacements (b, f, x, y, 2) float32 [m] in the newest ego frame; zero where no road user stands now.
+    @property
+    def channels(self) -> int:
+        """Numbers of all `levels` together."""
+        return self.up2.out_channels + self.up3.out_channels + self.down3.out_channels
+
+    def levels(self, images: Tensor, ground: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at a half, a quarter and an eighth of the resolution, (b, c, x / 2, y / 2) and so on.
 
         Args:
             images: (b, h, x, y, 2) uint8 (`road_user_image`, oldest first, all in the newest ego frame).
@@ -66,10 +71,19 @@ class MotionEstimator(nn.Module):
             x3 = x3 + F.gelu(layer(x3))
         x2 = F.gelu(self.up3(torch.cat((F.interpolate(x3, size=x2.shape[-2:]), x2), dim=1)))
         x1 = F.gelu(self.up2(torch.cat((F.interpolate(x2, size=x1.shape[-2:]), x1), dim=1)))
-        raw = F.interpolate(self.head(x1), size=x.shape[-2:], mode="bilinear").float()
+        return x1, x2, x3
+
+    def foretell(self, levels: tuple[Tensor, Tensor, Tensor], images: Tensor) -> Tensor:
+        """Displacements (b, f, x, y, 2) float32 [m] in the newest ego frame; zero where no road user stands now."""
+        present = images[:, -1, ..., 0] > 0
+        raw = F.interpolate(self.head(levels[0]), size=present.shape[1:], mode="bilinear").float()
         mean_velocity = raw.unflatten(1, (self.future, 2)).permute(0, 1, 3, 4, 2) * _SPEED_SCALE
         seconds = FRAME_SECONDS * torch.arange(1, self.future + 1, device=raw.device)
-        return mean_velocity * seconds.view(1, -1, 1, 1, 1) * present[:, -1][:, None, ..., None]
+        return mean_velocity * seconds.view(1, -1, 1, 1, 1) * present[:, None, ..., None]
+
+    def forward(self, images: Tensor, ground: Tensor) -> Tensor:
+        """`foretell` of the `levels` of `images` and `ground`."""
+        return self.foretell(self.levels(images, ground), images)
 
     def loss(self, images: Tensor, ground: Tensor, displacement: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Huber loss (bend at 0.1 m) against the true `displacement` (b, f, x, y, 2) [m] on the road users' columns,

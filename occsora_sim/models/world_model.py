@@ -15,6 +15,7 @@ from occsora_sim.models.columns import UNSEEN, is_dynamic
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
 from occsora_sim.models.context import Context, unseen
 from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
+from occsora_sim.models.departures import Departures
 from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.prompt import keep_mask
@@ -37,6 +38,8 @@ class WorldModelConfig:
         frames: f, frames per chunk.
         motion_frames: frames that the motion estimator reads.
         motion_width: its channels.
+        departures: width of the network that lets standing vehicles set off; 0: none, they stand until the motion
+            estimator foretells otherwise.
         tokenizer: sizes of the tokenizer.
         hidden: token width of the denoiser.
         depth: its blocks.
@@ -54,6 +57,7 @@ class WorldModelConfig:
     frames: int = 2
     motion_frames: int = 4
     motion_width: int = 48
+    departures: int = 128
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
     hidden: int = 192
     depth: int = 6
@@ -94,6 +98,7 @@ class WorldModelConfig:
             rest = {k: v for k, v in header.items() if k not in ("grid", "tokenizer")}
             # Weights from before these existed have none.
             rest.setdefault("mixing", 0)
+            rest.setdefault("departures", 0)
             rest.setdefault("scene_prompts", False)
             tokenizer = CompensatedTokenizerConfig(**{"small_road_users": 0, **header["tokenizer"]})
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
@@ -112,6 +117,9 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         self.motion = MotionEstimator(config.motion_frames, config.frames, config.motion_width)
+        self.departures = (
+            Departures(self.motion.channels, config.frames, config.departures) if config.departures else None
+        )
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
         channels = config.frames * config.tokenizer.channels
         # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.

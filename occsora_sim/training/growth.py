@@ -1,4 +1,4 @@
-"""Give weights from before a code for small road users, which leaves all else that they draw as it was."""
+"""Give weights from before what has been added since, which leaves what they draw as it was until it is trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizerConfig
-from occsora_sim.models.world_model import WorldModel
+from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+
+
+def with_departures(model: WorldModel) -> WorldModel:
+    """The same model with departures (a fresh one lets everybody stand); itself where it has them."""
+    if model.config.departures:
+        return model
+    grown = WorldModel(replace(model.config, departures=WorldModelConfig().departures))
+    grown.to(model.latent_scale.device).load_state_dict({**grown.state_dict(), **model.state_dict()})
+    return grown
 
 
 def with_small_road_users(model: WorldModel) -> WorldModel:

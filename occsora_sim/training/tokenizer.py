@@ -16,7 +16,8 @@ from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
-from occsora_sim.training.growth import with_small_road_users
+from occsora_sim.training.departures import BATCH, draw_standing_vehicles
+from occsora_sim.training.growth import with_departures, with_small_road_users
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSampler, aligned_images, window_context
@@ -39,6 +40,9 @@ class TokenizerTraining:
             learning beside the tokenizer.
         code_steps: steps of the code for small road users alone, before the rest; closed loop only.
         code_windows: windows whose frames these look at.
+        departure_steps: steps of the departures of standing vehicles, which follow the motion estimator; closed loop
+            only.
+        departure_windows: windows whose standing vehicles these look at.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
@@ -51,6 +55,8 @@ class TokenizerTraining:
     motion_steps: int = 1500
     code_steps: int = 4000
     code_windows: int = 512
+    departure_steps: int = 3000
+    departure_windows: int = 3072
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
 
@@ -67,8 +73,9 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     if options.init is None:
         return _from_nothing(options)
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
-    model = with_small_road_users(model)
+    model = with_departures(with_small_road_users(model))
     sampler = _sampler(options, model.config)
+    _train_departures(options, model, sampler)
     _train_code(options, model, sampler)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
@@ -134,6 +141,24 @@ def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSa
     run(small, loss, loop, options.out / "code").copy_to(small)
 
 
+def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+    departures = model.departures
+    if departures is None or not options.departure_steps:
+        return
+    known, way = draw_standing_vehicles(model, sampler, options.departure_windows)
+    if not len(known):
+        return
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
+        return departures.loss(known[rows], way[rows])
+
+    loop = replace(
+        options.loop, steps=options.departure_steps, minutes=0.0, lr=1e-3, log_every=100, checkpoint_every=1000
+    )
+    run(departures, loss, loop, options.out / "departures").copy_to(departures)
+
+
 def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
@@ -164,6 +189,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     parts = nn.ModuleDict({"motion": model.motion, "tokenizer": model.tokenizer})
     ema = run(parts, both, options.loop, options.out)
     ema.copy_to(parts)
+    _train_departures(options, model, sampler)
     path = options.out / "tokenizer.safetensors"
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
     return path

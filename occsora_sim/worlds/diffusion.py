@@ -197,19 +197,16 @@ class DiffusionWorld:
         grid, given = self.grid, trajectories.shape[1]
         prompt = _extend(trajectories, self.frames_per_chunk)
         poses = compose(memory.poses[:, -1:], prompt)
-        known, offsets = self._context(memory, poses)
         noise = memory.noise
+        generators = _generators(noise) if self.mode == "sample" and future is None else None
+        known, offsets = self._context(memory, poses, generators)
         if future is not None:
             labels = self.model.reconstruct(future, known)
         else:
-            generators = [torch.Generator() for _ in noise]
-            for generator, row in zip(generators, noise, strict=True):
-                generator.set_state(row.clone())  # a view would be read from its storage's start
-            chosen = generators if self.mode == "sample" else None
-            labels = self.model.sample(known, prompt, chosen, self.steps, memory.scene, self.guidance)
-            noise = torch.stack([generator.get_state() for generator in generators])
+            labels = self.model.sample(known, prompt, generators, self.steps, memory.scene, self.guidance)
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
-        if self.mode == "sample" and future is None:
+        if generators is not None:
+            noise = torch.stack([generator.get_state() for generator in generators])
             unknown = unseen(known.static).flatten(0, 1)
             labels = without_shapeless(labels.flatten(0, 1), unknown).view_as(labels)
         if self.follow_route and future is None:
@@ -239,16 +236,23 @@ class DiffusionWorld:
         )
         return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
 
-    def _context(self, memory: DiffusionMemory, poses: Tensor) -> tuple[Context, Tensor]:
-        """What is known about the frames at `poses` (b, f, 3), and the offsets of their small road users."""
+    def _context(
+        self, memory: DiffusionMemory, poses: Tensor, generators: list[torch.Generator] | None
+    ) -> tuple[Context, Tensor]:
+        """What is known about the frames at `poses` (b, f, 3), and the offsets of their small road users; who stands
+        may set off where there are `generators` to draw it.
+        """
         grid, now = self.grid, memory.poses[:, -1]
         older = [
             warp(memory.images[:, k], memory.poses[:, k], now[:, None], grid, fill=0)[:, 0]
             for k in range(memory.images.shape[1] - 1)
         ]
         images = torch.stack([*older, memory.images[:, -1]], dim=1)
-        displacement = self.model.motion(images, ground_image(memory.last, grid))
+        levels = self.model.motion.levels(images, ground_image(memory.last, grid))
+        displacement = self.model.motion.foretell(levels, images)
         displacement = smooth_displacement(displacement, images[:, -1])
+        if generators is not None and self.model.departures is not None:
+            displacement = self.model.departures.draw(displacement, images[:, -1], levels, grid, generators)
         displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
         ego = relative(now[:, None], poses)
         displacement = stop_before(displacement, images[:, -1], ego, grid)
@@ -269,6 +273,14 @@ class DiffusionWorld:
             offset=offset,
         )
         return known, landed(memory.images[:, -1], displacement + offset[:, None], now, poses, grid)
+
+
+def _generators(noise: Tensor) -> list[torch.Generator]:
+    """A generator in each of the states (b, n) uint8."""
+    generators = [torch.Generator() for _ in noise]
+    for generator, row in zip(generators, noise, strict=True):
+        generator.set_state(row.clone())  # a view would be read from its storage's start
+    return generators
 
 
 def _extend(trajectories: Tensor, frames: int) -> Tensor:
