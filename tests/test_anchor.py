@@ -3,7 +3,7 @@
 import torch
 
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, TRUCK, Grid
-from occsora_sim.models.anchor import STANDSTILL, Anchor, draw_standing, hold_still
+from occsora_sim.models.anchor import STANDSTILL, Anchor, draw_standing, hold_still, keep_standing
 from occsora_sim.models.columns import is_dynamic
 from occsora_sim.models.warp import warp
 
@@ -79,3 +79,36 @@ def test_the_anchor_is_renewed_world_by_world_once_the_ego_has_gone_far():
     assert torch.equal(renewed.labels[0], old[0]) and torch.equal(renewed.pose[0], HERE[0])
     for row in (1, 2):
         assert torch.equal(renewed.labels[row], new[0]) and torch.equal(renewed.pose[row], poses[row])
+
+
+def test_a_car_that_has_moved_on_by_less_than_its_length_is_not_drawn_in_both_places():
+    moved = torch.full((1, *GRID.shape), FREE, dtype=torch.uint8)
+    moved[:, 11:19, 10:14, 3:6] = CAR  # three of its eight columns further
+    still = torch.zeros(1, 1, 32, 32, 2)
+    standing, others = draw_standing(Anchor(labels=frame(), pose=HERE), moved, HERE, still, HERE[:, None], GRID)
+    assert not (standing == CAR).any()
+    assert torch.equal(others == CAR, moved == CAR)
+
+
+def test_a_standing_car_half_out_of_view_is_still_the_anchor_s():
+    begin, still = frame(), torch.zeros(1, 1, 32, 32, 2)
+    ahead = torch.tensor([[6.0, 0.0, 0.0]])  # four columns of the car are behind the view
+    now = warp(begin, HERE, ahead[:, None], GRID, fill=FREE)[:, 0]
+    assert 0 < (now == CAR).sum() < (begin == CAR).sum()
+    standing, _ = draw_standing(Anchor(labels=begin, pose=HERE), now, ahead, still, ahead[:, None], GRID)
+    assert torch.equal(standing[:, 0] == CAR, now == CAR)
+
+
+def test_a_standing_car_neither_grows_nor_wears_off_in_a_drawn_frame():
+    prior = frame()[:, None]
+    drawn = prior.clone()
+    drawn[:, :, 16:18, 10:14, 3:6] = CAR  # it has grown
+    drawn[:, :, 8:10, 10:12, 3:6] = FREE  # and lost a corner
+    drawn[:, :, 24:30, 20:24, 3:6] = TRUCK  # and another has come
+    nowhere, known = torch.zeros(1, 1, 32, 32, 2), torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    kept = keep_standing(drawn, prior, nowhere, known)
+    assert torch.equal(kept == CAR, prior == CAR)
+    assert torch.equal(kept == TRUCK, drawn == TRUCK)
+    assert torch.equal(keep_standing(drawn, prior, nowhere + 1.0, known), drawn)  # one that moves is the decoder's
+    new = keep_standing(drawn, prior, nowhere, ~known)
+    assert (new[:, :, 16:18, 10:14, 3:6] == CAR).all()  # on new ground it may be drawn on

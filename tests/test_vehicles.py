@@ -207,3 +207,18 @@ def test_cars_in_the_next_lane_do_not_mind_the_ego():
     way, image = ways(frame, (oncoming, -10.0, 0.0)), road_user_image(frame)
     found = move_as_vehicles(way, image, OCC3D, ego=ego_at((5, 0, 0), (10, 0, 0)))
     assert torch.equal(found, move_as_vehicles(way, image, OCC3D))
+
+
+def test_a_car_keeps_a_gap_to_the_one_ahead_and_not_to_the_one_beside():
+    behind, leader, beside = (CAR, 80, 98, 11, 5), (CAR, 100, 98, 11, 5), (CAR, 84, 106, 11, 5)
+    frame = street(behind, leader, beside)  # 9 columns, 3.6 m, between the two
+    way, image = ways(frame, (behind, 2.8, 0.0)), road_user_image(frame)
+
+    def gone(gap: float) -> float:
+        return float(move_as_vehicles(way, image, OCC3D, gap=gap)[0, 1, 85, 100, 0])
+
+    assert gone(0.0) == pytest.approx(2.8, abs=1e-4)  # leaves two columns
+    assert gone(1.2) == pytest.approx(2.1, abs=1e-4)  # three quarters of the way
+    alone = street(behind, beside)
+    found = move_as_vehicles(ways(alone, (behind, 2.8, 0.0)), road_user_image(alone), OCC3D, gap=1.2)
+    assert float(found[0, 1, 85, 100, 0]) == pytest.approx(2.8, abs=1e-4)

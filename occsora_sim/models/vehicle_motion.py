@@ -21,11 +21,16 @@ _TURNS = 24
 _BRAKES = (0.75, 0.5, 0.25, 0.0)
 """Shares of the foretold way that are tried in turn where two would overlap."""
 
+_CREEPS = 0.1
+"""Who goes less far than this in a chunk keeps no gap [m]."""
+
 _CLEARANCE = (0.7, 0.3)
 """What others keep from the ego, before and behind it and at its sides, to the middle of their nearest column [m]."""
 
 
-def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid, ego: Tensor | None = None) -> Tensor:
+def move_as_vehicles(
+    displacement: Tensor, image: Tensor, grid: Grid, ego: Tensor | None = None, gap: float = 0.0
+) -> Tensor:
     """Displacements of road users with the vehicles' made rigid and free of collisions.
 
     Args:
@@ -33,6 +38,7 @@ def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid, ego: Tenso
         image: (b, x, y, 2) uint8, `road_user_image` of that frame.
         grid: the voxel grid.
         ego: (b, f, 3) where the ego will be at each instant, in the frame's axes; None: nobody minds it.
+        gap: what a vehicle keeps from another ahead of it, beside a voxel [m].
 
     Returns:
         (b, f, x, y, 2) [m]; road users other than vehicles keep theirs.
@@ -46,7 +52,7 @@ def move_as_vehicles(displacement: Tensor, image: Tensor, grid: Grid, ego: Tenso
     way = displacement[row, :, i, j]  # (k, f, 2)
     place = grid.centres_xy(displacement.device)[i, j]  # (k, 2)
     middle, shift, turn = _rigid(place, way, vehicle)
-    share = _give_way(place, middle, shift, turn, vehicle, row, grid, None if ego is None else ego[row])
+    share = _give_way(place, middle, shift, turn, vehicle, row, grid, None if ego is None else ego[row], gap)
     out = displacement.clone()
     out[row, :, i, j] = _ends(place, middle, shift, turn, vehicle, share) - place[:, None]
     return out
@@ -84,32 +90,43 @@ def _ends(
 
 def _give_way(
     place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, row: Tensor, grid: Grid,
-    ego: Tensor | None,
+    ego: Tensor | None, gap: float,
 ) -> Tensor:  # fmt: skip
     """The share (m,) of its way that each vehicle goes: less than 1 where it would come within a voxel of another
-    towards which it moves faster than that one towards it, or run into the ego, which is at `ego` (k, f, 3) for each
-    column.
+    towards which it moves faster than that one towards it, or within `gap` of one ahead, or run into the ego, which is
+    at `ego` (k, f, 3) for each column.
     """
     m, f = len(middle), shift.shape[1]
     level = torch.zeros(m, dtype=torch.long, device=row.device)
     brakes = place.new_tensor((1.0, *_BRAKES))
     x, y = (side + 2 for side in grid.shape[:2])
     instant = torch.arange(f, device=row.device)
-    for _ in range(2 * len(_BRAKES)):
-        share = brakes[level]
-        ends = _ends(place, middle, shift, turn, vehicle, share)  # (k, f, 2)
-        voxel = torch.floor((ends - ends.new_tensor(grid.lower[:2])) / grid.voxel).long() + 1
+    lower = place.new_tensor(grid.lower[:2])
+    around = torch.tensor([a * y + b for a in (-1, 0, 1) for b in (-1, 0, 1)], device=row.device)
+
+    def cells(points: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of the padded raster's cells that hold points (k, f, 2), of those inside; and which are."""
+        voxel = torch.floor((points - lower) / grid.voxel).long() + 1
         inside = (
             (voxel[..., 0] >= 1) & (voxel[..., 1] >= 1) & (voxel[..., 0] < x - 1) & (voxel[..., 1] < y - 1)
         )
-        owner = vehicle[:, None].expand(-1, f)[inside]
-        cell = (((row[:, None] * f + instant) * x + voxel[..., 0]) * y + voxel[..., 1])[inside]
+        number = ((row[:, None] * f + instant) * x + voxel[..., 0]) * y + voxel[..., 1]
+        return number[inside], inside
+
+    for _ in range(2 * len(_BRAKES)):
+        share = brakes[level]
+        ends = _ends(place, middle, shift, turn, vehicle, share)  # (k, f, 2)
+        cell, inside = cells(ends)
+        owner = vehicle[:, None].expand(-1, f)
         top = torch.full(((int(row.max()) + 1) * f * x * y,), -1, dtype=torch.long, device=row.device)
-        top.scatter_reduce_(0, cell, owner, reduce="amax")
-        around = torch.tensor([a * y + b for a in (-1, 0, 1) for b in (-1, 0, 1)], device=row.device)
-        met = top[cell[:, None] + around]  # (k', 9)
-        pair = (met >= 0) & (met != owner[:, None])
-        one, two = owner[:, None].expand_as(met)[pair], met[pair]
+        top.scatter_reduce_(0, cell, owner[inside], reduce="amax")
+        near, asks = top[cell[:, None] + around], owner[inside]  # (k', 9)
+        if gap > 0:
+            ahead, inside = cells(ends + gap * _heading(shift, share)[vehicle][:, None])
+            near = torch.cat((near, top[ahead[:, None] + around]))
+            asks = torch.cat((asks, owner[inside]))
+        pair = (near >= 0) & (near != asks[:, None])
+        one, two = asks[:, None].expand_as(near)[pair], near[pair]
         towards = middle[two] - middle[one]
         gone = shift[:, -1] * share[:, None]
         first, second = (gone[one] * towards).sum(-1), -(gone[two] * towards).sum(-1)
@@ -122,6 +139,13 @@ def _give_way(
             break
         level[blamed.unique()] += 1
     return brakes[level]
+
+
+def _heading(shift: Tensor, share: Tensor) -> Tensor:
+    """Where vehicles move to that go a share (m,) of their shift (m, f, 2): (m, 2), of length 1, or 0 where they stand."""
+    length = shift[:, -1].norm(dim=-1, keepdim=True)
+    going = (length * share[:, None]) >= _CREEPS
+    return torch.where(going, shift[:, -1] / length.clamp(min=1e-6), 0.0)
 
 
 def _into_ego(

@@ -14,7 +14,7 @@ from torch import Tensor
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.anchor import Anchor, draw_standing, hold_still
+from occsora_sim.models.anchor import Anchor, draw_standing, hold_still, keep_standing
 from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context, unseen
 from occsora_sim.models.lane import open_lane
@@ -29,6 +29,10 @@ from occsora_sim.worlds.memory import DiffusionMemory, remember, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
+
+GAP = 1.2
+"""What vehicles of a drawn future keep from the one ahead, beside a voxel [m]: chunk after chunk, those that come to
+touch would grow into one. Real ones keep 2 m and more in a queue."""
 
 
 class DiffusionWorld:
@@ -206,6 +210,8 @@ class DiffusionWorld:
             labels = self.model.sample(known, prompt, generators, self.steps, memory.scene, self.guidance)
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
         if generators is not None:
+            flow = known.auxiliary[:, :, 2:4].movedim(2, -1)
+            labels = keep_standing(labels, known.prior, flow, ~unseen(known.static))
             noise = torch.stack([generator.get_state() for generator in generators])
             unknown = unseen(known.static).flatten(0, 1)
             labels = without_shapeless(labels.flatten(0, 1), unknown).view_as(labels)
@@ -256,7 +262,8 @@ class DiffusionWorld:
         displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
         ego = relative(now[:, None], poses)
         displacement = stop_before(displacement, images[:, -1], ego, grid)
-        displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid, ego=ego))
+        gap = 0.0 if generators is None else GAP
+        displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid, ego=ego, gap=gap))
         offset = memory.offsets[:, -1].float()
         standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
         known = build_context(
