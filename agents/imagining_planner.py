@@ -32,16 +32,13 @@ class ImaginingPlannerConfig:
 
     """
 
-    fan: tuple[tuple[float, float], ...] = (
-        (-6.0, 0.0), (-3.0, 0.0), (-1.0, 0.0), (0.0, 0.0), (1.5, 0.0),
-        (-1.0, 1.5), (-1.0, -1.5), (1.0, 1.5), (1.0, -1.5),
-    )  # fmt: skip
+    fan: tuple[tuple[float, float], ...] = ((-5.0, 0.0), (-2.0, 0.0), (0.0, 0.0), (1.8, 0.0))
     decisions: int = 3
     speed: float = 10.0
     preview: float = 1.0
     least_preview: float = 5.0
     reward: float = 0.02
-    margin: float = 0.02
+    margin: float = 0.005
 
     def __post_init__(self) -> None:
         if self.decisions < 1 or not self.fan:

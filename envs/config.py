@@ -48,6 +48,8 @@ class DriveConfig:
         imagination: the world in which `imagine` tries actions out, from what was seen. None: the generated one
             (the env's own where that is the world). A World that can begin from frames alone. "oracle": the env's
             own world itself, branched: it knows what will happen, so it is for tests and upper bounds.
+        imagination_steps: denoising steps of what a generated world imagines; None: as many as its own. A planner
+            tries dozens of futures out to take one action, and one step says well enough what is in the way.
         device: where the world runs.
         seed: draws the beginnings from the scenes, and seeds the first episode if `reset` is given no seed.
 
@@ -69,6 +71,7 @@ class DriveConfig:
     vehicle: Vehicle = field(default_factory=Vehicle)
     autoreset: Literal["next_step", "same_step"] = "next_step"
     imagination: World | Literal["oracle"] | None = None
+    imagination_steps: int | None = 1
     device: str = "cpu"
     seed: int | None = None
 
@@ -88,8 +91,10 @@ class DriveConfig:
             raise ConfigurationError(f"frames_per_decision={frames!r}: must be a whole number, 1 or more")
         if self.autoreset not in AUTORESETS:
             raise ConfigurationError(f"autoreset={self.autoreset!r}: choose one of {', '.join(AUTORESETS)}")
-        if self.steps is not None and (isinstance(self.steps, bool) or not self.steps >= 1):
-            raise ConfigurationError(f"steps={self.steps!r}: denoising steps must be 1 or more")
+        for name in ("steps", "imagination_steps"):
+            steps = getattr(self, name)
+            if steps is not None and (isinstance(steps, bool) or not steps >= 1):
+                raise ConfigurationError(f"{name}={steps!r}: denoising steps must be 1 or more")
         if not self.seconds > 0:
             raise ConfigurationError(f"seconds={self.seconds}: must be positive")
         prompt = ScenePrompt(place=self.place, vehicles=self.vehicles)

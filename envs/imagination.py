@@ -138,18 +138,19 @@ class Imagination:
 
 def _world(config: DriveConfig, driven: World) -> World:
     """The world to imagine in."""
+    from occsora_sim.worlds.diffusion import DiffusionWorld
+
     if config.imagination == "oracle":
         return driven
-    if config.imagination is not None:
-        return config.imagination  # type: ignore[return-value]
-    if config.world == "diffusion":
-        return driven
-    if not isinstance(config.world, str):
-        from occsora_sim.worlds.diffusion import DiffusionWorld
-
-        if isinstance(driven, DiffusionWorld):
-            return driven
-    return make_world(replace(config, world="diffusion"))
+    if isinstance(config.imagination, str | None):
+        world = (
+            driven if isinstance(driven, DiffusionWorld) else make_world(replace(config, world="diffusion"))
+        )
+    else:
+        world = config.imagination
+    if config.imagination_steps is not None and isinstance(world, DiffusionWorld):
+        return world.variant(steps=config.imagination_steps)
+    return world
 
 
 def _from_now(state: DriveState) -> Episodes:

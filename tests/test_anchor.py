@@ -85,7 +85,9 @@ def test_a_car_that_has_moved_on_by_less_than_its_length_is_not_drawn_in_both_pl
     moved = torch.full((1, *GRID.shape), FREE, dtype=torch.uint8)
     moved[:, 11:19, 10:14, 3:6] = CAR  # three of its eight columns further
     still = torch.zeros(1, 1, 32, 32, 2)
-    standing, others = draw_standing(Anchor(labels=frame(), pose=HERE), moved, HERE, still, HERE[:, None], GRID)
+    standing, others = draw_standing(
+        Anchor(labels=frame(), pose=HERE), moved, HERE, still, HERE[:, None], GRID
+    )
     assert not (standing == CAR).any()
     assert torch.equal(others == CAR, moved == CAR)
 
@@ -109,6 +111,8 @@ def test_a_standing_car_neither_grows_nor_wears_off_in_a_drawn_frame():
     kept = keep_standing(drawn, prior, nowhere, known)
     assert torch.equal(kept == CAR, prior == CAR)
     assert torch.equal(kept == TRUCK, drawn == TRUCK)
-    assert torch.equal(keep_standing(drawn, prior, nowhere + 1.0, known), drawn)  # one that moves is the decoder's
+    assert torch.equal(
+        keep_standing(drawn, prior, nowhere + 1.0, known), drawn
+    )  # one that moves is the decoder's
     new = keep_standing(drawn, prior, nowhere, ~known)
     assert (new[:, :, 16:18, 10:14, 3:6] == CAR).all()  # on new ground it may be drawn on

@@ -49,6 +49,7 @@ def certain(motion: MotionEstimator, way: float, logit: float = 50.0) -> Departu
     """Departures of which each is drawn, `way` metres along x a second."""
     departures = Departures(motion.channels)
     last = departures.network[-1]
+    assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         last.bias.copy_(torch.tensor([logit, way / 4, 0.0, way / 2, 0.0]))
     return departures
@@ -134,9 +135,10 @@ def test_training_looks_at_vehicles_that_stand_and_at_what_they_did(tmp_path, st
     config = tiny()
     model = WorldModel(config)
     with torch.no_grad():  # a fresh estimator's foretold ways are noise
-        model.motion.head.weight.zero_()
-        model.motion.head.bias.zero_()
-    save_scene(straight_road(cars=[(12.0, 0.0, 2.0), *((float(x), 4.0, 0.0) for x in range(0, 200, 15))]), tmp_path / "road.safetensors")
+        for parameter in model.motion.head.parameters():
+            parameter.zero_()
+    cars = [(12.0, 0.0, 2.0), *((float(x), 4.0, 0.0) for x in range(0, 200, 15))]
+    save_scene(straight_road(cars=cars), tmp_path / "road.safetensors")
     sampler = WindowSampler(open_scenes(str(tmp_path)), config.grid, history=4, future=2, seed=3)
     known, way = draw_standing_vehicles(model, sampler, 8)
     assert len(known) == len(way) > 0

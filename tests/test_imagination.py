@@ -160,6 +160,17 @@ def test_a_generated_world_imagines_alike_alone_and_in_a_batch(options, straight
     assert np.array_equal(alone.reward, together.reward[1])
 
 
+def test_a_generated_world_imagines_with_fewer_steps_unless_told_otherwise(options):
+    generated = DiffusionWorld(WorldModel(tiny()), steps=4)
+    for asked, steps in ((1, 1), (None, 4), (3, 3)):
+        env = DriveEnv(**(options | {"imagination": generated, "imagination_steps": asked}))
+        env.reset(seed=0)
+        env.imagine(PLANS[:, :1])
+        assert env.imagination._simulation().world.steps == steps
+    with pytest.raises(ConfigurationError, match="imagination_steps"):
+        DriveEnv(**(options | {"imagination_steps": 0}))
+
+
 def test_manoeuvres_can_be_imagined(options):
     env = DriveEnv(**options, action="manoeuvre")
     env.reset(seed=0, options={"start": 0})
@@ -219,7 +230,7 @@ def test_the_planner_takes_the_best_plan_of_each_row(options):
 def test_without_a_better_plan_it_does_as_the_route_follower(options):
     planner, observation = small_planner(), look(options)
     follower = RouteFollower(grid=TINY).act(observation)
-    imagine, asked = scored([[0.5, 0.5, 0.51, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    imagine, asked = scored([[0.5, 0.5, 0.504, 0.5], [0.0, 0.0, 0.0, 0.0]])
     assert np.array_equal(planner.plan(observation, imagine), follower)
     assert np.array_equal(asked[0][:, 0, 0], follower)
 

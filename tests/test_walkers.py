@@ -134,7 +134,10 @@ def stopped(at: tuple[float, float], way: tuple[float, float], ego: torch.Tensor
 @pytest.mark.parametrize("label", [PEDESTRIAN, BICYCLE])
 def test_nobody_walks_or_rides_into_the_ego(label):
     assert stopped((2.2, 2.2), (0.0, -1.4), HERE, label) == [0.0, 0.0]  # from the side
-    assert stopped((2.2, 2.2), (0.0, -6.0), HERE, label) == [0.0, 0.0]  # and would be through before the next frame
+    assert stopped((2.2, 2.2), (0.0, -6.0), HERE, label) == [
+        0.0,
+        0.0,
+    ]  # and would be through before the next frame
     assert stopped((2.2, 2.2), (1.4, 0.0), HERE, label) == pytest.approx([1.4, 0.0])  # along it
     assert stopped((2.2, 1.4), (0.0, 1.4), HERE, label) == pytest.approx([0.0, 1.4])  # close by, but away
 

@@ -133,8 +133,8 @@ class Departures(nn.Module):
 
     def loss(self, known: Tensor, way: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Of vehicles (m, c + GEOMETRY) that in truth went `way` (m, f, 2) [m]: binary cross-entropy of setting off
-        [nats], and the Huber loss of the way of those who did (bend at 2 m: it is the mean way that is wanted, since the
-        many who have hardly begun would make a median of which nobody ever gets going).
+        [nats], and the Huber loss of the way of those who did (bend at 2 m: the mean way is wanted, since the many who
+        have hardly begun would make a median of which nobody ever gets going).
         """
         logit, foretold = self(known)
         off = moves(way)
@@ -169,7 +169,10 @@ class Departures(nn.Module):
         logit, way = self(describe(standing, levels, displacement, grid))
         counts = torch.bincount(standing.owner, minlength=len(image)).tolist()
         chance = torch.cat(
-            [torch.rand(n, generator=one, device=one.device) for n, one in zip(counts, generators, strict=True)]
+            [
+                torch.rand(n, generator=one, device=one.device)
+                for n, one in zip(counts, generators, strict=True)
+            ]
         )
         off = (chance.to(logit.device) < logit.sigmoid())[standing.vehicle]
         out = displacement.clone()

@@ -16,8 +16,8 @@ from occsora_sim.models.columns import is_dynamic
 from occsora_sim.models.context import route_mask
 
 _WIDER = 2
-"""Voxels by which the lane is wider on each side than `route_mask`: nine in all, 3.6 m at 0.4 m; lanes have 3 m, and in a
-bend more, where the rear of a car cuts the corner."""
+"""Voxels by which the lane is wider on each side than `route_mask`: nine in all, 3.6 m at 0.4 m; lanes have 3 m, and in
+a bend more, where the rear of a car cuts the corner."""
 
 
 def open_lane(labels: Tensor, route: Tensor, poses: Tensor, grid: Grid) -> Tensor:

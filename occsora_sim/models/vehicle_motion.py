@@ -142,7 +142,7 @@ def _give_way(
 
 
 def _heading(shift: Tensor, share: Tensor) -> Tensor:
-    """Where vehicles move to that go a share (m,) of their shift (m, f, 2): (m, 2), of length 1, or 0 where they stand."""
+    """Where vehicles move to that go a share (m,) of their shift (m, f, 2): (m, 2), unit vectors, 0 if they stand."""
     length = shift[:, -1].norm(dim=-1, keepdim=True)
     going = (length * share[:, None]) >= _CREEPS
     return torch.where(going, shift[:, -1] / length.clamp(min=1e-6), 0.0)

@@ -154,7 +154,12 @@ def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: Wi
         return departures.loss(known[rows], way[rows])
 
     loop = replace(
-        options.loop, steps=options.departure_steps, minutes=0.0, lr=1e-3, log_every=100, checkpoint_every=1000
+        options.loop,
+        steps=options.departure_steps,
+        minutes=0.0,
+        lr=1e-3,
+        log_every=100,
+        checkpoint_every=1000,
     )
     run(departures, loss, loop, options.out / "departures").copy_to(departures)
 
