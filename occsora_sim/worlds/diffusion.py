@@ -17,6 +17,7 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.anchor import Anchor, draw_standing, hold_still, keep_standing
 from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context, unseen
+from occsora_sim.models.evenness import evened
 from occsora_sim.models.lane import open_lane
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.patches import whole_vehicles, without_shapeless
@@ -214,7 +215,7 @@ class DiffusionWorld:
             labels = keep_standing(labels, known.prior, flow, ~unseen(known.static))
             noise = torch.stack([generator.get_state() for generator in generators])
             unknown = unseen(known.static).flatten(0, 1)
-            labels = without_shapeless(labels.flatten(0, 1), unknown).view_as(labels)
+            labels = evened(without_shapeless(labels.flatten(0, 1), unknown), unknown).view_as(labels)
         if self.follow_route and future is None:
             labels = open_lane(labels, memory.route, poses, grid)
         record, drawn = memory.record, []
