@@ -2,8 +2,8 @@
 
 DAgger (Ross, Gordon and Bagnell 2011, algorithm 3.1): the first round is driven by the teacher, later ones more and
 more by the policy; in all of them it is the teacher's answer that is learned. A rule can be asked anything, so it is
-asked about each situation also mirrored, at other speeds and off its route, which multiplies the answers without
-driving.
+asked about each situation also mirrored, at other speeds, off its route and with a pedestrian in the way, which
+multiplies the answers without driving.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from torch import Tensor
 from occsora_sim.agents.features import features, mirrored
 from occsora_sim.agents.learner_env import LearnerEnv
 from occsora_sim.agents.protocol import Agent, Observation
+from occsora_sim.grid import FRAME_SECONDS, PEDESTRIAN, Grid
 
 ASKED = 3
 """Other speeds and places beside the route at which the teacher is asked about each situation, and its mirror image."""
+
+CROSSED = 2
+"""Of these, how often also with a pedestrian who crosses: the generated world has few, and streets have many."""
 
 SPREAD = (0.15, 0.015)
 """How exactly acceleration and steering are to be met, of their largest: the policy's standard deviation."""
@@ -82,7 +86,7 @@ def demonstrate(
     for _ in range(steps):
         situation = env.observation
         own = teacher.act(situation)
-        for asked in _variants(situation, generator):
+        for asked in _variants(situation, generator, env.grid):
             seen.append(features(asked, env.grid))
             answers.append(teacher.act(asked))
         with torch.no_grad():
@@ -176,12 +180,40 @@ def fit_value(
     return float(loss.detach())
 
 
-def _variants(situation: Observation, generator: np.random.Generator) -> list[Observation]:
-    """A situation as it is and mirrored, each also ASKED times at another speed and with its route moved and turned."""
+def with_pedestrian(view: Observation, generator: np.random.Generator, grid: Grid) -> Observation:
+    """A situation in which a pedestrian walks across the route, 3 to 25 m ahead and up to 3 m beside it, in each row.
+
+    He fills a column of the newest frame and, where he came from, of the one before; each frame is in its own ego frame.
+    """
+    occupancy = view["occupancy"].copy()
+    rows, frames = occupancy.shape[:2]
+    lower = np.array(grid.lower[:2])
+    for row in range(rows):
+        route = np.concatenate((np.zeros((1, 2)), view["route"][row].astype(np.float64)))
+        along = generator.uniform(3.0, 25.0) / 2.0  # the route's points are 2 m apart
+        k = min(int(along), len(route) - 2)
+        edge = route[k + 1] - route[k]
+        if np.linalg.norm(edge) < 0.5:  # the route has ended
+            continue
+        left = np.array([-edge[1], edge[0]]) / np.linalg.norm(edge)
+        place = route[k] + (along - k) * edge + generator.uniform(-3.0, 3.0) * left
+        walk = generator.uniform(-1.8, 1.8) * left
+        came = place - walk * FRAME_SECONDS + np.array([view["ego"][row, 0] * FRAME_SECONDS, 0.0])
+        for frame, point in ((frames - 1, place), (frames - 2, came)):
+            x, y = np.floor((point - lower) / grid.voxel).astype(int)
+            if frame >= 0 and 0 <= x < grid.shape[0] and 0 <= y < grid.shape[1]:
+                occupancy[row, frame, x, y, grid.ground + 1 : grid.ground + 5] = PEDESTRIAN
+    return {**view, "occupancy": occupancy}
+
+
+def _variants(situation: Observation, generator: np.random.Generator, grid: Grid) -> list[Observation]:
+    """A situation as it is and mirrored, each also ASKED times at another speed and with its route moved and turned, of
+    which CROSSED times with a pedestrian too.
+    """
     out = []
     for view in (situation, mirrored(situation)):
         out.append(view)
-        for _ in range(ASKED):
+        for number in range(ASKED):
             count = len(view["ego"])
             ego = view["ego"].copy()
             ego[:, 0] = generator.uniform(0.0, 13.0, count)
@@ -191,5 +223,8 @@ def _variants(situation: Observation, generator: np.random.Generator) -> list[Ob
             x, y = view["route"][..., 0], view["route"][..., 1]
             cos, sin = np.cos(turn), np.sin(turn)
             route = np.stack((cos * x - sin * y, sin * x + cos * y + aside), axis=-1).astype(np.float32)
-            out.append({**view, "ego": ego, "route": route})
+            asked = {**view, "ego": ego, "route": route}
+            out.append(asked)
+            if number < CROSSED:
+                out.append(with_pedestrian(asked, generator, grid))
     return out
