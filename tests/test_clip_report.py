@@ -17,7 +17,15 @@ from occsora_sim.models.weights import save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import occsora_preset, paper, paper_small, paper_tiny, small, tiny
 from occsora_sim.scenes.file import save_scene
-from occsora_sim.scoring.clip_models import GIVEN, ChainedClips, DrawnClip, WholeClips, recorded_clips, way
+from occsora_sim.scoring.clip_models import (
+    GIVEN,
+    ChainedClips,
+    ClipModel,
+    DrawnClip,
+    WholeClips,
+    recorded_clips,
+    way,
+)
 from occsora_sim.scoring.clip_report import clip_report
 from occsora_sim.worlds.diffusion import DiffusionWorld
 
@@ -48,7 +56,11 @@ def files(street, tmp_path) -> dict[str, Path]:
     folder = tmp_path / "scenes"
     folder.mkdir()
     save_scene(street, folder / "street.safetensors")
-    models = {"ours": WorldModel(tiny()), "theirs": OccSora(whole()), "coarse": OccSora(paper_tiny())}
+    models: dict[str, WorldModel | OccSora] = {
+        "ours": WorldModel(tiny()),
+        "theirs": OccSora(whole()),
+        "coarse": OccSora(paper_tiny()),
+    }
     for name, model in models.items():
         save_world_model(
             model, tmp_path / f"{name}.safetensors", kind="world_model", trained_on="nothing", recipe={}
@@ -59,7 +71,8 @@ def files(street, tmp_path) -> dict[str, Path]:
 class Known:
     """Answers with the recording itself, or with nothing at all."""
 
-    preset, parameters, grid, frames = "known", 0, GRID, 12
+    preset, parameters, grid = "known", 0, GRID
+    frames: int | None = 12
 
     def __init__(self, street, empty: bool) -> None:
         self.clips, self.empty = recorded_clips([street], 3, GRID, 12), empty
@@ -90,7 +103,7 @@ def test_the_recording_scores_a_hundred_and_what_is_empty_nothing(street, encode
 
 def test_rows_do_not_depend_on_their_order_and_the_same_seed_gives_the_same_figures(street, encoder):
     torch.manual_seed(0)
-    models = {
+    models: dict[str, ClipModel] = {
         "theirs": WholeClips(OccSora(whole()), 2),
         "ours": ChainedClips(DiffusionWorld(WorldModel(tiny()), steps=1)),
     }
@@ -112,10 +125,11 @@ def test_rows_do_not_depend_on_their_order_and_the_same_seed_gives_the_same_figu
 
 def test_both_families_draw_the_same_instants_of_a_clip(street):
     clip = recorded_clips([street], 1, GRID, 8)[0]
-    for model in (
+    models: list[ClipModel] = [
         WholeClips(OccSora(whole()), 2),
         ChainedClips(DiffusionWorld(WorldModel(tiny()), steps=1)),
-    ):
+    ]
+    for model in models:
         drawn = model.draw(clip.poses, 0)
         assert drawn.frames.shape == (8 - GIVEN + 1, *GRID.shape) and drawn.frames.dtype == torch.uint8
         assert model.reconstruct(clip).shape == (8 - GIVEN, *GRID.shape)

@@ -274,7 +274,12 @@ def test_a_pool_of_clips_is_encoded_once_and_resuming_on_it_is_exact(
 ):
     encoded = []
     latents = OccSora.latents
-    monkeypatch.setattr(OccSora, "latents", lambda self, clips: encoded.append(1) or latents(self, clips))
+
+    def counted(self, clips):
+        encoded.append(len(clips))
+        return latents(self, clips)
+
+    monkeypatch.setattr(OccSora, "latents", counted)
 
     def train(out: Path) -> Path:
         loop = dataclasses.replace(occsora.DENOISER_LOOP, steps=4, batch=2, checkpoint_every=2)

@@ -57,20 +57,23 @@ class DrawnClip:
 
 
 class ClipModel(Protocol):
-    """What makes clips.
+    """What makes clips."""
 
-    Attributes:
-        preset: its name.
-        parameters: numbers learned, tokenizer and denoiser.
-        grid: the voxel grid.
-        frames: length of its clips; None: any.
+    @property
+    def preset(self) -> str:
+        """The name of its preset."""
 
-    """
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
 
-    preset: str
-    parameters: int
-    grid: Grid
-    frames: int | None
+    @property
+    def grid(self) -> Grid:
+        """The voxel grid."""
+
+    @property
+    def frames(self) -> int | None:
+        """Frames in its clips; None: any number."""
 
     def reconstruct(self, clip: RecordedClip) -> Tensor:
         """The clip through the model's latents, from frame GIVEN on, (t - GIVEN, x, y, z) uint8."""
@@ -127,7 +130,7 @@ class ChainedClips:
     the route, so that a world knows as much of the future as OccSora does, which is shown the whole trajectory.
     """
 
-    frames = None
+    frames: int | None = None
 
     def __init__(self, world: DiffusionWorld) -> None:
         config = world.model.config
