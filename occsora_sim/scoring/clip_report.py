@@ -23,6 +23,9 @@ FRAMES = 32
 LEAST = 4
 """Frames behind a distance; third neighbours need as many."""
 
+WIDTH = 160
+"""Of the table [characters]; narrower, its columns are cut."""
+
 PROTOCOL = (
     f"recorded clips along expert egos; reconstruction: through the model's own latents, from frame {GIVEN} on, the "
     f"closed loop chunk by chunk after {GIVEN} true frames; forecast: the expectation, see evaluate world; generation: "
@@ -176,7 +179,7 @@ def print_clip_report(report: dict[str, Any]) -> None:
     for name, what in (("recorded", "recorded, same ways"), ("floor", "real, drawn at random")):
         if report[name]:
             table.add_row(what, "", "", "", *(f"{report[name][key]:.2f}" for key in keys), "")
-    Console().print(table)
+    Console(width=WIDTH).print(table)
 
 
 def _percent(share: float | None) -> str:
