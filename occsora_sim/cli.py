@@ -13,6 +13,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),
     "train agent": ("train_agent", "train a driving policy in a world, the generated one by default"),
     "evaluate world": ("evaluate_world", "forecasts, control and drift of a world against recorded scenes"),
+    "evaluate clips": (
+        "evaluate_clips",
+        "OccSora's design and the closed loop side by side: reconstruction, forecasts, generated clips, time",
+    ),
     "evaluate agent": ("evaluate_agent", "score an agent over many episodes"),
     "evaluate transfer": (
         "evaluate_transfer",

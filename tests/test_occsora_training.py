@@ -267,3 +267,29 @@ def test_the_papers_time_is_its_steps_and_one_decoding():
     assert source["seconds_per_step"] > 0 and source["seconds_decoding"] > 0
     model = OccSora(paper_tiny())
     assert source["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_pool_of_clips_is_encoded_once_and_resuming_on_it_is_exact(
+    scenes, untrained, tmp_path, monkeypatch
+):
+    encoded = []
+    latents = OccSora.latents
+
+    def counted(self, clips):
+        encoded.append(len(clips))
+        return latents(self, clips)
+
+    monkeypatch.setattr(OccSora, "latents", counted)
+
+    def train(out: Path) -> Path:
+        loop = dataclasses.replace(occsora.DENOISER_LOOP, steps=4, batch=2, checkpoint_every=2)
+        return occsora.train_world_model(
+            WorldModelTraining(scenes=scenes, tokenizer=untrained, out=out, pool=3, loop=loop)
+        )
+
+    whole = train(tmp_path / "whole")
+    assert len(encoded) == 3
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_in_half(patch)
+        train(tmp_path / "parts")
+    assert same(whole, train(tmp_path / "parts"))

@@ -15,7 +15,7 @@ def forecast(options: Options, world: Any, scenes: list[Recorded]) -> dict[str, 
     """Forecasts of the generated world against recorded scenes."""
     from occsora_sim.scoring.world_report import evaluate_world, print_world_report
 
-    with _Bar("windows", len(scenes) * options.windows_per_scene) as told:
+    with Bar("windows", len(scenes) * options.windows_per_scene) as told:
         report = evaluate_world(
             world,
             scenes,
@@ -41,7 +41,7 @@ def control(options: Options, world: World, scenes: list[Recorded]) -> dict[str,
         minimum_future_seconds=5.0,
         minimum_speed=2.0,
     )
-    with _Bar("starts", len(starts)) as told:
+    with Bar("starts", len(starts)) as told:
         report = control_report(world, starts, seed=options.seed, batch=options.batch, on_start=told)
     print_control_report(report)
     return report
@@ -56,7 +56,7 @@ def drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, A
 
     starts = drift_starts(scenes, options.drift, world.grid)
     encoder = open_encoder()[0] if world.grid == OCC3D else None
-    with _Bar("chunks", None) as told:
+    with Bar("chunks", None) as told:
         report = drift_report(
             world,
             starts,
@@ -78,7 +78,7 @@ def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[s
 
     encoder, name = open_encoder()
     starts = drift_starts(scenes, options.generation, world.grid)
-    with _Bar("chunks", None) as told:
+    with Bar("chunks", None) as told:
         report = generation_report(
             world, starts, scenes, encoder, name, seed=options.seed, batch=options.batch, on_chunk=told
         )
@@ -92,7 +92,7 @@ def revisit(options: Options, world: World, scenes: list[Recorded]) -> dict[str,
     from occsora_sim.scoring.revisit import print_revisit_report, revisit_report
 
     starts = sample_starts(scenes, options.revisit, options.seed, grid=world.grid, minimum_future_seconds=0.0)
-    with _Bar("chunks", None) as told:
+    with Bar("chunks", None) as told:
         report = revisit_report(world, starts, seed=options.seed, batch=options.batch, on_chunk=told)
     print_revisit_report(report)
     return report
@@ -102,7 +102,7 @@ def scene_prompts(options: Options, world: World, scenes: list[Recorded]) -> dic
     """Starts from nothing under different scene prompts."""
     from occsora_sim.scoring.scene_control import print_scene_control_report, scene_control_report
 
-    with _Bar("prompts", None) as told:
+    with Bar("prompts", None) as told:
         report = scene_control_report(
             world, options.scene_prompts, scenes, seed=options.seed, batch=options.batch, on_chunk=told
         )
@@ -121,7 +121,7 @@ def pictures(options: Options, world: Any, scenes: list[Recorded]) -> None:
     from occsora_sim.worlds.replay import ReplayWorld
 
     assert options.pictures is not None
-    with _Bar("windows", None) as told:
+    with Bar("windows", None) as told:
         write_example_sheet(
             forecast_examples(world, scenes, options.windows_per_scene, options.seed, told),
             options.pictures / "forecasts.png",
@@ -137,7 +137,7 @@ def pictures(options: Options, world: Any, scenes: list[Recorded]) -> None:
     print(f"written to {options.pictures}: forecasts.png, rollouts.png and nothing.png")
 
 
-class _Bar:
+class Bar:
     """A progress bar on standard error, gone when its work is done; enters as the function that moves it on."""
 
     def __init__(self, name: str, total: int | None) -> None:

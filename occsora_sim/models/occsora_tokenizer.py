@@ -39,6 +39,8 @@ class OccSoraTokenizerConfig:
         lovasz: weight of the Lovasz-softmax loss.
         quantisation: weight of the quantiser's loss.
         lovasz_points: voxels of a batch that the Lovasz loss sorts; 0 for all, as the reference does.
+        piece: x and y voxels of the piece of a clip that a training step looks at, of all its frames; a multiple of
+            `factors`. 0 for whole clips, as the reference does.
 
     """
 
@@ -58,6 +60,7 @@ class OccSoraTokenizerConfig:
     lovasz: float = 1.0
     quantisation: float = 1.0
     lovasz_points: int = 0
+    piece: int = 0
 
     def __post_init__(self) -> None:
         def fail(what: str) -> None:
@@ -72,6 +75,10 @@ class OccSoraTokenizerConfig:
             fail(f"factors {self.factors} must divide frames, x and y: {(self.frames, *self.shape[:2])}")
         if self.hidden % (2 * self.heads):
             fail(f"hidden {self.hidden} must be a multiple of twice the heads ({self.heads})")
+        if not 0 <= self.piece <= min(self.shape[:2]) or any(self.piece % f for f in self.factors[1:]):
+            fail(
+                f"piece {self.piece} must be a multiple of the factors {self.factors[1:]} and fit into a frame"
+            )
         if self.quantiser not in ("vector", "identity"):
             fail(f"quantiser {self.quantiser!r} is 'vector' or 'identity'")
         if min(self.commitment, self.revive_after, self.cross_entropy, self.lovasz, self.quantisation) < 0:
@@ -155,12 +162,7 @@ class OccSoraTokenizer(nn.Module):
             ConfigurationError: the clip has another shape than the configuration's.
 
         """
-        wanted = (self.config.frames, *self.config.shape)
-        if occupancy.ndim != 5 or tuple(occupancy.shape[1:]) != wanted:
-            raise ConfigurationError(
-                f"tokenizer: occupancy of shape {tuple(occupancy.shape)}, need (batch, t, x, y, z) "
-                f"with {wanted} after the batch"
-            )
+        self._check(occupancy)
         return self.encoder(self.embedding.encode(occupancy))
 
     def quantise(self, latent: torch.Tensor) -> Quantised:
@@ -179,9 +181,24 @@ class OccSoraTokenizer(nn.Module):
         """
         return torch.cat([self.decode(row[None]).argmax(-1).to(torch.uint8) for row in latent])
 
-    def loss(self, occupancy: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        """Reconstruction and quantisation of clips (b, t, x, y, z): the loss, and what to log."""
-        quantised = self.quantise(self.encode(occupancy))
+    def loss(
+        self, occupancy: torch.Tensor, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Reconstruction and quantisation of clips (b, t, x, y, z): the loss, and what to log.
+
+        With `piece`, of a piece of each clip at one place, which `generator` (CPU) draws. The network has no
+        positions, so it takes frames of any size.
+
+        Raises:
+            ConfigurationError: the clips have another shape than the configuration's, or no generator draws the piece.
+
+        """
+        if self.config.piece:
+            occupancy = self._cut(occupancy, generator)
+            latent = self.encoder(self.embedding.encode(occupancy))
+        else:
+            latent = self.encode(occupancy)
+        quantised = self.quantise(latent)
         logits, labels = self.decode(quantised.latent).flatten(0, -2), occupancy.flatten().long()
         cross_entropy = F.cross_entropy(logits.float(), labels)
         lovasz = lovasz_softmax(logits, labels, points=self.config.lovasz_points or None)
@@ -199,3 +216,20 @@ class OccSoraTokenizer(nn.Module):
             "accuracy": (logits.argmax(-1) == labels).float().mean().item(),
         }
         return loss, logs
+
+    def _cut(self, occupancy: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """A piece (b, t, piece, piece, z) of clips (b, t, x, y, z)."""
+        self._check(occupancy)
+        if generator is None:
+            raise ConfigurationError("tokenizer: a loss on pieces needs a generator to draw them; give one")
+        piece = self.config.piece
+        x, y = (int(torch.randint(n - piece + 1, (), generator=generator)) for n in self.config.shape[:2])
+        return occupancy[:, :, x : x + piece, y : y + piece].contiguous()
+
+    def _check(self, occupancy: torch.Tensor) -> None:
+        wanted = (self.config.frames, *self.config.shape)
+        if occupancy.ndim != 5 or tuple(occupancy.shape[1:]) != wanted:
+            raise ConfigurationError(
+                f"tokenizer: occupancy of shape {tuple(occupancy.shape)}, need (batch, t, x, y, z) "
+                f"with {wanted} after the batch"
+            )

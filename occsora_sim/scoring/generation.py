@@ -14,7 +14,7 @@ from torch import Tensor
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
-from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder, load_encoder
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
@@ -93,7 +93,7 @@ def generation_report(
             f"generation: {len(starts)} starts, {seconds:g} s and batch {batch}; give 1 or more of each, at least "
             f"{EVERY:g} s"
         )
-    real = real_clips(scenes, world.grid, 1, frames_per_scene, encoder).features[:, 0]
+    real = real_features(scenes, world.grid, encoder, frames_per_scene)
     chunks = -(-round(seconds / FRAME_SECONDS) // f)
     groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
     features: list[Tensor] = []
@@ -116,8 +116,8 @@ def generation_report(
         "seconds": chunks * f * FRAME_SECONDS,
         "frames": len(made),
         "real_frames": len(real),
-        **_distances(real, made),
-        "floor": _floor(real, len(made), seed),
+        **feature_distances(real, made),
+        "floor": feature_floor(real, len(made), seed),
         "recorded": _recorded(world, starts, chunks, encoder, real),
     }
 
@@ -150,10 +150,23 @@ def _recorded(
     replay = ReplayWorld(world.grid)
     chunks = chunks * world.frames_per_chunk // replay.frames_per_chunk
     frames = _frames(replay, starts, [0] * len(starts), chunks, lambda: None)
-    return _distances(real, encoder.encode(frames))
+    return feature_distances(real, encoder.encode(frames))
 
 
-def _distances(real: Tensor, made: Tensor) -> dict[str, float]:
+def real_features(
+    scenes: Sequence[Recorded], grid: Grid, encoder: OccupancyEncoder, per_scene: int = 96
+) -> Tensor:
+    """Features (n, d) float64 of `per_scene` frames of each scene, along the recorded expert egos.
+
+    Raises:
+        SceneError: a scene has no expert ego.
+
+    """
+    return real_clips(scenes, grid, 1, per_scene, encoder).features[:, 0]
+
+
+def feature_distances(real: Tensor, made: Tensor) -> dict[str, float]:
+    """Frechet and kernel distance, precision and recall of features (n, d) made against real ones (m, d)."""
     precision, recall = precision_recall(real, made)
     return {
         "frechet": frechet_distance(made, real),
@@ -163,7 +176,7 @@ def _distances(real: Tensor, made: Tensor) -> dict[str, float]:
     }
 
 
-def _floor(real: Tensor, count: int, seed: int) -> dict[str, float] | None:
+def feature_floor(real: Tensor, count: int, seed: int) -> dict[str, float] | None:
     """What `count` real frames score against the rest of them, mean over draws; None where too few are left."""
     count = min(count, len(real) // 2)
     if count < 5:
@@ -172,7 +185,7 @@ def _floor(real: Tensor, count: int, seed: int) -> dict[str, float] | None:
     rows = []
     for _ in range(FLOORS):
         order = torch.from_numpy(rng.permutation(len(real)))
-        rows.append(_distances(real[order[count:]], real[order[:count]]))
+        rows.append(feature_distances(real[order[count:]], real[order[:count]]))
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,28 +98,38 @@ def real_clips(
     """
     parts = []
     for town, scene in enumerate(scenes):
-        stride = round(FRAME_SECONDS / scene.dt)
-        places = []
-        for ego, kind in enumerate(scene.ego_kind):
-            valid = np.flatnonzero(scene.ego_valid[ego])
-            if kind == "expert" and len(valid) > (frames - 1) * stride:
-                places += [
-                    (ego, k) for k in range(valid[0], valid[-1] - (frames - 1) * stride + 1, frames * stride)
-                ]
-        if not places:
-            raise SceneError(
-                f"{scene.name}: no expert ego is recorded for {frames * FRAME_SECONDS:g} s; use longer scenes"
-            )
-        voxeliser = drawer_of(scene, grid)
-        chosen = np.unique(np.linspace(0, len(places) - 1, min(per_scene, len(places))).round().astype(int))
-        for ego, first in (places[k] for k in chosen):
-            steps = first + stride * np.arange(frames)
-            exclude = torch.full((frames,), int(scene.ego_track[ego]))
-            pose, time = torch.from_numpy(scene.ego_pose[ego, steps]), torch.from_numpy(steps * scene.dt)
-            parts.append(
-                measure_clips(voxeliser.frames(pose, time, exclude)[None], pose[None], grid, town, encoder)
-            )
+        for labels, poses in drawn_clips(scene, grid, frames, per_scene):
+            parts.append(measure_clips(labels[None], poses[None], grid, town, encoder))
     return join(parts)
+
+
+def drawn_clips(scene: Recorded, grid: Grid, frames: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The `count` clips of a scene that `real_clips` measures, fewer where there are fewer: labels (t, x, y, z) uint8
+    and world poses (t, 3) [m, m, rad].
+
+    Raises:
+        SceneError: the scene has no expert ego recorded for long enough.
+
+    """
+    stride = round(FRAME_SECONDS / scene.dt)
+    places = []
+    for ego, kind in enumerate(scene.ego_kind):
+        valid = np.flatnonzero(scene.ego_valid[ego])
+        if kind == "expert" and len(valid) > (frames - 1) * stride:
+            places += [
+                (ego, k) for k in range(valid[0], valid[-1] - (frames - 1) * stride + 1, frames * stride)
+            ]
+    if not places:
+        raise SceneError(
+            f"{scene.name}: no expert ego is recorded for {frames * FRAME_SECONDS:g} s; use longer scenes"
+        )
+    voxeliser = drawer_of(scene, grid)
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
+    for ego, first in (places[k] for k in chosen):
+        steps = first + stride * np.arange(frames)
+        exclude = torch.full((frames,), int(scene.ego_track[ego]))
+        pose, time = torch.from_numpy(scene.ego_pose[ego, steps]), torch.from_numpy(steps * scene.dt)
+        yield voxeliser.frames(pose, time, exclude), pose
 
 
 def join(parts: Sequence[Clips]) -> Clips:

@@ -39,6 +39,12 @@ def _named(part: str, logs: dict[str, float]) -> dict[str, float]:
     return {f"{part}/{name}": value for name, value in logs.items()}
 
 
+def _encoded(model: OccSora, sampler: ClipSampler, count: int, step: int) -> tuple[Tensor, Tensor]:
+    """The latents (b, c, t', x', y') and prompts (b, t, 2) of the clips of a step."""
+    clips = sampler.draw(count, step)
+    return model.latents(clips.labels), pose_steps(clips.poses)
+
+
 def train_tokenizer(options: TokenizerTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors; returns its path.
 
@@ -61,7 +67,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     tokenizer = model.tokenizer.requires_grad_(True).train()
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        value, logs = tokenizer.loss(sampler.draw(loop.batch, step).labels)
+        value, logs = tokenizer.loss(sampler.draw(loop.batch, step).labels, generator)
         return value, _named("tokenizer", logs)
 
     run(tokenizer, loss, loop, options.out).copy_to(tokenizer)
@@ -73,8 +79,8 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
 def train_world_model(options: WorldModelTraining) -> Path:
     """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
 
-    Clips are encoded as they are drawn, their prompt is `pose_steps`, and the loss is the hybrid DDPM one. Of
-    the options, `corruption`, `fraying` and `draws` do not apply.
+    Clips are encoded as they are drawn, or `pool` of them ahead; their prompt is `pose_steps`, and the loss is the
+    hybrid DDPM one. Of the options, `corruption`, `fraying` and `draws` do not apply.
 
     Raises:
         ConfigurationError: `init` is given.
@@ -92,9 +98,15 @@ def train_world_model(options: WorldModelTraining) -> Path:
     sampler = _sampler(options.scenes, model.config, loop.seed + 1, loop.device)
     model.train()
 
+    pool = [_encoded(model, sampler, 1, number) for number in range(options.pool)]
+
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        clips = sampler.draw(loop.batch, step)
-        value, logs = model.loss(clips.labels, pose_steps(clips.poses), generator=generator)
+        if pool:
+            rows = torch.randint(len(pool), (loop.batch,), generator=generator).tolist()
+            latents, prompt = (torch.cat(part) for part in zip(*(pool[row] for row in rows), strict=True))
+        else:
+            latents, prompt = _encoded(model, sampler, loop.batch, step)
+        value, logs = model.latent_loss(latents, prompt, generator=generator)
         return value, _named("world_model", logs)
 
     run(model, loss, loop, options.out).copy_to(model)

@@ -32,7 +32,7 @@ class TokenizerTraining:
     Attributes:
         scenes: what to train on (any spec that `open_scenes` takes).
         out: folder for checkpoints, curves and the weights.
-        preset: small or tiny (closed loop); paper or paper-tiny (OccSora as published).
+        preset: small or tiny (closed loop); paper, paper-small or paper-tiny (OccSora's design).
         init: weights of a whole closed-loop model whose encoder and decoder learn on, instead of a new tokenizer. The
             motion estimator and what the denoiser is shown stay as they are, so the denoiser has only to follow the
             latent (`train world-model --init`).

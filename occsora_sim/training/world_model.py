@@ -33,6 +33,8 @@ class WorldModelTraining:
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
         fraying: share of windows whose known ground is frayed (see `fraying.fray`); closed loop only.
         draws: how often each window is noised; closed loop only.
+        pool: encode this many clips once, ahead, and train on them alone; 0 encodes new ones in every step. OccSora's
+            own model only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
     """
@@ -45,6 +47,7 @@ class WorldModelTraining:
     corruption: float = 0.7
     fraying: float = 0.3
     draws: Draws = field(default_factory=Draws)
+    pool: int = 0
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2000, batch=6, lr=8e-4))
 
     @property

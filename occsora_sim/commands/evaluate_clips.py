@@ -1,0 +1,128 @@
+"""`occsora-sim evaluate clips`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from occsora_sim.commands.device import check_device
+from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from occsora_sim.scoring.clip_models import RecordedClip
+
+PICTURED = 2
+"""Clips of each model that a picture shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `evaluate clips`.
+
+    Attributes:
+        weights: one or more weights files, of closed-loop presets or OccSora's own.
+        scenes: what really happened: a file, a folder or `traffic:A-B`.
+        clips: how many recorded clips to reconstruct, and to draw from their trajectories alone.
+        windows_per_scene: instants of a scene to forecast from, for weights that can; 0: none.
+        steps: denoising steps of closed-loop weights.
+        paper_steps: diffusion steps of OccSora's own; 0: all of its schedule, as published.
+        pictures: folder for clips.png: what each drew, under what was recorded.
+        seed: of the drawn clips.
+        device: cpu, cuda, cuda:1...
+        json: also write the figures to this file.
+
+    """
+
+    weights: tuple[Path, ...]
+    scenes: str = "traffic:500000-500003"
+    clips: int = 8
+    windows_per_scene: int = 4
+    steps: int = 8
+    paper_steps: int = 0
+    pictures: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.weights or len(set(self.weights)) < len(self.weights):
+            raise ConfigurationError(
+                f"--weights {' '.join(map(str, self.weights))}: give one or more files, each of them once"
+            )
+        if min(self.clips, self.steps) < 1 or min(self.windows_per_scene, self.paper_steps, self.seed) < 0:
+            raise ConfigurationError(
+                f"--clips {self.clips} and --steps {self.steps} must be 1 or more, --windows-per-scene "
+                f"{self.windows_per_scene}, --paper-steps {self.paper_steps} and --seed {self.seed} 0 or more"
+            )
+
+
+def run(options: Options) -> None:
+    """Reconstruct, forecast and draw; print the table, write --json and --pictures."""
+    from occsora_sim.commands.world_tables import Bar
+    from occsora_sim.scenes.source import open_scenes
+    from occsora_sim.scoring.clip_models import open_clip_model
+    from occsora_sim.scoring.clip_report import clip_report, print_clip_report
+    from occsora_sim.scoring.generation import open_encoder
+
+    check_device(options.device)
+    if options.json:
+        output_file(options.json)
+    if options.pictures:
+        output_folder(options.pictures)
+    models = {
+        str(path): open_clip_model(
+            path, steps=options.steps, paper_steps=options.paper_steps or None, device=options.device
+        )
+        for path in options.weights
+    }
+    encoder, name = open_encoder()
+    shown: dict[int, list[tuple[str, Tensor, RecordedClip]]] = {}
+
+    def keep(which: str, row: int, frames: Tensor, clip: RecordedClip) -> None:
+        if options.pictures and row < PICTURED:
+            shown.setdefault(row, []).append((which, frames, clip))
+
+    with Bar("clips", None) as told:
+        report = clip_report(
+            models,
+            open_scenes(options.scenes),
+            encoder,
+            name,
+            clips=options.clips,
+            windows_per_scene=options.windows_per_scene,
+            seed=options.seed,
+            on_step=told,
+            on_clip=keep,
+        )
+    print_clip_report(report)
+    if options.pictures:
+        _write_pictures(shown, options.pictures)
+    if options.json:
+        write_json(options.json, report)
+
+
+def _write_pictures(shown: dict[int, list[tuple[str, Tensor, RecordedClip]]], folder: Path) -> None:
+    """One sheet: of each clip the recorded frames, then what each model drew."""
+    from occsora_sim.grid import FRAME_SECONDS
+    from occsora_sim.rendering.example_sheet import write_example_sheet
+    from occsora_sim.scoring.clip_models import GIVEN
+    from occsora_sim.scoring.examples import Example
+
+    examples = []
+    for row in sorted(shown):
+        for k, (which, frames, clip) in enumerate(shown[row]):
+            at = [round(place * (len(frames) - 1) / 4) for place in range(5)]
+            examples.append(
+                Example(
+                    name=Path(which).stem,
+                    seconds=tuple(FRAME_SECONDS * (GIVEN + index) for index in at),
+                    frames=frames[at],
+                    real=None if k else clip.labels[GIVEN - 1 :][at],
+                )
+            )
+    write_example_sheet(examples, folder / "clips.png")
+    print(f"written to {folder}: clips.png")
