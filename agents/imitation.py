@@ -183,7 +183,7 @@ def fit_value(
 def with_pedestrian(view: Observation, generator: np.random.Generator, grid: Grid) -> Observation:
     """A situation in which a pedestrian walks across the route, 3 to 25 m ahead and up to 3 m beside it, in each row.
 
-    He fills a column of the newest frame and, where he came from, of the one before; each frame is in its own ego frame.
+    He fills a column of the newest frame and, where he came from, of the one before, each in its own ego frame.
     """
     occupancy = view["occupancy"].copy()
     rows, frames = occupancy.shape[:2]

@@ -15,7 +15,7 @@ pytest.importorskip("stable_baselines3", reason="the extra `rl`")
 from occsora_sim.agents import LearnedPolicy, RouteFollower, make_agent
 from occsora_sim.agents.episode import run_episodes
 from occsora_sim.agents.features import feature_count, features
-from occsora_sim.agents.imitation import demonstrate, fit_policy, fit_value
+from occsora_sim.agents.imitation import demonstrate, fit_policy, fit_value, with_pedestrian
 from occsora_sim.agents.learned import PolicyConfig, load_policy, policy_network, save_policy
 from occsora_sim.agents.learner import Learner, LearnerConfig, actor_tensors
 from occsora_sim.agents.learner_env import REWARD_SCALE, LearnerEnv
@@ -24,7 +24,7 @@ from occsora_sim.cli import main
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import CheckpointError, ConfigurationError
-from occsora_sim.grid import TINY
+from occsora_sim.grid import DRIVEABLE, FREE, OCC3D, PEDESTRIAN, TINY
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.start import Start, make_start
 from occsora_sim.worlds.replay import ReplayWorld
@@ -316,3 +316,25 @@ def test_train_agent_refuses_bad_options_in_one_line(tmp_path, capsys):
         assert main(["train", "agent", "--out", str(tmp_path / "run"), *options]) == 2
         captured = capsys.readouterr()
         assert captured.err.count("\n") == 1 and said in captured.err, captured.err
+
+
+def test_the_teacher_is_asked_about_pedestrians_who_cross_and_brakes_for_those_in_the_way():
+    occupancy = np.full((16, 2, *OCC3D.shape), FREE, np.uint8)
+    occupancy[..., OCC3D.ground] = DRIVEABLE
+    route = np.stack((np.arange(2.0, 42.0, 2.0), np.zeros(20)), axis=-1).astype(np.float32)
+    street = {
+        "occupancy": occupancy,
+        "ego": np.tile(np.array([8.0, 0.0, 0.0, 0.0], np.float32), (16, 1)),
+        "route": np.tile(route, (16, 1, 1)),
+    }
+    crossed = with_pedestrian(street, np.random.default_rng(0), OCC3D)
+    for row in crossed["occupancy"]:
+        for frame in row:
+            columns = np.argwhere((frame == PEDESTRIAN).any(-1))
+            assert len(columns) == 1
+            x, y = OCC3D.centres_xy()[tuple(columns[0])].tolist()
+            assert 2.5 < x < 29.5 and abs(y) < 4.2  # the frame before may lie 4 m further, the ego's way
+    assert np.array_equal((crossed["occupancy"] == PEDESTRIAN).sum((1, 2, 3, 4)), np.full(16, 8))
+    before, after = (RouteFollower().act(view)[:, 0] for view in (street, crossed))
+    assert 0.1 < (after < before - 0.01).mean() < 0.9
+    assert not (occupancy == PEDESTRIAN).any()
