@@ -56,8 +56,8 @@ class LearnerConfig:
     """
 
     imitate: Literal["route-follower", "idm", "none"] = "route-follower"
-    rounds: int = 5
-    decisions: int = 1_600
+    rounds: int = 7
+    decisions: int = 2_240
     minutes: float = 0.0
     copies: int = 16
     rollout: int = 20

@@ -110,7 +110,7 @@ def test_imitation_answers_as_its_teacher(road, tmp_path):
     policy, draws = taught.model.policy, torch.Generator().manual_seed(0)
     taught.env.seed(0)
     data = demonstrate(taught.env, RouteFollower(grid=TINY), policy, 4, 1.0, np.random.default_rng(0))
-    assert len(data.seen) == len(data.answers) == 2 * 4 * 8 and len(data.driven) == len(data.reward) == 2 * 4
+    assert len(data.seen) == len(data.answers) == 2 * 4 * 12 and len(data.driven) == len(data.reward) == 2 * 4
     assert set(data.goes_on.tolist()) <= {0.0, 1.0}
 
     def error():
