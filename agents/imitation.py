@@ -83,10 +83,11 @@ def demonstrate(
     driven, after, rewards, goes_on = [], [], [], []
     here = env.reset()
     mine = generator.random(env.num_envs) >= share
+    crossings = generator.spawn(1)[0]  # whoever is made up changes nothing in what is driven
     for _ in range(steps):
         situation = env.observation
         own = teacher.act(situation)
-        for asked in _variants(situation, generator, env.grid):
+        for asked in _variants(situation, generator, crossings, env.grid):
             seen.append(features(asked, env.grid))
             answers.append(teacher.act(asked))
         with torch.no_grad():
@@ -206,7 +207,9 @@ def with_pedestrian(view: Observation, generator: np.random.Generator, grid: Gri
     return {**view, "occupancy": occupancy}
 
 
-def _variants(situation: Observation, generator: np.random.Generator, grid: Grid) -> list[Observation]:
+def _variants(
+    situation: Observation, generator: np.random.Generator, crossings: np.random.Generator, grid: Grid
+) -> list[Observation]:
     """A situation as it is and mirrored, each also ASKED times at another speed and with its route moved and turned, of
     which CROSSED times with a pedestrian too.
     """
@@ -226,5 +229,5 @@ def _variants(situation: Observation, generator: np.random.Generator, grid: Grid
             asked = {**view, "ego": ego, "route": route}
             out.append(asked)
             if number < CROSSED:
-                out.append(with_pedestrian(asked, generator, grid))
+                out.append(with_pedestrian(asked, crossings, grid))
     return out
