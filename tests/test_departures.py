@@ -12,7 +12,7 @@ from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.departures import draw_standing_vehicles
-from occsora_sim.training.growth import with_departures
+from occsora_sim.training.growth import with_traffic
 from occsora_sim.training.windows import WindowSampler
 
 Box = tuple[int, int, int, int, int]
@@ -150,8 +150,8 @@ def test_weights_from_before_get_departures_and_let_everybody_stand():
     config = tiny()
     old = WorldModel(WorldModelConfig(**{**vars(config), "departures": 0}))
     assert old.departures is None
-    new = with_departures(old)
+    new = with_traffic(old)
     assert new.departures is not None
-    assert with_departures(new) is new
+    assert with_traffic(new) is new
     assert new.config == config
     assert torch.equal(new.motion.head.weight, old.motion.head.weight)

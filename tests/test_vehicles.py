@@ -5,10 +5,21 @@ import math
 import pytest
 import torch
 
-from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, OCC3D, OTHER_FLAT, PEDESTRIAN, TRUCK
+from occsora_sim.grid import (
+    BICYCLE,
+    BUS,
+    CAR,
+    DRIVEABLE,
+    FREE,
+    MOTORCYCLE,
+    OCC3D,
+    OTHER_FLAT,
+    PEDESTRIAN,
+    TRUCK,
+)
 from occsora_sim.models.columns import road_user_image
 from occsora_sim.models.motion import advect
-from occsora_sim.models.patches import count_vehicles, whole_vehicles, without_shapeless
+from occsora_sim.models.patches import count_vehicles, whole_vehicles, without_crumbs, without_shapeless
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 
 
@@ -112,6 +123,22 @@ def test_columns_of_a_vehicle_that_disagree_move_by_their_mean():
     middle = found.mean((0, 1))
     assert middle.tolist() == pytest.approx([4.0, way[0, 1, 50:61, 50:55, 1].mean().item()], abs=1e-4)
     assert (found - middle).norm(dim=-1).max() < 0.1  # what is left is a slight turn
+
+
+def test_a_bicycle_stays_in_one_piece():
+    bicycle = (BICYCLE, 60, 60, 4, 2)
+    frame = street(bicycle)
+    way = ways(frame, (bicycle, 3.0, 0.0))
+    way[:, :, 60, 60:62] = 0.0  # its rear columns are foretold to stay behind
+    rear, front = ((moved(frame, way)[0, 1] == BICYCLE).any(-1).any(-1).nonzero()[[0, -1], 0]).tolist()
+    assert front - rear == 3
+
+
+def test_what_is_left_of_a_bicycle_vanishes_and_whole_and_cut_ones_stay():
+    whole, cut, crumb = (BICYCLE, 60, 60, 4, 1), (MOTORCYCLE, 198, 60, 2, 1), (BICYCLE, 100, 100, 2, 1)
+    assert torch.equal(without_crumbs(street(whole, cut, crumb)), street(whole, cut))
+    person = street((PEDESTRIAN, 30, 30, 1, 1))
+    assert torch.equal(without_crumbs(person), person)
 
 
 def test_a_turning_vehicle_turns():

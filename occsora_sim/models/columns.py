@@ -25,6 +25,11 @@ def is_dynamic(labels: Tensor) -> Tensor:
     return (labels >= BICYCLE) & (labels <= TRUCK) & (labels != TRAFFIC_CONE)
 
 
+def is_ground(labels: Tensor) -> Tensor:
+    """True where a uint8 label of any shape is of what one stands on (`grid.FLAT`)."""
+    return (labels >= DRIVEABLE) & (labels <= TERRAIN)
+
+
 def without_road_users(labels: Tensor) -> Tensor:
     """Labels with road users' voxels set free; what stands still is left."""
     return torch.where(is_dynamic(labels), torch.full_like(labels, FREE), labels)
@@ -42,8 +47,7 @@ def ground_image(labels: Tensor, grid: Grid) -> Tensor:
     """What each column stands on: (..., x, y, z) uint8 -> (..., x, y) uint8, a flat class, 0 where none shows, and
     EGO where the ego stands, so that what the others do may depend on it.
     """
-    flat = (labels >= DRIVEABLE) & (labels <= TERRAIN)
-    ground = (labels * flat).amax(dim=-1)
+    ground = (labels * is_ground(labels)).amax(dim=-1)
     centres = grid.centres_xy(labels.device)
     under_ego = ((centres[..., 0] - 1.0).abs() < 2.1) & (centres[..., 1].abs() < 1.0)
     return ground.masked_fill(under_ego, EGO)

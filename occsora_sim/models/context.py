@@ -16,6 +16,9 @@ from occsora_sim.models.motion import advect
 AUXILIARY = 6
 """Channels of `Context.auxiliary`."""
 
+ROUTE = 4
+"""The one of them that holds the route mask."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:

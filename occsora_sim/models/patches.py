@@ -12,6 +12,9 @@ from occsora_sim.models.columns import is_dynamic
 SMALLEST = 36
 """Columns below which no vehicle is whole; at 0.4 m a small car fills about 40."""
 
+_TWO_WHEELS = 3
+"""Columns below which a bicycle or motorcycle is no longer one; whole ones have four and more."""
+
 _LONGEST, _WIDEST, _NARROWEST = 46.0, 9.0, 3.0
 """Sides of the rectangles that pass for vehicles [columns]: 18.4, 3.6 and 1.2 m."""
 
@@ -125,6 +128,23 @@ def without_shapeless(labels: Tensor, new: Tensor) -> Tensor:
     out = labels.clone()
     columns = out[row[gone], i[gone], j[gone]]
     out[row[gone], i[gone], j[gone]] = torch.where(is_vehicle(columns), FREE, columns)
+    return out
+
+
+def without_crumbs(labels: Tensor) -> Tensor:
+    """Frames (n, x, y, z) uint8 without what is left of bicycles and motorcycles: patches of fewer than _TWO_WHEELS
+    columns that the edge of the view does not cut.
+    """
+    image = (labels * ((labels == BICYCLE) | (labels == MOTORCYCLE))).amax(dim=-1)
+    cells, patch, _ = connected((image > 0).byte())
+    last = cells.new_tensor(image.shape[1:]) - 1
+    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    cut = torch.zeros_like(edge).index_put((patch[edge],), edge[edge])[patch]
+    gone = (torch.bincount(patch, minlength=len(cells))[patch] < _TWO_WHEELS) & ~cut
+    at = tuple(cells[gone].unbind(1))
+    columns = labels[at]
+    out = labels.clone()
+    out[at] = torch.where((columns == BICYCLE) | (columns == MOTORCYCLE), FREE, columns)
     return out
 
 

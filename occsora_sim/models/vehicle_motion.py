@@ -1,8 +1,9 @@
 """Vehicles move as one piece each, and not into one another.
 
-The motion estimator foretells each column for itself. A vehicle (a connected patch of vehicle columns) moves rigidly:
-by the rigid motion nearest to its columns' (least squares; Kabsch 1976 in the plane). Where two would come to overlap,
-the one that runs into the other brakes; so does one whose front half would run into the ego, which no frame shows.
+The motion estimator foretells each column for itself. A vehicle (a connected patch of vehicle columns, or of bicycles
+and motorcycles) moves rigidly: by the rigid motion nearest to its columns' (least squares; Kabsch 1976 in the plane).
+Where two would come to overlap, the one that runs into the other brakes; so does one whose front half would run into
+the ego, which no frame shows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import to_frame
-from occsora_sim.grid import Grid
+from occsora_sim.grid import BICYCLE, MOTORCYCLE, Grid
 from occsora_sim.models.patches import connected, is_vehicle
 from occsora_sim.vehicle import Vehicle
 
@@ -41,10 +42,12 @@ def move_as_vehicles(
         gap: what a vehicle keeps from another ahead of it, beside a voxel [m].
 
     Returns:
-        (b, f, x, y, 2) [m]; road users other than vehicles keep theirs.
+        (b, f, x, y, 2) [m]; pedestrians keep theirs.
 
     """
-    cells, patch, _ = connected(is_vehicle(image[..., 0]).byte())
+    labels = image[..., 0]
+    two_wheels = (labels == BICYCLE) | (labels == MOTORCYCLE)
+    cells, patch, _ = connected(is_vehicle(labels).byte() + 2 * two_wheels.byte())
     if not len(cells):
         return displacement
     _, vehicle = patch.unique(return_inverse=True)  # (k,) numbers 0 to m - 1

@@ -18,6 +18,7 @@ from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
 from occsora_sim.models.departures import Departures
 from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
 from occsora_sim.models.motion import MotionEstimator
+from occsora_sim.models.newcomers import Newcomers
 from occsora_sim.models.prompt import keep_mask
 from occsora_sim.models.scene_condition import SceneCondition, guided, leave_open, says
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
@@ -40,6 +41,7 @@ class WorldModelConfig:
         motion_width: its channels.
         departures: width of the network that lets standing vehicles set off; 0: none, they stand until the motion
             estimator foretells otherwise.
+        newcomers: width of the network that says who comes into view; 0: none, it is left to the denoiser.
         tokenizer: sizes of the tokenizer.
         hidden: token width of the denoiser.
         depth: its blocks.
@@ -58,6 +60,7 @@ class WorldModelConfig:
     motion_frames: int = 4
     motion_width: int = 48
     departures: int = 128
+    newcomers: int = 32
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
     hidden: int = 192
     depth: int = 6
@@ -99,6 +102,7 @@ class WorldModelConfig:
             # Weights from before these existed have none.
             rest.setdefault("mixing", 0)
             rest.setdefault("departures", 0)
+            rest.setdefault("newcomers", 0)
             rest.setdefault("scene_prompts", False)
             tokenizer = CompensatedTokenizerConfig(**{"small_road_users": 0, **header["tokenizer"]})
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
@@ -120,6 +124,7 @@ class WorldModel(nn.Module):
         self.departures = (
             Departures(self.motion.channels, config.frames, config.departures) if config.departures else None
         )
+        self.newcomers = Newcomers(config.newcomers) if config.newcomers else None
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
         channels = config.frames * config.tokenizer.channels
         # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.

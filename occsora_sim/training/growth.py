@@ -11,11 +11,20 @@ from occsora_sim.models.compensated_tokenizer import CompensatedTokenizerConfig
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 
 
-def with_departures(model: WorldModel) -> WorldModel:
-    """The same model with departures (a fresh one lets everybody stand); itself where it has them."""
-    if model.config.departures:
+def with_traffic(model: WorldModel) -> WorldModel:
+    """The same model with departures and newcomers (fresh ones let everybody stand and nobody come); itself where it
+    has them.
+    """
+    config, new = model.config, WorldModelConfig()
+    if config.departures and config.newcomers:
         return model
-    grown = WorldModel(replace(model.config, departures=WorldModelConfig().departures))
+    grown = WorldModel(
+        replace(
+            config,
+            departures=config.departures or new.departures,
+            newcomers=config.newcomers or new.newcomers,
+        )
+    )
     grown.to(model.latent_scale.device).load_state_dict({**grown.state_dict(), **model.state_dict()})
     return grown
 

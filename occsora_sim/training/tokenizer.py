@@ -17,8 +17,9 @@ from occsora_sim.presets import closed_loop_preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.departures import BATCH, draw_standing_vehicles
-from occsora_sim.training.growth import with_departures, with_small_road_users
+from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.newcomers import draw_maps, newcomer_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSampler, aligned_images, window_context
 
@@ -43,6 +44,8 @@ class TokenizerTraining:
         departure_steps: steps of the departures of standing vehicles, which follow the motion estimator; closed loop
             only.
         departure_windows: windows whose standing vehicles these look at.
+        newcomer_steps: steps of the newcomers, who come into view; closed loop only.
+        newcomer_windows: windows on whose maps these look for them.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
@@ -57,6 +60,8 @@ class TokenizerTraining:
     code_windows: int = 512
     departure_steps: int = 3000
     departure_windows: int = 3072
+    newcomer_steps: int = 2000
+    newcomer_windows: int = 4096
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
 
@@ -73,9 +78,10 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     if options.init is None:
         return _from_nothing(options)
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
-    model = with_departures(with_small_road_users(model))
+    model = with_traffic(with_small_road_users(model))
     sampler = _sampler(options, model.config)
     _train_departures(options, model, sampler)
+    _train_newcomers(options, model, sampler)
     _train_code(options, model, sampler)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
@@ -164,6 +170,27 @@ def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: Wi
     run(departures, loss, loop, options.out / "departures").copy_to(departures)
 
 
+def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+    newcomers = model.newcomers
+    if newcomers is None or not options.newcomer_steps:
+        return
+    maps = draw_maps(model, sampler, options.newcomer_windows)
+    newcomers.begin_with(maps.size, maps.rate)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return newcomer_loss(newcomers, maps, model.config.grid.voxel, generator)
+
+    loop = replace(
+        options.loop,
+        steps=options.newcomer_steps,
+        minutes=0.0,
+        lr=2e-3,
+        log_every=100,
+        checkpoint_every=1000,
+    )
+    run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
+
+
 def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
@@ -195,6 +222,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     ema = run(parts, both, options.loop, options.out)
     ema.copy_to(parts)
     _train_departures(options, model, sampler)
+    _train_newcomers(options, model, sampler)
     path = options.out / "tokenizer.safetensors"
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
     return path

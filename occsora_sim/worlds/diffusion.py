@@ -15,12 +15,21 @@ from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.anchor import Anchor, draw_standing, hold_still, keep_standing
-from occsora_sim.models.columns import UNSEEN, ground_image, is_dynamic, road_user_image, without_road_users
-from occsora_sim.models.context import Context, build_context, unseen
+from occsora_sim.models.arrivals import arrive, without_uncarried
+from occsora_sim.models.boxes import as_boxes
+from occsora_sim.models.columns import (
+    UNSEEN,
+    ground_image,
+    is_dynamic,
+    is_ground,
+    road_user_image,
+    without_road_users,
+)
+from occsora_sim.models.context import ROUTE, Context, build_context, unseen
 from occsora_sim.models.evenness import evened
 from occsora_sim.models.lane import open_lane
 from occsora_sim.models.motion import smooth_displacement
-from occsora_sim.models.patches import whole_vehicles, without_shapeless
+from occsora_sim.models.patches import is_vehicle, whole_vehicles, without_crumbs, without_shapeless
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import landed, stop_before, walk_on
 from occsora_sim.models.warp import warp
@@ -202,8 +211,7 @@ class DiffusionWorld:
         grid, given = self.grid, trajectories.shape[1]
         prompt = _extend(trajectories, self.frames_per_chunk)
         poses = compose(memory.poses[:, -1:], prompt)
-        noise = memory.noise
-        generators = _generators(noise) if self.mode == "sample" and future is None else None
+        generators = _generators(memory.noise) if self.mode == "sample" and future is None else None
         known, offsets = self._context(memory, poses, generators)
         if future is not None:
             labels = self.model.reconstruct(future, known)
@@ -211,29 +219,44 @@ class DiffusionWorld:
             labels = self.model.sample(known, prompt, generators, self.steps, memory.scene, self.guidance)
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
         if generators is not None:
-            flow = known.auxiliary[:, :, 2:4].movedim(2, -1)
-            labels = keep_standing(labels, known.prior, flow, ~unseen(known.static))
-            noise = torch.stack([generator.get_state() for generator in generators])
-            unknown = unseen(known.static).flatten(0, 1)
-            labels = evened(without_shapeless(labels.flatten(0, 1), unknown), unknown).view_as(labels)
+            labels = self._mend(labels, known)
         if self.follow_route and future is None:
             labels = open_lane(labels, memory.route, poses, grid)
         record, drawn = memory.record, []
         for k in range(given):
             at = poses[:, k]
             static = record.read(at[:, None], grid)[:, 0]  # holds what the chunk's earlier frames have drawn
-            frame = torch.where(is_dynamic(labels[:, k]) | (static == UNSEEN), labels[:, k], static)
+            stands = is_dynamic(labels[:, k]) & ~is_ground(static)  # on the ground, and not in it
+            frame = torch.where(stands | (static == UNSEEN), labels[:, k], static)
             record = record.write(without_road_users(frame), at, grid)
             drawn.append(frame)
         occupancy = torch.stack(drawn, dim=1)
+        placed = None
+        if generators is not None and self.model.newcomers is not None:
+            occupancy, placed = arrive(
+                self.model.newcomers,
+                occupancy,
+                known.auxiliary[:, given - 1, ROUTE],
+                memory.poses[:, -1],
+                poses[:, :given],
+                (known.static == UNSEEN).flatten(1).all(1),
+                memory.scene[:, 1],
+                generators,
+                grid,
+            )
+        noise = memory.noise
+        if generators is not None:
+            noise = torch.stack([generator.get_state() for generator in generators])
         h = memory.images.shape[1]
         images = road_user_image(occupancy)
         carried = images[..., 0] == road_user_image(known.prior[:, :given])[..., 0]
-        offsets = (offsets[:, :given] * carried[..., None]).half()
+        offsets = offsets[:, :given] * carried[..., None]
+        if placed is not None:
+            offsets = torch.where(placed == 0, offsets, placed)
         new = DiffusionMemory(
             record=record,
             images=torch.cat((memory.images, images), dim=1)[:, -h:],
-            offsets=torch.cat((memory.offsets, offsets), dim=1)[:, -h:],
+            offsets=torch.cat((memory.offsets, offsets.half()), dim=1)[:, -h:],
             poses=torch.cat((memory.poses, poses[:, :given]), dim=1)[:, -h:],
             last=occupancy[:, -1],
             anchor=memory.anchor.renew(occupancy[:, -1], poses[:, given - 1]),
@@ -242,6 +265,18 @@ class DiffusionWorld:
             scene=memory.scene,
         )
         return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
+
+    def _mend(self, labels: Tensor, known: Context) -> Tensor:
+        """Drawn labels (b, f, x, y, z) without what a draw leaves that cannot be."""
+        flow = known.auxiliary[:, :, 2:4].movedim(2, -1)
+        labels = keep_standing(labels, known.prior, flow, ~unseen(known.static)).flatten(0, 1)
+        newcomers, prior = self.model.newcomers, known.prior.flatten(0, 1)
+        if newcomers is not None:
+            stands = is_vehicle(prior).any(-1) & (flow.flatten(0, 1) == 0).all(-1)
+            labels = as_boxes(without_uncarried(labels, prior), stands, newcomers.size, self.grid)
+        unknown = unseen(known.static).flatten(0, 1)
+        labels = without_shapeless(without_crumbs(labels), unknown)
+        return evened(labels, unknown).unflatten(0, known.static.shape[:2])
 
     def _context(
         self, memory: DiffusionMemory, poses: Tensor, generators: list[torch.Generator] | None
