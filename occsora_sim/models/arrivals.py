@@ -17,7 +17,7 @@ from torch import Tensor
 from occsora_sim.geometry import to_frame, to_world
 from occsora_sim.grid import DRIVEABLE, DYNAMIC, FRAME_SECONDS, FREE, SMALL, Grid
 from occsora_sim.models.columns import is_dynamic, is_ground
-from occsora_sim.models.newcomers import CELL, Expected, Newcomers, surroundings
+from occsora_sim.models.newcomers import CELL, GROUPS, Expected, Newcomers, surroundings
 from occsora_sim.models.patches import connected
 from occsora_sim.models.vehicle_motion import near_ego
 
@@ -29,6 +29,9 @@ _MARGIN = (1.0, 0.3)
 
 _AHEAD = (8.0, 1.0)
 """What it keeps from the ego [m]."""
+
+_MOST = 8.0
+"""How many times as many vehicles as are expected may come where many are asked for."""
 
 _ON_ROAD = 0.6
 """Share of a moving vehicle's columns that must lie on the road; who stands may be parked beside it."""
@@ -123,6 +126,8 @@ def arrive(
     around = torch.cat((around[:, :-2], around[:, -2:] * ~hidden[:, None]), dim=1)
     expected = newcomers(around, hidden, vehicles)
     chance = expected.chance.sigmoid() * hidden[:, None]
+    if not bool(vehicles.isnan().all()):
+        chance = _as_asked(newcomers, chance, around, vehicles)
     out, offsets = labels.clone(), torch.zeros(*labels.shape[:4], 2, device=labels.device)
     centres = grid.centres_xy(labels.device)[None]
     for row, generator in enumerate(generators):
@@ -137,6 +142,18 @@ def arrive(
             if _comes(one, before[row], poses[row], bool(first[row]), grid):
                 _paint(one, out[row], offsets[row], poses[row], points, grid)
     return out, offsets
+
+
+def _as_asked(newcomers: Newcomers, chance: Tensor, around: Tensor, vehicles: Tensor) -> Tensor:
+    """`chance` with that of vehicles raised or lowered so that, were nobody known yet, as many as are asked for would
+    be expected in view.
+    """
+    nobody = torch.cat((around[:, :-2], torch.zeros_like(around[:, -2:])), dim=1)
+    everywhere = torch.ones_like(around[:, 0], dtype=torch.bool)
+    mine = newcomers.group == GROUPS.index("vehicle")
+    total = newcomers(nobody, everywhere, vehicles).chance.sigmoid()[:, mine].sum((1, 2, 3))
+    share = torch.where(vehicles.isnan(), 1.0, vehicles / total.clamp(min=0.1)).clamp(max=_MOST)
+    return chance * torch.where(mine, share[:, None], 1.0)[:, :, None, None]
 
 
 def _hidden(before: Tensor, now: Tensor, first: Tensor, grid: Grid) -> Tensor:
