@@ -12,6 +12,7 @@ from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModelConfig
 from occsora_sim.presets import preset, small, tiny
 from occsora_sim.worlds.diffusion import DiffusionWorld, load_world
+from occsora_sim.worlds.foresight import foresee
 from occsora_sim.worlds.protocol import Start
 
 AHEAD = torch.tensor([[3.0, 0.0, 0.0], [6.0, 0.0, 0.0]])
@@ -80,7 +81,7 @@ def test_a_car_that_stands_may_set_off_in_a_drawn_future_and_not_in_the_expected
     poses = memory.poses[:, -1:] + torch.zeros(1, 2, 3)
     drawn = [torch.Generator().manual_seed(0)]
     for generators, way in ((drawn, 4.0), (None, 0.0)):  # 3.2 m in a chunk, of voxels of 0.8 m
-        known, _ = one._context(memory, poses, generators)
+        known, _ = foresee(one.model, memory, poses, generators, one.follow_route)
         found = road_user_image(known.prior[:, 1])[0, :, :, 0].nonzero()[:, 0].float().mean()
         assert float(found - there) == pytest.approx(way, abs=0.3)
 

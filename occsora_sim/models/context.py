@@ -16,8 +16,8 @@ from occsora_sim.models.motion import advect
 AUXILIARY = 6
 """Channels of `Context.auxiliary`."""
 
-ROUTE = 4
-"""The one of them that holds the route mask."""
+FLOW, ROUTE = slice(2, 4), 4
+"""Those of them that hold the velocity of the carried ones, and the route mask."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,36 +13,27 @@ from torch import Tensor
 
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
-from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.anchor import Anchor, draw_standing, hold_still, keep_standing
-from occsora_sim.models.arrivals import arrive, without_uncarried
-from occsora_sim.models.boxes import as_boxes
+from occsora_sim.grid import Grid
+from occsora_sim.models.anchor import Anchor
+from occsora_sim.models.arrivals import arrive
 from occsora_sim.models.columns import (
     UNSEEN,
-    ground_image,
     is_dynamic,
     is_ground,
     road_user_image,
     without_road_users,
 )
-from occsora_sim.models.context import ROUTE, Context, build_context, unseen
-from occsora_sim.models.evenness import evened
+from occsora_sim.models.context import ROUTE
 from occsora_sim.models.lane import open_lane
-from occsora_sim.models.motion import smooth_displacement
-from occsora_sim.models.patches import is_vehicle, whole_vehicles, without_crumbs, without_shapeless
-from occsora_sim.models.vehicle_motion import move_as_vehicles
-from occsora_sim.models.walkers import landed, stop_before, walk_on
-from occsora_sim.models.warp import warp
+from occsora_sim.models.mending import mended
+from occsora_sim.models.patches import whole_vehicles
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.worlds.foresight import foresee
 from occsora_sim.worlds.memory import DiffusionMemory, remember, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
-
-GAP = 1.2
-"""What vehicles of a drawn future keep from the one ahead, beside a voxel [m]: chunk after chunk, those that come to
-touch would grow into one. Real ones keep 2 m and more in a queue."""
 
 
 class DiffusionWorld:
@@ -212,14 +203,14 @@ class DiffusionWorld:
         prompt = _extend(trajectories, self.frames_per_chunk)
         poses = compose(memory.poses[:, -1:], prompt)
         generators = _generators(memory.noise) if self.mode == "sample" and future is None else None
-        known, offsets = self._context(memory, poses, generators)
+        known, offsets = foresee(self.model, memory, poses, generators, self.follow_route)
         if future is not None:
             labels = self.model.reconstruct(future, known)
         else:
             labels = self.model.sample(known, prompt, generators, self.steps, memory.scene, self.guidance)
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
         if generators is not None:
-            labels = self._mend(labels, known)
+            labels = mended(labels, known, self.model.newcomers, grid)
         if self.follow_route and future is None:
             labels = open_lane(labels, memory.route, poses, grid)
         record, drawn = memory.record, []
@@ -265,57 +256,6 @@ class DiffusionWorld:
             scene=memory.scene,
         )
         return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
-
-    def _mend(self, labels: Tensor, known: Context) -> Tensor:
-        """Drawn labels (b, f, x, y, z) without what a draw leaves that cannot be."""
-        flow = known.auxiliary[:, :, 2:4].movedim(2, -1)
-        labels = keep_standing(labels, known.prior, flow, ~unseen(known.static)).flatten(0, 1)
-        newcomers, prior = self.model.newcomers, known.prior.flatten(0, 1)
-        if newcomers is not None:
-            stands = is_vehicle(prior).any(-1) & (flow.flatten(0, 1) == 0).all(-1)
-            labels = as_boxes(without_uncarried(labels, prior), stands, newcomers.size, self.grid)
-        unknown = unseen(known.static).flatten(0, 1)
-        labels = without_shapeless(without_crumbs(labels), unknown)
-        return evened(labels, unknown).unflatten(0, known.static.shape[:2])
-
-    def _context(
-        self, memory: DiffusionMemory, poses: Tensor, generators: list[torch.Generator] | None
-    ) -> tuple[Context, Tensor]:
-        """What is known about the frames at `poses` (b, f, 3), and the offsets of their small road users; who stands
-        may set off where there are `generators` to draw it.
-        """
-        grid, now = self.grid, memory.poses[:, -1]
-        older = [
-            warp(memory.images[:, k], memory.poses[:, k], now[:, None], grid, fill=0)[:, 0]
-            for k in range(memory.images.shape[1] - 1)
-        ]
-        images = torch.stack([*older, memory.images[:, -1]], dim=1)
-        levels = self.model.motion.levels(images, ground_image(memory.last, grid))
-        displacement = self.model.motion.foretell(levels, images)
-        displacement = smooth_displacement(displacement, images[:, -1])
-        if generators is not None and self.model.departures is not None:
-            displacement = self.model.departures.draw(displacement, images[:, -1], levels, grid, generators)
-        displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
-        ego = relative(now[:, None], poses)
-        displacement = stop_before(displacement, images[:, -1], ego, grid)
-        gap = 0.0 if generators is None else GAP
-        displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid, ego=ego, gap=gap))
-        offset = memory.offsets[:, -1].float()
-        standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
-        known = build_context(
-            static=memory.record.read(poses, grid),
-            last=others,
-            last_pose=now,
-            last_image=warp(memory.images[:, -1], now, poses, grid, fill=0),
-            displacement=displacement,
-            target_pose=poses,
-            seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=self.device),
-            route=memory.route if self.follow_route else None,
-            grid=grid,
-            standing=standing,
-            offset=offset,
-        )
-        return known, landed(memory.images[:, -1], displacement + offset[:, None], now, poses, grid)
 
 
 def _generators(noise: Tensor) -> list[torch.Generator]:
