@@ -130,8 +130,11 @@ def arrive(
         chance = _as_asked(newcomers, chance, around, vehicles)
     out, offsets = labels.clone(), torch.zeros(*labels.shape[:4], 2, device=labels.device)
     centres = grid.centres_xy(labels.device)[None]
+    # Each of a handful is looked at by itself: on the CPU, or a GPU would be asked for number after number.
+    chance, expected = chance.cpu(), expected.cpu()
+    seen_from, at, begins = before.cpu(), poses.cpu(), first.tolist()
     for row, generator in enumerate(generators):
-        draw = torch.rand(chance.shape[1:], generator=generator, device=generator.device).to(chance.device)
+        draw = torch.rand(chance.shape[1:], generator=generator, device=generator.device).cpu()
         hits = (draw < chance[row]).nonzero().tolist()
         if not hits:
             continue
@@ -139,7 +142,7 @@ def arrive(
         marks = torch.rand(len(hits), 6, generator=generator, device=generator.device).tolist()
         for (kind, i, j), mark in zip(hits, marks, strict=True):
             one = _arrival(newcomers, expected, row, (kind, i, j), mark, grid)
-            if _comes(one, before[row], poses[row], bool(first[row]), grid):
+            if _comes(one, seen_from[row], at[row], begins[row], grid):
                 _paint(one, out[row], offsets[row], poses[row], points, grid)
     return out, offsets
 
@@ -234,9 +237,8 @@ def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points:
     are the middles of their columns in the last frame.
     """
     f = len(poses)
-    places = (
-        one.place - one.velocity * FRAME_SECONDS * torch.arange(f - 1, -1, -1, device=poses.device)[:, None]
-    )
+    ago = FRAME_SECONDS * torch.arange(f - 1, -1, -1, device=poses.device)[:, None]
+    places = one.place.to(poses) - ago * one.velocity.to(poses)
     columns = _columns(one, places, points, (0.0, 0.0))
     if one.small:
         _at_least_one(columns, to_frame(to_world(places, poses[-1:]), poses), grid)

@@ -62,6 +62,10 @@ class Expected:
     moves: Tensor
     speed: Tensor
 
+    def cpu(self) -> Expected:
+        """The same on the CPU."""
+        return Expected(**{name: value.cpu() for name, value in vars(self).items()})
+
 
 def surroundings(labels: Tensor, route: Tensor) -> Tensor:
     """What a newcomer's place hangs on: labels (b, x, y, z) uint8 and route mask (b, x, y) -> (b, CHANNELS, x / CELL,
