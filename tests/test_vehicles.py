@@ -154,6 +154,23 @@ def test_a_turning_vehicle_turns():
     torch.testing.assert_close(found, way, atol=1e-4, rtol=0)
 
 
+def test_nobody_turns_on_the_spot():
+    bus = (BUS, 80, 80, 30, 6)
+    frame = street(bus)
+    place = OCC3D.centres_xy()[80:110, 80:86]
+    arm = place - place.mean((0, 1))
+    way = ways(frame)
+    for k, angle in enumerate((0.4, 0.8)):
+        c, s = math.cos(angle), math.sin(angle)
+        turned = torch.stack((c * arm[..., 0] - s * arm[..., 1], s * arm[..., 0] + c * arm[..., 1]), dim=-1)
+        way[0, k, 80:110, 80:86] = turned - arm
+    assert torch.equal(moved(frame, way)[0, 1] == BUS, frame[0] == BUS)
+    way[0, 1, 80:110, 80:86, 0] += 2.0  # two metres on it has turned by 2 / 5 rad at most
+    out = move_as_vehicles(way, road_user_image(frame), OCC3D)[0, 1, 80:110, 80:86]
+    front, rear = arm[-1, 3] + out[-1, 3], arm[0, 3] + out[0, 3]
+    assert math.atan2(*(front - rear).flip(0).tolist()) == pytest.approx(0.4, abs=0.03)
+
+
 def test_the_car_behind_brakes_for_the_one_ahead():
     behind, ahead = (CAR, 50, 50, 11, 5), (CAR, 66, 50, 11, 5)
     frame = street(behind, ahead)

@@ -19,6 +19,9 @@ from occsora_sim.vehicle import Vehicle
 _TURNS = 24
 """Columns from which a patch may turn; of fewer the direction is noise."""
 
+_RADIUS = 5.0
+"""Nobody turns on the spot: the tightest turn of a vehicle's middle [m]."""
+
 _BRAKES = (0.75, 0.5, 0.25, 0.0)
 """Shares of the foretold way that are tried in turn where two would overlap."""
 
@@ -77,7 +80,8 @@ def _rigid(place: Tensor, way: Tensor, vehicle: Tensor) -> tuple[Tensor, Tensor,
     later = arm + way - shift[vehicle]  # (k, f, 2)
     sine = mean(arm[..., 0] * later[..., 1] - arm[..., 1] * later[..., 0])
     turn = torch.atan2(sine, mean((arm * later).sum(-1)))
-    return middle, shift, turn * (count >= _TURNS)[:, None]
+    most = shift.norm(dim=-1) / _RADIUS
+    return middle, shift, turn.clamp(-most, most) * (count >= _TURNS)[:, None]
 
 
 def _ends(
