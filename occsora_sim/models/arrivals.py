@@ -63,9 +63,9 @@ class Arrival:
         """Whether it is a pedestrian, a bicycle or a motorcycle."""
         return DYNAMIC[self.kind] in SMALL
 
-    def corners(self, seconds_ago: float, more: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-        """Corners and middle of its box (5, 2) [m] in the last frame's axes."""
-        half = (self.size[0] / 2 + more[0], self.size[1] / 2 + more[1])
+    def corners(self, seconds_ago: float) -> Tensor:
+        """Corners and middle of its box (5, 2) [m] in the last frame's axes, that long before it."""
+        half = self.size[0] / 2, self.size[1] / 2
         signs = self.place.new_tensor(((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 0)))
         along = self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
         across = torch.stack((-along[1], along[0]))
@@ -184,7 +184,7 @@ def _arrival(
     mark: Sequence[float],
     grid: Grid,
 ) -> Arrival:
-    """A road user on a cell, its marks by six even numbers."""
+    """A road user on a cell, its marks by six numbers drawn evenly from 0 to 1."""
     kind, i, j = at
     group = int(newcomers.group[kind])
     lower = grid.lower
