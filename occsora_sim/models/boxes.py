@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DYNAMIC, FREE, Grid
-from occsora_sim.models.patches import connected, is_vehicle
+from occsora_sim.models.patches import connected, is_vehicle, mean_of, rectangles
 
 _LEAST, _MOST = 0.88, 1.12
 """Bounds of a vehicle's sides, as shares of its class's mean."""
@@ -43,21 +43,13 @@ def as_boxes(labels: Tensor, stands: Tensor, size: Tensor, grid: Grid) -> Tensor
     m = len(roots)
     count = torch.bincount(number, minlength=m)
 
-    def mean(values: Tensor) -> Tensor:
-        total = values.new_zeros(m, *values.shape[1:]).index_add_(0, number, values)
-        return total / count.view(-1, *[1] * (values.ndim - 1))
-
     row, i, j = cells.unbind(1)
     place = grid.centres_xy(labels.device)[i, j].double()
-    middle = mean(place)
-    arm = place - middle[number]
-    xx, yy, xy = mean(arm[:, 0] ** 2), mean(arm[:, 1] ** 2), mean(arm.prod(dim=1))
-    half, root = (xx + yy) / 2 + grid.voxel**2 / 12, torch.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    sides = torch.stack((half + root, (half - root).clamp(min=0.01)), dim=1).mul(12).sqrt()
-    angle = torch.atan2(2 * xy, xx - yy) / 2
+    middle, sides, angle = rectangles(place, number, count, grid.voxel)
     last = cells.new_tensor(image.shape[1:]) - 1
-    cut = mean(((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1).double()) > 0
-    still = mean(stands[row, i, j].double()) > 0
+    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    about = torch.stack((edge, stands[row, i, j]), dim=1).double()
+    cut, still = (mean_of(about, number, count) > 0).unbind(1)
     kinds = torch.zeros(256, dtype=torch.long, device=labels.device)
     kinds[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=labels.device)
     kind = kinds[image[row, i, j].int()]

@@ -54,6 +54,28 @@ def connected(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         component = spread
 
 
+def mean_of(values: Tensor, number: Tensor, count: Tensor) -> Tensor:
+    """Means (m, ...) of `values` (k, ...) over the `count` (m,) cells of each patch, whose `number` (k,) is 0 to m - 1."""
+    total = values.new_zeros(len(count), *values.shape[1:]).index_add_(0, number, values)
+    return total / count.view(-1, *[1] * (values.ndim - 1))
+
+
+def rectangles(
+    place: Tensor, number: Tensor, count: Tensor, edge: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rectangles of the same second moments as patches of cells with `edge`, whose middles are at `place` (k, 2),
+    with `number` and `count` as for `mean_of`: middles (m, 2), lengths and widths (m, 2), and the angles of their long
+    sides (m,) [rad].
+    """
+    middle = mean_of(place, number, count)
+    arm = place - middle[number]
+    moments = torch.stack((arm[:, 0] ** 2, arm[:, 1] ** 2, arm.prod(dim=1)), dim=1)
+    xx, yy, xy = mean_of(moments, number, count).unbind(1)
+    half, root = (xx + yy) / 2 + edge**2 / 12, torch.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    sides = torch.stack((half + root, (half - root).clamp(min=edge**2 / 12)), dim=1).mul(12).sqrt()
+    return middle, sides, torch.atan2(2 * xy, xx - yy) / 2
+
+
 def is_vehicle(labels: Tensor) -> Tensor:
     """True where a uint8 label of any shape is a road user's of far more than a few columns: all but pedestrians,
     bicycles and motorcycles.
@@ -106,24 +128,17 @@ def without_shapeless(labels: Tensor, new: Tensor) -> Tensor:
         return labels
     _, number = patch.unique(return_inverse=True)
     row, i, j = cells.unbind(1)
-    place = cells[:, 1:].double()
     count = torch.bincount(number)
-
-    def mean(values: Tensor) -> Tensor:
-        total = values.new_zeros(len(count), *values.shape[1:]).index_add_(0, number, values)
-        return total / count.view(-1, *[1] * (values.ndim - 1))
-
-    arm = place - mean(place)[number]
-    xx, yy, xy = mean(arm[:, 0] ** 2) + 1 / 12, mean(arm[:, 1] ** 2) + 1 / 12, mean(arm[:, 0] * arm[:, 1])
-    half, root = (xx + yy) / 2, torch.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    length, width = torch.sqrt(12 * (half + root)), torch.sqrt(12 * (half - root).clamp(min=1 / 12))
+    _, sides, _ = rectangles(cells[:, 1:].double(), number, count)
+    length, width = sides.unbind(1)
     shapeless = (length > _LONGEST) | (width > _WIDEST) | (width < _NARROWEST)
     shapeless |= count < _FILLED * length * width
     edge = (i == 0) | (j == 0) | (i == labels.shape[1] - 1) | (j == labels.shape[2] - 1)
     near = F.max_pool2d(new.float()[:, None], 5, 1, 2)[:, 0] > 0
     road = (labels == DRIVEABLE).any(-1)
-    fresh = mean(near[row, i, j].double()) > 0
-    shapeless &= fresh & (mean(edge.double()) == 0) & (mean(road[row, i, j].double()) > 0.5)
+    about = torch.stack((near[row, i, j], edge, road[row, i, j]), dim=1).double()
+    fresh, cut, on_road = mean_of(about, number, count).unbind(1)
+    shapeless &= (fresh > 0) & (cut == 0) & (on_road > 0.5)
     gone = shapeless[number]
     out = labels.clone()
     columns = out[row[gone], i[gone], j[gone]]

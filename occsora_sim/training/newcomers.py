@@ -12,7 +12,7 @@ from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, Grid
 from occsora_sim.models.columns import road_user_image
 from occsora_sim.models.context import route_mask
 from occsora_sim.models.newcomers import CELL, Newcomers, Present, surroundings
-from occsora_sim.models.patches import connected, count_vehicles
+from occsora_sim.models.patches import connected, count_vehicles, mean_of, rectangles
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.windows import Windows, WindowSampler
 
@@ -95,26 +95,18 @@ def road_users(windows: Windows, grid: Grid) -> tuple[Tensor, Tensor]:
         return roots, torch.zeros(0, 8, device=image.device)
     count = torch.bincount(number, minlength=m)
 
-    def mean(values: Tensor) -> Tensor:
-        total = values.new_zeros(m, *values.shape[1:]).index_add_(0, number, values)
-        return total / count.view(-1, *[1] * (values.ndim - 1))
-
     row, i, j = cells.unbind(1)
-    place = cells[:, 1:].float() + 0.5
-    middle = mean(place)
-    arm = place - middle[number]
-    xx, yy, xy = mean(arm[:, 0] ** 2) + 1 / 12, mean(arm[:, 1] ** 2) + 1 / 12, mean(arm.prod(dim=1))
-    half, root = (xx + yy) / 2, torch.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    sides = torch.stack((half + root, (half - root).clamp(min=1 / 12)), dim=1).mul(12).sqrt() * grid.voxel
-    velocity = mean(windows.displacement[row, 0, i, j]) / FRAME_SECONDS
-    height = mean(image[row, i, j, 1].float())
+    middle, sides, _ = rectangles(cells[:, 1:].float() + 0.5, number, count)
+    velocity = mean_of(windows.displacement[row, 0, i, j], number, count) / FRAME_SECONDS
+    height = mean_of(image[row, i, j, 1].float(), number, count)
     kinds = torch.zeros(256, dtype=torch.long, device=image.device)
     kinds[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=image.device)
     kind = kinds[image[..., 0][tuple(cells[roots].unbind(1))].int()]
     last = cells.new_tensor(image.shape[1:3]) - 1
-    cut = mean(((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1).float()) > 0
+    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    cut = mean_of(edge.float(), number, count) > 0
     marks = torch.cat(
-        (kind[:, None].float(), (middle / CELL).floor(), velocity, sides, height[:, None]), dim=1
+        (kind[:, None].float(), (middle / CELL).floor(), velocity, sides * grid.voxel, height[:, None]), dim=1
     )
     owner, order = cells[roots, 0][~cut].sort(stable=True)
     return owner, marks[~cut][order]
