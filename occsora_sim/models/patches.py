@@ -55,7 +55,7 @@ def connected(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mean_of(values: Tensor, number: Tensor, count: Tensor) -> Tensor:
-    """Means (m, ...) of `values` (k, ...) over the `count` (m,) cells of each patch, whose `number` (k,) counts from 0."""
+    """Means (m, ...) of `values` (k, ...) of the cells of patches: whose each is (k,), and how many each has (m,)."""
     total = values.new_zeros(len(count), *values.shape[1:]).index_add_(0, number, values)
     return total / count.view(-1, *[1] * (values.ndim - 1))
 
