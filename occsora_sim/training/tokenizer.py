@@ -130,6 +130,11 @@ def _tokenizer_loss(
     return loss
 
 
+def _loop_of_a_part(options: TokenizerTraining, steps: int, lr: float) -> LoopConfig:
+    """How a small part is trained by itself: by steps, which are many and short."""
+    return replace(options.loop, steps=steps, minutes=0.0, lr=lr, log_every=100, checkpoint_every=1000)
+
+
 def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
     small = model.tokenizer.small
     if small is None or not options.code_steps:
@@ -141,9 +146,7 @@ def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSa
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return code_loss(small, pool, weight, generator)
 
-    loop = replace(
-        options.loop, steps=options.code_steps, minutes=0.0, lr=2e-3, log_every=100, checkpoint_every=1000
-    )
+    loop = _loop_of_a_part(options, options.code_steps, 2e-3)
     run(small, loss, loop, options.out / "code").copy_to(small)
 
 
@@ -159,14 +162,7 @@ def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: Wi
         rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
         return departures.loss(known[rows], way[rows])
 
-    loop = replace(
-        options.loop,
-        steps=options.departure_steps,
-        minutes=0.0,
-        lr=1e-3,
-        log_every=100,
-        checkpoint_every=1000,
-    )
+    loop = _loop_of_a_part(options, options.departure_steps, 1e-3)
     run(departures, loss, loop, options.out / "departures").copy_to(departures)
 
 
@@ -180,14 +176,7 @@ def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: Win
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return newcomer_loss(newcomers, maps, model.config.grid.voxel, generator)
 
-    loop = replace(
-        options.loop,
-        steps=options.newcomer_steps,
-        minutes=0.0,
-        lr=2e-3,
-        log_every=100,
-        checkpoint_every=1000,
-    )
+    loop = _loop_of_a_part(options, options.newcomer_steps, 2e-3)
     run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
 
 
