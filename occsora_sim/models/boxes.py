@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DYNAMIC, FREE, Grid
+from occsora_sim.models.columns import index_of_class
 from occsora_sim.models.patches import connected, is_vehicle, mean_of, rectangles
 
 _LEAST, _MOST = 0.88, 1.12
@@ -50,9 +51,7 @@ def as_boxes(labels: Tensor, stands: Tensor, size: Tensor, grid: Grid) -> Tensor
     edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
     about = torch.stack((edge, stands[row, i, j]), dim=1).double()
     cut, still = (mean_of(about, number, count) > 0).unbind(1)
-    kinds = torch.zeros(256, dtype=torch.long, device=labels.device)
-    kinds[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=labels.device)
-    kind = kinds[image[row, i, j].int()]
+    kind = index_of_class(image[row, i, j])
     votes = torch.zeros(m, len(DYNAMIC), device=labels.device)
     votes.index_put_((number, kind), torch.ones(len(number), device=labels.device), accumulate=True)
     kind = votes.argmax(dim=1)

@@ -9,7 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from occsora_sim.grid import BICYCLE, DRIVEABLE, FREE, NUM_CLASSES, TERRAIN, TRAFFIC_CONE, TRUCK, Grid
+from occsora_sim.grid import (
+    BICYCLE,
+    DRIVEABLE,
+    DYNAMIC,
+    FREE,
+    NUM_CLASSES,
+    TERRAIN,
+    TRAFFIC_CONE,
+    TRUCK,
+    Grid,
+)
 
 UNSEEN = 255
 """Label of a voxel that no frame has shown yet. It occurs in priors, never in observations."""
@@ -28,6 +38,13 @@ def is_dynamic(labels: Tensor) -> Tensor:
 def is_ground(labels: Tensor) -> Tensor:
     """True where a uint8 label of any shape is of what one stands on (`grid.FLAT`)."""
     return (labels >= DRIVEABLE) & (labels <= TERRAIN)
+
+
+def index_of_class(labels: Tensor) -> Tensor:
+    """Index in `grid.DYNAMIC` of road users' uint8 labels of any shape, int64; 0 for what is no road user."""
+    table = torch.zeros(UNSEEN + 1, dtype=torch.long, device=labels.device)
+    table[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=labels.device)
+    return table[labels.int()]
 
 
 def without_road_users(labels: Tensor) -> Tensor:

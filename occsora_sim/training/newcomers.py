@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, Grid
-from occsora_sim.models.columns import road_user_image
+from occsora_sim.models.columns import index_of_class, road_user_image
 from occsora_sim.models.context import route_mask
 from occsora_sim.models.newcomers import CELL, Newcomers, Present, surroundings
 from occsora_sim.models.patches import connected, count_vehicles, mean_of, rectangles
@@ -99,9 +99,7 @@ def road_users(windows: Windows, grid: Grid) -> tuple[Tensor, Tensor]:
     middle, sides, _ = rectangles(cells[:, 1:].float() + 0.5, number, count)
     velocity = mean_of(windows.displacement[row, 0, i, j], number, count) / FRAME_SECONDS
     height = mean_of(image[row, i, j, 1].float(), number, count)
-    kinds = torch.zeros(256, dtype=torch.long, device=image.device)
-    kinds[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=image.device)
-    kind = kinds[image[..., 0][tuple(cells[roots].unbind(1))].int()]
+    kind = index_of_class(image[..., 0][tuple(cells[roots].unbind(1))])
     last = cells.new_tensor(image.shape[1:3]) - 1
     edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
     cut = mean_of(edge.float(), number, count) > 0
