@@ -112,12 +112,24 @@ def test_at_first_anybody_may_be_there_but_for_the_ego_s_place():
     assert torch.equal(out, street())
 
 
-@pytest.mark.parametrize("obstacle", ["car", "house", "pavement"])
+def test_where_somebody_stands_the_next_one_waits_behind():
+    frames = street()
+    x, y = (int((v + 40) / 0.4) for v in (36.0, 5.0))
+    frames[:, 1, x - 5 : x + 6, y - 2 : y + 3, 3:6] = CAR  # half a second before it was out of view
+    out, _ = drawn(Certain(CARS, 36.0, 5.0, speed=5.0), frames.clone(), step=8.0)
+    new = (out[0, 1] == CAR).any(-1) & ~(frames[0, 1] == CAR).any(-1)
+    assert 40 <= int(new.sum()) <= 60, "one more, whole"
+    columns = new.nonzero()
+    assert int(columns[:, 0].max()) < x - 5 - 2, "behind, with a gap of a metre"
+    assert abs(float(columns[:, 1].float().mean()) - y) < 3, "in the same lane"
+
+
+@pytest.mark.parametrize("obstacle", ["cars", "house", "pavement"])
 def test_nobody_arrives_in_others_in_houses_or_beside_the_road(obstacle):
     frames = street()
     x, y = (int((v + 40) / 0.4) for v in (36.0, 5.0))
-    if obstacle == "car":
-        frames[:, :, x - 2 : x + 2, y - 2 : y + 2, 3:6] = CAR
+    if obstacle == "cars":
+        frames[:, :, x - 30 :, y - 2 : y + 2, 3:6] = CAR
     elif obstacle == "house":
         frames[:, :, x - 2 : x + 2, y + 1 : y + 20, 3:12] = MANMADE
     else:

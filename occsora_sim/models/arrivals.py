@@ -7,8 +7,8 @@ who are driven up to and those who catch up: where somebody was before follows f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ _RIM = 14.0
 
 _MARGIN = (1.0, 0.3)
 """What a vehicle that arrives keeps from others, before and behind it and at its sides, beside its own columns [m]."""
+
+_PACE = 0.4
+"""What a small road user keeps from others [m]."""
 
 _AHEAD = (8.0, 1.0)
 """What it keeps from the ego [m]."""
@@ -62,6 +65,15 @@ class Arrival:
     def small(self) -> bool:
         """Whether it is a pedestrian, a bicycle or a motorcycle."""
         return DYNAMIC[self.kind] in SMALL
+
+    def in_file(self) -> Iterator[Arrival]:
+        """It, and then it behind and before whoever is in its place: cells are drawn each for itself, and where one
+        stands the next one waits.
+        """
+        along = self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
+        gap = 2 * (_PACE if self.small else _MARGIN[0])
+        for by in (0.0, -self.size[0] - gap, self.size[0] + gap):
+            yield replace(self, place=self.place + by * along)
 
     def corners(self, seconds_ago: float) -> Tensor:
         """Corners and middle of its box (5, 2) [m] in the last frame's axes, that long before it."""
@@ -142,8 +154,12 @@ def arrive(
         marks = torch.rand(len(hits), 6, generator=generator, device=generator.device).tolist()
         for (kind, i, j), mark in zip(hits, marks, strict=True):
             one = _arrival(newcomers, expected, row, (kind, i, j), mark, grid)
-            if _comes(one, seen_from[row], at[row], begins[row], grid):
-                _paint(one, out[row], offsets[row], poses[row], points, grid)
+            if not begins[row] and _in_view_before(one, seen_from[row], at[row], grid):
+                continue
+            for candidate in one.in_file():
+                comes = _comes(candidate, seen_from[row], at[row], begins[row], grid)
+                if comes and _paint(candidate, out[row], offsets[row], poses[row], points, grid):
+                    break
     return out, offsets
 
 
@@ -211,19 +227,21 @@ def _arrival(
     )
 
 
+def _in_view(points: Tensor, grid: Grid) -> bool:
+    lower, upper = points.new_tensor(grid.lower[:2]), points.new_tensor(grid.upper[:2])
+    return bool(((points >= lower) & (points < upper)).all())
+
+
+def _in_view_before(one: Arrival, before: Tensor, poses: Tensor, grid: Grid) -> bool:
+    """Whether it was whole in view when the chunk (poses (f, 3)) began, seen from `before` (3,)."""
+    then = one.corners(len(poses) * FRAME_SECONDS)
+    return _in_view(to_frame(to_world(then, poses[-1]), before), grid)
+
+
 def _comes(one: Arrival, before: Tensor, poses: Tensor, first: bool, grid: Grid) -> bool:
     """Whether it is whole in view in the last frame, was not before, and stays clear of the ego."""
     f = len(poses)
-    lower, upper = poses.new_tensor(grid.lower[:2]), poses.new_tensor(grid.upper[:2])
-
-    def whole(points: Tensor) -> bool:
-        return bool(((points >= lower) & (points < upper)).all())
-
-    now = one.corners(0.0)
-    if not whole(now):
-        return False
-    then = to_frame(to_world(one.corners(f * FRAME_SECONDS), poses[-1]), before)
-    if not first and whole(then):
+    if not _in_view(one.corners(0.0), grid) or (not first and _in_view_before(one, before, poses, grid)):
         return False
     for k in range(f):
         points = to_world(one.corners((f - 1 - k) * FRAME_SECONDS), poses[-1])
@@ -232,9 +250,9 @@ def _comes(one: Arrival, before: Tensor, poses: Tensor, first: bool, grid: Grid)
     return True
 
 
-def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points: Tensor, grid: Grid) -> None:
-    """Put it into the frames (f, x, y, z) of a chunk, where there is room for it in all of them. `points` (f, x, y, 2)
-    are the middles of their columns in the last frame.
+def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points: Tensor, grid: Grid) -> bool:
+    """Put it into the frames (f, x, y, z) of a chunk, where it can be in all of them. `points` (f, x, y, 2) are the
+    middles of their columns in the last frame. False: others leave it no room.
     """
     f = len(poses)
     ago = FRAME_SECONDS * torch.arange(f - 1, -1, -1, device=poses.device)[:, None]
@@ -242,19 +260,19 @@ def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points:
     columns = _columns(one, places, points, (0.0, 0.0))
     if one.small:
         _at_least_one(columns, to_frame(to_world(places, poses[-1:]), poses), grid)
-    around = _columns(one, places, points, (0.4, 0.4) if one.small else _MARGIN)
+    around = _columns(one, places, points, (_PACE, _PACE) if one.small else _MARGIN)
     if (is_dynamic(labels).any(-1) & (around | columns)).any():
-        return
+        return False
     frame, i, j = columns.nonzero().unbind(1)
     here = labels[frame, i, j]  # (n, z)
     ground = is_ground(here)
     level = int(ground.any(0).byte().argmax()) if bool(ground.any()) else grid.ground
     body = slice(level + 1, level + 1 + one.height)
     if (here[:, body] != FREE).any():
-        return
+        return True
     moves = bool(one.velocity.any())
     if not one.small and moves and float((here == DRIVEABLE).any(-1).float().mean()) < _ON_ROAD:
-        return
+        return True
     labels[frame, i, j, body] = DYNAMIC[one.kind]
     if one.small:
         middles = to_frame(to_world(places, poses[-1:]), poses)
@@ -262,6 +280,7 @@ def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points:
         for k in range(f):
             mine = columns[k]
             offsets[k][mine] = middles[k] - centres[mine].mean(0)
+    return True
 
 
 def _columns(one: Arrival, places: Tensor, points: Tensor, more: tuple[float, float]) -> Tensor:
