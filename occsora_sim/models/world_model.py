@@ -184,8 +184,10 @@ class WorldModel(nn.Module):
         """
         flat = known.flatten()
         with torch.no_grad():
-            if self.newcomers is not None:  # who comes into view is theirs to say: what is drawn of them is taken out
-                labels = without_uncarried(labels.flatten(0, 1), flat.prior).view_as(labels)
+            if (
+                self.newcomers is not None
+            ):  # who comes into view is theirs to say: what is drawn of them is taken out
+                labels = without_uncarried(labels.flatten(0, 1), known.prior.flatten(0, 1)).view_as(labels)
             features = self.tokenizer.context(flat)
             # Where the record differs from what is there, the record stands: nothing may be spent on it.
             recorded = (known.static != UNSEEN) & ~is_dynamic(labels)
