@@ -124,6 +124,30 @@ def test_where_somebody_stands_the_next_one_waits_behind():
     assert abs(float(columns[:, 1].float().mean()) - y) < 3, "in the same lane"
 
 
+class AtCrossing(Certain):
+    """As `Certain`; its mean direction is short and askew but in one lane."""
+
+    def __init__(self, *args, lane: float, **options) -> None:
+        super().__init__(*args, **options)
+        self.lane = int((lane + 40) / (CELL * OCC3D.voxel))
+
+    def forward(self, around, hidden, vehicles):
+        expected = super().forward(around, hidden, vehicles)
+        askew = torch.tensor([0.2, -0.4]).view(1, 2, 1, 1).expand_as(expected.direction).clone()
+        askew[..., self.lane] = expected.direction[..., self.lane]
+        return replace(expected, direction=askew)
+
+
+def test_where_ways_cross_one_comes_in_the_lane_beside_and_along_it():
+    out, _ = drawn(AtCrossing(CARS, 34.0, 5.0, speed=5.0, lane=8.2))
+    car = (out[0, 1] == CAR).any(-1).nonzero()
+    sides = car.amax(0) - car.amin(0) + 1
+    assert sides[0] >= 10 and sides[1] <= 6, "along the lane, not askew"
+    assert abs(float(middle(out[0, 1], CAR)[1]) - 8.2) < 1.0
+    far, _ = drawn(AtCrossing(CARS, 34.0, 5.0, speed=5.0, lane=20.0))
+    assert abs(float(middle(far[0, 1], CAR)[1]) - 5.0) < 1.0, "no lane is near"
+
+
 @pytest.mark.parametrize("obstacle", ["cars", "house", "pavement"])
 def test_nobody_arrives_in_others_in_houses_or_beside_the_road(obstacle):
     frames = street()

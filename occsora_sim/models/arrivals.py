@@ -7,28 +7,22 @@ who are driven up to and those who catch up: where somebody was before follows f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.geometry import to_frame, to_world
-from occsora_sim.grid import DRIVEABLE, DYNAMIC, FRAME_SECONDS, FREE, SMALL, Grid
+from occsora_sim.grid import DRIVEABLE, DYNAMIC, FRAME_SECONDS, FREE, Grid
+from occsora_sim.models.arrival import MARGIN, PACE, Arrival, draw_arrival
 from occsora_sim.models.columns import is_dynamic, is_ground
-from occsora_sim.models.newcomers import CELL, GROUPS, Expected, Newcomers, surroundings
+from occsora_sim.models.newcomers import CELL, GROUPS, Newcomers, surroundings
 from occsora_sim.models.patches import connected
 from occsora_sim.models.vehicle_motion import near_ego
 
 _RIM = 14.0
 """How far within the edge of what was in view it is asked who comes [m]; few get further in a chunk."""
-
-_MARGIN = (1.0, 0.3)
-"""What a vehicle that arrives keeps from others, before and behind it and at its sides, beside its own columns [m]."""
-
-_PACE = 0.4
-"""What a small road user keeps from others [m]."""
 
 _AHEAD = (8.0, 1.0)
 """What it keeps from the ego [m]."""
@@ -38,51 +32,6 @@ _MOST = 8.0
 
 _ON_ROAD = 0.6
 """Share of a moving vehicle's columns that must lie on the road; who stands may be parked beside it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
-    """A road user who may arrive.
-
-    Attributes:
-        kind: index in DYNAMIC.
-        place: (2,) its middle [m] in the last frame.
-        heading: angle in its axes [rad].
-        velocity: (2,) [m/s].
-        size: length and width [m].
-        height: [voxels].
-
-    """
-
-    kind: int
-    place: Tensor
-    heading: float
-    velocity: Tensor
-    size: tuple[float, float]
-    height: int
-
-    @property
-    def small(self) -> bool:
-        """Whether it is a pedestrian, a bicycle or a motorcycle."""
-        return DYNAMIC[self.kind] in SMALL
-
-    def in_file(self) -> Iterator[Arrival]:
-        """It, and then it behind and before whoever is in its place: cells are drawn each for itself, and where one
-        stands the next one waits.
-        """
-        along = self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
-        gap = 2 * (_PACE if self.small else _MARGIN[0])
-        for by in (0.0, -self.size[0] - gap, self.size[0] + gap):
-            yield replace(self, place=self.place + by * along)
-
-    def corners(self, seconds_ago: float) -> Tensor:
-        """Corners and middle of its box (5, 2) [m] in the last frame's axes, that long before it."""
-        half = self.size[0] / 2, self.size[1] / 2
-        signs = self.place.new_tensor(((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 0)))
-        along = self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
-        across = torch.stack((-along[1], along[0]))
-        box = signs[:, :1] * half[0] * along + signs[:, 1:] * half[1] * across
-        return self.place - seconds_ago * self.velocity + box
 
 
 def without_uncarried(labels: Tensor, prior: Tensor) -> Tensor:
@@ -143,7 +92,7 @@ def arrive(
     out, offsets = labels.clone(), torch.zeros(*labels.shape[:4], 2, device=labels.device)
     centres = grid.centres_xy(labels.device)[None]
     # Each of a handful is looked at by itself: on the CPU, or a GPU would be asked for number after number.
-    chance, expected = chance.cpu(), expected.cpu()
+    chance, expected, around = chance.cpu(), expected.cpu(), around.cpu()
     seen_from, at, begins = before.cpu(), poses.cpu(), first.tolist()
     for row, generator in enumerate(generators):
         draw = torch.rand(chance.shape[1:], generator=generator, device=generator.device).cpu()
@@ -153,7 +102,7 @@ def arrive(
         points = to_frame(to_world(centres, poses[row][:, None, None]), poses[row, -1])
         marks = torch.rand(len(hits), 6, generator=generator, device=generator.device).tolist()
         for (kind, i, j), mark in zip(hits, marks, strict=True):
-            one = _arrival(newcomers, expected, row, (kind, i, j), mark, grid)
+            one = draw_arrival(newcomers, expected, around, row, (kind, i, j), mark, grid)
             if not begins[row] and _in_view_before(one, seen_from[row], at[row], grid):
                 continue
             for candidate in one.in_file():
@@ -192,41 +141,6 @@ def _hidden(before: Tensor, now: Tensor, first: Tensor, grid: Grid) -> Tensor:
     return near | first[:, None, None]
 
 
-def _arrival(
-    newcomers: Newcomers,
-    expected: Expected,
-    row: int,
-    at: tuple[int, int, int],
-    mark: Sequence[float],
-    grid: Grid,
-) -> Arrival:
-    """A road user on a cell, its marks by six numbers drawn evenly from 0 to 1."""
-    kind, i, j = at
-    group = int(newcomers.group[kind])
-    lower = grid.lower
-    step = CELL * grid.voxel
-    place = expected.chance.new_tensor((lower[0] + step * (i + mark[0]), lower[1] + step * (j + mark[1])))
-    moves = mark[2] < float(expected.moves[row, group, i, j].sigmoid())
-    if group == 0:
-        c, s = expected.axis[row, :, i, j].tolist()
-        heading = math.atan2(s, c) / 2 + (math.pi if mark[3] < 0.5 else 0.0)
-    else:
-        c, s = expected.direction[row, :, i, j].tolist()
-        heading = math.atan2(s, c)
-    speed = float(expected.speed[row, group, i, j]) * (0.8 + 0.4 * mark[4]) if moves else 0.0
-    along = place.new_tensor((math.cos(heading), math.sin(heading)))
-    length, width, height = newcomers.size[kind].tolist()
-    scale = 0.94 + 0.12 * mark[5]
-    return Arrival(
-        kind=kind,
-        place=place,
-        heading=heading,
-        velocity=speed * along,
-        size=(length * scale, width),
-        height=max(1, round(height)),
-    )
-
-
 def _in_view(points: Tensor, grid: Grid) -> bool:
     lower, upper = points.new_tensor(grid.lower[:2]), points.new_tensor(grid.upper[:2])
     return bool(((points >= lower) & (points < upper)).all())
@@ -260,7 +174,7 @@ def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points:
     columns = _columns(one, places, points, (0.0, 0.0))
     if one.small:
         _at_least_one(columns, to_frame(to_world(places, poses[-1:]), poses), grid)
-    around = _columns(one, places, points, (_PACE, _PACE) if one.small else _MARGIN)
+    around = _columns(one, places, points, (PACE, PACE) if one.small else MARGIN)
     if (is_dynamic(labels).any(-1) & (around | columns)).any():
         return False
     frame, i, j = columns.nonzero().unbind(1)
