@@ -1,17 +1,17 @@
-"""A vehicle that is foretold to stand sets off or not: drawn, learned from both, and left alone elsewhere."""
+"""Who is foretold to stand sets off or not: drawn, learned from both, and left alone elsewhere."""
 
 import pytest
 import torch
 
-from occsora_sim.grid import CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN
+from occsora_sim.grid import BICYCLE, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN
 from occsora_sim.models.columns import ground_image, road_user_image
-from occsora_sim.models.departures import Departures, describe, moves, standing_vehicles
+from occsora_sim.models.departures import Departures, describe, moves, standing_road_users
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
-from occsora_sim.training.departures import draw_standing_vehicles
+from occsora_sim.training.departures import draw_standing
 from occsora_sim.training.growth import with_traffic
 from occsora_sim.training.windows import WindowSampler
 
@@ -55,15 +55,17 @@ def certain(motion: MotionEstimator, way: float, logit: float = 50.0) -> Departu
     return departures
 
 
-def test_who_is_foretold_to_stand_is_found_vehicle_by_vehicle():
+def test_who_is_foretold_to_stand_is_found_one_by_one():
     frame = street(FIRST, SECOND, WALKER)
-    standing = standing_vehicles(going(frame, (SECOND, 3.0)), road_user_image(frame))
+    standing = standing_road_users(going(frame, (SECOND, 3.0), (WALKER, 1.0)), road_user_image(frame))
     assert len(standing.owner) == 1
     assert len(standing.row) == 55
     assert standing.cell[:, 0].min() == 60
-    assert len(standing_vehicles(going(frame), road_user_image(frame)).owner) == 2
-    nobody = street(WALKER)
-    assert len(standing_vehicles(going(nobody), road_user_image(nobody)).owner) == 0
+    assert len(standing_road_users(going(frame), road_user_image(frame)).owner) == 3
+    beside = street(FIRST, (PEDESTRIAN, 71, 100, 1, 1), (BICYCLE, 59, 100, 1, 4))
+    assert len(standing_road_users(going(beside), road_user_image(beside)).owner) == 3, "each for itself"
+    nobody = street()
+    assert len(standing_road_users(going(nobody), road_user_image(nobody)).owner) == 0
 
 
 def test_what_moves_is_what_is_not_held_still():
@@ -74,7 +76,7 @@ def test_what_moves_is_what_is_not_held_still():
 def test_a_vehicle_that_sets_off_goes_as_one_piece_and_nobody_else_does():
     frame = street(FIRST, SECOND, WALKER)
     motion, levels = levels_of(frame)
-    foretold = going(frame, (SECOND, 3.0))
+    foretold = going(frame, (SECOND, 3.0), (WALKER, 1.0))
     generators = [torch.Generator().manual_seed(0)]
     drawn = certain(motion, 1.2).draw(foretold, road_user_image(frame), levels, OCC3D, generators)
     assert torch.allclose(drawn[0, 1, 60:71, 98:103], torch.tensor([1.2, 0.0]))
@@ -115,7 +117,7 @@ def test_it_learns_who_sets_off_and_how_far():
     frame = street(FIRST, SECOND)
     motion, levels = levels_of(frame)
     with torch.no_grad():
-        standing = standing_vehicles(going(frame), road_user_image(frame))
+        standing = standing_road_users(going(frame), road_user_image(frame))
         known = describe(standing, levels, going(frame), OCC3D)
     assert known.shape == (2, motion.channels + 8)
     way = standing.of(going(frame, (SECOND, 1.4)))
@@ -140,7 +142,7 @@ def test_training_looks_at_vehicles_that_stand_and_at_what_they_did(tmp_path, st
     cars = [(12.0, 0.0, 2.0), *((float(x), 4.0, 0.0) for x in range(0, 200, 15))]
     save_scene(straight_road(cars=cars), tmp_path / "road.safetensors")
     sampler = WindowSampler(open_scenes(str(tmp_path)), config.grid, history=4, future=2, seed=3)
-    known, way = draw_standing_vehicles(model, sampler, 8)
+    known, way = draw_standing(model, sampler, 8)
     assert len(known) == len(way) > 0
     assert moves(way).any()
     assert not moves(way).all()

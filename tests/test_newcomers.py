@@ -64,10 +64,11 @@ def poses(step: float = 0.0) -> torch.Tensor:
     return torch.tensor([[[step, 0.0, 0.0], [2 * step, 0.0, 0.0]]])
 
 
-def drawn(newcomers, frames=None, step=4.0, first=False, seed=0):
+def drawn(newcomers, frames=None, step=4.0, first=False, seed=0, line=None):
     frames = street() if frames is None else frames
     return arrive(
-        newcomers, frames, torch.zeros(1, *OCC3D.shape[:2]), torch.zeros(1, 3), poses(step), torch.tensor([first]),
+        newcomers, frames, torch.zeros(1, *OCC3D.shape[:2]), line, torch.zeros(1, 3), poses(step),
+        torch.tensor([first]),
         torch.tensor([math.nan]), [torch.Generator().manual_seed(seed)], OCC3D,
     )  # fmt: skip
 
@@ -122,6 +123,18 @@ def test_where_somebody_stands_the_next_one_waits_behind():
     columns = new.nonzero()
     assert int(columns[:, 0].max()) < x - 5 - 2, "behind, with a gap of a metre"
     assert abs(float(columns[:, 1].float().mean()) - y) < 3, "in the same lane"
+
+
+def test_nobody_comes_towards_the_ego_in_its_own_lane():
+    route = torch.full((1, 120, 2), math.nan)
+    route[0, :100, 0], route[0, :100, 1] = torch.arange(100.0), 0.0
+    for y, heading, comes in ((0.5, math.pi, False), (0.5, 0.0, True), (3.7, math.pi, True)):
+        certain = Certain(CARS, 36.0, y, speed=5.0, heading=heading)
+        out, _ = drawn(certain, line=route)
+        assert bool((out[0, 1] == CAR).any()) == comes
+        assert (drawn(certain)[0][0, 1] == CAR).any(), "unless no route is asked for"
+    on_foot, _ = drawn(Certain(PEOPLE, 36.0, 0.5, speed=1.0, heading=math.pi), line=route)
+    assert (on_foot[0, 1] == PEDESTRIAN).any()
 
 
 class AtCrossing(Certain):
@@ -179,7 +192,7 @@ def test_a_pedestrian_keeps_its_place_between_the_columns():
 def test_the_same_seed_draws_the_same_alone_and_in_a_batch():
     certain = Certain(CARS, 36.0, 5.0, speed=5.0)
     both, _ = arrive(
-        certain, street().expand(2, -1, -1, -1, -1), torch.zeros(2, *OCC3D.shape[:2]), torch.zeros(2, 3),
+        certain, street().expand(2, -1, -1, -1, -1), torch.zeros(2, *OCC3D.shape[:2]), None, torch.zeros(2, 3),
         poses(4.0).expand(2, -1, -1), torch.tensor([False, False]), torch.full((2,), math.nan),
         [torch.Generator().manual_seed(seed) for seed in (0, 1)], OCC3D,
     )  # fmt: skip

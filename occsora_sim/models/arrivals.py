@@ -15,7 +15,7 @@ from torch import Tensor
 
 from occsora_sim.geometry import to_frame, to_world
 from occsora_sim.grid import DRIVEABLE, DYNAMIC, FRAME_SECONDS, FREE, Grid
-from occsora_sim.models.arrival import MARGIN, PACE, Arrival, draw_arrival
+from occsora_sim.models.arrival import MARGIN, PACE, Arrival, against, draw_arrival
 from occsora_sim.models.columns import is_dynamic, is_ground
 from occsora_sim.models.newcomers import CELL, GROUPS, Newcomers, surroundings
 from occsora_sim.models.patches import connected
@@ -56,6 +56,7 @@ def arrive(
     newcomers: Newcomers,
     labels: Tensor,
     route: Tensor,
+    line: Tensor | None,
     before: Tensor,
     poses: Tensor,
     first: Tensor,
@@ -69,6 +70,8 @@ def arrive(
         newcomers: says who is expected.
         labels: (b, f, x, y, z) uint8, the chunk without them.
         route: (b, x, y) route mask of its last frame.
+        line: (b, r, 2) the route itself, world points [m], NaN-padded: nobody comes towards the ego in its own lane;
+            None: anybody may.
         before: (b, 3) world poses from which was seen who was there before.
         poses: (b, f, 3) world poses of the frames.
         first: (b,) bool, worlds of which nothing was seen before.
@@ -93,6 +96,7 @@ def arrive(
     centres = grid.centres_xy(labels.device)[None]
     # Each of a handful is looked at by itself: on the CPU, or a GPU would be asked for number after number.
     chance, expected, around = chance.cpu(), expected.cpu(), around.cpu()
+    lanes = None if line is None else to_frame(line.cpu(), poses[:, -1:].cpu())
     seen_from, at, begins = before.cpu(), poses.cpu(), first.tolist()
     for row, generator in enumerate(generators):
         draw = torch.rand(chance.shape[1:], generator=generator, device=generator.device).cpu()
@@ -104,6 +108,8 @@ def arrive(
         for (kind, i, j), mark in zip(hits, marks, strict=True):
             one = draw_arrival(newcomers, expected, around, row, (kind, i, j), mark, grid)
             if not begins[row] and _in_view_before(one, seen_from[row], at[row], grid):
+                continue
+            if lanes is not None and against(one, lanes[row]):
                 continue
             for candidate in one.in_file():
                 comes = _comes(candidate, seen_from[row], at[row], begins[row], grid)

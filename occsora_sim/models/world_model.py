@@ -40,7 +40,7 @@ class WorldModelConfig:
         frames: f, frames per chunk.
         motion_frames: frames that the motion estimator reads.
         motion_width: its channels.
-        departures: width of the network that lets standing vehicles set off; 0: none, they stand until the motion
+        departures: width of the network that lets set off who stands; 0: none, they stand until the motion
             estimator foretells otherwise.
         newcomers: width of the network that says who comes into view; 0: none, it is left to the denoiser.
         tokenizer: sizes of the tokenizer.

@@ -1,4 +1,4 @@
-"""Train the departures by themselves: a vehicle that is foretold to stand is one sample, so a step costs little."""
+"""Train the departures by themselves: a road user that is foretold to stand is one sample, so a step costs little."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from occsora_sim.models.columns import ground_image
-from occsora_sim.models.departures import describe, standing_vehicles
+from occsora_sim.models.departures import describe, standing_road_users
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.windows import WindowSampler, aligned_images
 
 BATCH = 512
-"""Vehicles of a step."""
+"""Road users of a step."""
 
 
 @torch.no_grad()
-def draw_standing_vehicles(
+def draw_standing(
     model: WorldModel, sampler: WindowSampler, windows: int, first: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """The vehicles of some windows that the motion estimator expects to stand: what is known of each (m, c) float32,
+    """The road users of some windows that the motion estimator expects to stand: what is known of each (m, c) float32,
     and the way that it went (m, f, 2) [m].
 
     Args:
@@ -37,7 +37,7 @@ def draw_standing_vehicles(
         images = aligned_images(labels, poses, grid, model.motion.frames)
         levels = model.motion.levels(images, ground_image(labels[:, -1], grid))
         displacement = smooth_displacement(model.motion.foretell(levels, images), images[:, -1])
-        standing = standing_vehicles(displacement, images[:, -1])
+        standing = standing_road_users(displacement, images[:, -1])
         if len(standing.owner):
             known.append(describe(standing, levels, displacement, grid))
             ways.append(standing.of(drawn.displacement))

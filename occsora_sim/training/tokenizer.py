@@ -16,7 +16,7 @@ from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
-from occsora_sim.training.departures import BATCH, draw_standing_vehicles
+from occsora_sim.training.departures import BATCH, draw_standing
 from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
@@ -41,9 +41,9 @@ class TokenizerTraining:
             learning beside the tokenizer.
         code_steps: steps of the code for small road users alone, before the rest; closed loop only.
         code_windows: windows whose frames these look at.
-        departure_steps: steps of the departures of standing vehicles, which follow the motion estimator; closed loop
+        departure_steps: steps of the departures of who stands, which follow the motion estimator; closed loop
             only.
-        departure_windows: windows whose standing vehicles these look at.
+        departure_windows: windows whose standing road users these look at.
         newcomer_steps: steps of the newcomers, who come into view; closed loop only.
         newcomer_windows: windows on whose maps these look for them.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
@@ -154,7 +154,7 @@ def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: Wi
     departures = model.departures
     if departures is None or not options.departure_steps:
         return
-    known, way = draw_standing_vehicles(model, sampler, options.departure_windows)
+    known, way = draw_standing(model, sampler, options.departure_windows)
     if not len(known):
         return
 

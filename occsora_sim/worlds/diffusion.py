@@ -228,6 +228,7 @@ class DiffusionWorld:
                 self.model.newcomers,
                 occupancy,
                 known.auxiliary[:, given - 1, ROUTE],
+                memory.route if self.follow_route else None,
                 memory.poses[:, -1],
                 poses[:, :given],
                 (known.static == UNSEEN).flatten(1).all(1),

@@ -41,9 +41,9 @@ def foresee(
     levels = model.motion.levels(images, ground_image(memory.last, grid))
     displacement = model.motion.foretell(levels, images)
     displacement = smooth_displacement(displacement, images[:, -1])
+    displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
     if generators is not None and model.departures is not None:
         displacement = model.departures.draw(displacement, images[:, -1], levels, grid, generators)
-    displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
     ego = relative(now[:, None], poses)
     displacement = stop_before(displacement, images[:, -1], ego, grid)
     gap = 0.0 if generators is None else GAP
