@@ -255,7 +255,7 @@ class Learner:
         for name, parameter in policy.named_parameters():
             for key, value in policy.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
-        if self.data is not None and self.rollouts < self._rounds:  # of no use once imitation is over
+        if self.data is not None:  # more rounds may follow
             tensors |= {f"data.{name}": value for name, value in vars(self.data).items()}
         header = {
             "kind": KIND, "learner": asdict(c), "about": self.about, "rollouts": self.rollouts,
@@ -272,7 +272,7 @@ class Learner:
     def _load(self) -> None:
         path = self.out / "resume.safetensors"
         tensors, header = read_tensors(path, kind=KIND)
-        free = ("decisions", "minutes", "keep_every")  # may be changed on the way
+        free = ("rounds", "decisions", "minutes", "keep_every")  # may be changed on the way
         theirs = {**header["learner"], **header["about"]}
         ours = {**asdict(self.config), **self.about}
         ours["hidden"] = list(self.config.hidden)

@@ -163,6 +163,12 @@ def test_an_interrupted_training_ends_with_the_same_weights(road, tmp_path, cut)
     assert curves[0] == curves[1], "but for the minutes"
 
 
+def test_imitation_that_was_over_goes_on_with_what_it_was_shown(road, tmp_path):
+    whole = weights(learner(road, tmp_path / "whole", rounds=2, decisions=16).run())
+    learner(road, tmp_path / "longer", rounds=1, decisions=8).run()
+    assert equal(weights(learner(road, tmp_path / "longer", rounds=2, decisions=16).run()), whole)
+
+
 def test_the_number_of_workers_changes_nothing(road, tmp_path):
     alone, spread = (weights(learner(road, tmp_path / str(n), workers=n).run()) for n in (1, 2))
     assert equal(alone, spread)
