@@ -70,6 +70,16 @@ def test_a_star_becomes_a_car_and_the_house_beside_it_stays():
     assert (out == MANMADE).sum() == (frames == MANMADE).sum()
 
 
+def test_who_turns_is_a_box_though_the_columns_it_turns_about_stand():
+    frames = street()
+    star = car(frames, 0.0, 0.0) | car(frames, 0.0, 0.0, math.radians(60))
+    pivot = moving()
+    pivot[0, 99:102, 99:102] = True
+    whole = as_boxes(frames, moving(), SIZE, OCC3D)
+    assert torch.equal(as_boxes(frames, pivot & star, SIZE, OCC3D), whole)
+    assert not torch.equal(whole, frames)
+
+
 def test_who_stands_is_cut_merged_a_crumb_or_of_unknown_size_stays_as_it_is():
     for case in ("stands", "cut", "merged", "crumb", "unknown"):
         frames = street()

@@ -25,7 +25,7 @@ def as_boxes(labels: Tensor, stands: Tensor, size: Tensor, grid: Grid) -> Tensor
 
     Args:
         labels: (n, x, y, z) uint8.
-        stands: (n, x, y) bool, columns of vehicles that stand; these stay as they are.
+        stands: (n, x, y) bool, columns of vehicles that stand; who has more of them than others stays as it is.
         size: (len(DYNAMIC), 3) mean length and width [m] and height [voxels] of each class; a length of one metre or
             less says that it is not known, and nothing of that class is touched.
         grid: the voxel grid.
@@ -50,7 +50,8 @@ def as_boxes(labels: Tensor, stands: Tensor, size: Tensor, grid: Grid) -> Tensor
     last = cells.new_tensor(image.shape[1:]) - 1
     edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
     about = torch.stack((edge, stands[row, i, j]), dim=1).double()
-    cut, still = (mean_of(about, number, count) > 0).unbind(1)
+    share = mean_of(about, number, count)
+    cut, still = share[:, 0] > 0, share[:, 1] > 0.5  # who turns has columns that hardly move
     kind = index_of_class(image[row, i, j])
     votes = torch.zeros(m, len(DYNAMIC), device=labels.device)
     votes.index_put_((number, kind), torch.ones(len(number), device=labels.device), accumulate=True)
