@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import Grid
-from occsora_sim.models.arrivals import without_uncarried
 from occsora_sim.models.columns import UNSEEN, is_dynamic
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
 from occsora_sim.models.context import Context, unseen
@@ -184,10 +183,6 @@ class WorldModel(nn.Module):
         """
         flat = known.flatten()
         with torch.no_grad():
-            if (
-                self.newcomers is not None
-            ):  # who comes into view is theirs to say: what is drawn of them is taken out
-                labels = without_uncarried(labels.flatten(0, 1), known.prior.flatten(0, 1)).view_as(labels)
             features = self.tokenizer.context(flat)
             # Where the record differs from what is there, the record stands: nothing may be spent on it.
             recorded = (known.static != UNSEEN) & ~is_dynamic(labels)
