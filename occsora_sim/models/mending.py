@@ -14,15 +14,21 @@ from occsora_sim.models.newcomers import Newcomers
 from occsora_sim.models.patches import is_vehicle, without_crumbs, without_shapeless
 
 
-def mended(labels: Tensor, known: Context, newcomers: Newcomers | None, grid: Grid) -> Tensor:
-    """Drawn labels (b, f, x, y, z) uint8 in which vehicles that stand are as they stood, those that move are boxes,
-    nobody is there who was not expected (that is for `newcomers`, where there are any), and edges are even.
-    """
+def as_it_stood(labels: Tensor, known: Context) -> Tensor:
+    """Labels (b, f, x, y, z) uint8 in which vehicles that stand are as they stood."""
     flow = known.auxiliary[:, :, FLOW].movedim(2, -1)
-    labels = keep_standing(labels, known.prior, flow, ~unseen(known.static)).flatten(0, 1)
+    return keep_standing(labels, known.prior, flow, ~unseen(known.static))
+
+
+def mended(labels: Tensor, known: Context, newcomers: Newcomers | None, grid: Grid) -> Tensor:
+    """Drawn labels (b, f, x, y, z) uint8 in which vehicles that move are boxes, nobody is there who was not expected
+    (that is for `newcomers`, where there are any), and edges are even.
+    """
+    labels = labels.flatten(0, 1)
     if newcomers is not None:
+        flow = known.auxiliary[:, :, FLOW].movedim(2, -1).flatten(0, 1)
         prior = known.prior.flatten(0, 1)
-        stands = is_vehicle(prior).any(-1) & (flow.flatten(0, 1) == 0).all(-1)
+        stands = is_vehicle(prior).any(-1) & (flow == 0).all(-1)
         labels = as_boxes(without_uncarried(labels, prior), stands, newcomers.size, grid)
     new = unseen(known.static).flatten(0, 1)
     labels = without_shapeless(without_crumbs(labels), new)

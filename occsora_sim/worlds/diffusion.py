@@ -25,7 +25,7 @@ from occsora_sim.models.columns import (
 )
 from occsora_sim.models.context import ROUTE
 from occsora_sim.models.lane import open_lane
-from occsora_sim.models.mending import mended
+from occsora_sim.models.mending import as_it_stood, mended
 from occsora_sim.models.patches import whole_vehicles
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -209,6 +209,8 @@ class DiffusionWorld:
         else:
             labels = self.model.sample(known, prompt, generators, self.steps, memory.scene, self.guidance)
         labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
+        if future is None:
+            labels = as_it_stood(labels, known)
         if generators is not None:
             labels = mended(labels, known, self.model.newcomers, grid)
         if self.follow_route and future is None:
