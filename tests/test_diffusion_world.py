@@ -1,6 +1,7 @@
 """Claims on the generated world with untrained tiny weights: what holds whatever the weights are."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,18 @@ def test_a_car_that_stands_may_set_off_in_a_drawn_future_and_not_in_the_expected
         known, _ = foresee(one.model, memory, poses, generators, one.follow_route)
         found = road_user_image(known.prior[:, 1])[0, :, :, 0].nonzero()[:, 0].float().mean()
         assert float(found - there) == pytest.approx(way, abs=0.3)
+
+
+def test_a_car_that_stands_is_forecast_as_it_stood(untrained_model):
+    model = copy.deepcopy(untrained_model)
+    with torch.no_grad():
+        model.motion.head.weight.zero_()
+        model.motion.head.bias.zero_()
+    world = DiffusionWorld(model, mode="mean")
+    begin = replace(start(world), ego_pose=torch.zeros(4, 3))
+    state = world.step(world.reset([begin], [0]), torch.zeros(1, 2, 3))
+    car = begin.occupancy[-1] == CAR
+    assert (state.occupancy[0][:, car] == CAR).all(), "whatever an untrained decoder makes of it"
 
 
 def test_what_stood_still_and_was_seen_stays_to_the_voxel(world):
