@@ -194,7 +194,9 @@ def test_the_shipped_policy_steers_to_its_route_and_brakes_for_a_wall():
 def test_the_shipped_policy_names_its_recipe_and_no_path():
     header = read_header(shipped_policy(), kind="policy")
     assert header["recipe"]["world"] == "diffusion"
-    assert header["recipe"]["weights"] == "parts-1-to-8.safetensors", "the shipped ones but for the last parts"
+    assert header["recipe"]["weights"] == "parts-1-to-8.safetensors", (
+        "the shipped ones but for the last parts"
+    )
     assert "/" not in json.dumps(header)
 
 
