@@ -20,15 +20,15 @@ PACE = 0.4
 
 _SURE = 0.7
 """From which length on a mean direction is one: among moving vehicles of 256 validation frames 2 % of those where it is
-longer head elsewhere by more than 30 degrees, and 44 % of the others, most of them on junctions."""
+longer head elsewhere by more than 30 degrees, and 44 % of the others."""
+
+_LANE = 7
+"""How far off a cell with a sure direction is looked for [cells]."""
 
 _SAME_LANE = 2.0
 """Who is nearer to a lane's middle line is in it [m]; lanes are 3.2 m wide."""
 
 _ON_FOOT = DYNAMIC.index(PEDESTRIAN)
-
-_LANE = 7
-"""How far off one is looked for [cells]."""
 
 
 @dataclass(frozen=True, kw_only=True)
