@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from occsora_sim.grid import DYNAMIC, PEDESTRIAN, SMALL, Grid
-from occsora_sim.models.newcomers import CELL, Expected, Newcomers
+from occsora_sim.grid import DRIVEABLE, DYNAMIC, PEDESTRIAN, SMALL, Grid
+from occsora_sim.models.newcomers import CELL, GROUND, Expected, Newcomers
 
 MARGIN = (1.0, 0.3)
 """What a vehicle that arrives keeps from others, before and behind it and at its sides, beside its own columns [m]."""
@@ -28,6 +28,7 @@ _LANE = 7
 _SAME_LANE = 2.0
 """Who is nearer to a lane's middle line is in it [m]; lanes are 3.2 m wide."""
 
+_ROAD = GROUND.index(DRIVEABLE)  # its plane of `surroundings`
 _ON_FOOT = DYNAMIC.index(PEDESTRIAN)
 
 
@@ -57,20 +58,24 @@ class Arrival:
         """Whether it is a pedestrian, a bicycle or a motorcycle."""
         return DYNAMIC[self.kind] in SMALL
 
+    @property
+    def along(self) -> Tensor:
+        """Where it heads, a unit vector (2,)."""
+        return self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
+
     def in_file(self) -> Iterator[Arrival]:
         """It, and then it behind and before whoever is in its place: cells are drawn each for itself, and where one
         stands the next one waits.
         """
-        along = self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
         gap = 2 * (PACE if self.small else MARGIN[0])
         for by in (0.0, -self.size[0] - gap, self.size[0] + gap):
-            yield replace(self, place=self.place + by * along)
+            yield replace(self, place=self.place + by * self.along)
 
     def corners(self, seconds_ago: float) -> Tensor:
         """Corners and middle of its box (5, 2) [m] in the last frame's axes, that long before it."""
         half = self.size[0] / 2, self.size[1] / 2
         signs = self.place.new_tensor(((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 0)))
-        along = self.place.new_tensor((math.cos(self.heading), math.sin(self.heading)))
+        along = self.along
         across = torch.stack((-along[1], along[0]))
         box = signs[:, :1] * half[0] * along + signs[:, 1:] * half[1] * across
         return self.place - seconds_ago * self.velocity + box
@@ -84,9 +89,8 @@ def against(one: Arrival, route: Tensor) -> bool:
     step = route.diff(dim=0)
     aside = (route[:-1] + step / 2 - one.place).norm(dim=-1)
     near = int(aside.argmin())
-    along = step[near] / step[near].norm().clamp(min=1e-6)
-    heading = math.cos(one.heading) * float(along[0]) + math.sin(one.heading) * float(along[1])
-    return float(aside[near]) < _SAME_LANE and heading < -0.5
+    onward = step[near] / step[near].norm().clamp(min=1e-6)
+    return bool((aside[near] < _SAME_LANE) & (one.along @ onward < -0.5))
 
 
 def draw_arrival(
@@ -113,7 +117,7 @@ def draw_arrival(
     """
     kind, i, j = at
     group = int(newcomers.group[kind])
-    if group and around[row, 0, i, j] >= 0.5:
+    if group and around[row, _ROAD, i, j] >= 0.5:
         i, j = _in_lane(expected.direction[row], (i, j))
     lower = grid.lower
     step = CELL * grid.voxel

@@ -172,7 +172,8 @@ def _comes(one: Arrival, before: Tensor, poses: Tensor, first: bool, grid: Grid)
 
 def _paint(one: Arrival, labels: Tensor, offsets: Tensor, poses: Tensor, points: Tensor, grid: Grid) -> bool:
     """Put it into the frames (f, x, y, z) of a chunk, where it can be in all of them. `points` (f, x, y, 2) are the
-    middles of their columns in the last frame. False: others leave it no room.
+    middles of their columns in the last frame. False: others leave it no room, and beside them there may be some;
+    True: it is there, or walls or the ground forbid it.
     """
     f = len(poses)
     ago = FRAME_SECONDS * torch.arange(f - 1, -1, -1, device=poses.device)[:, None]

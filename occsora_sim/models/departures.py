@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from occsora_sim.grid import FRAME_SECONDS, PEDESTRIAN, Grid
 from occsora_sim.models.anchor import STANDSTILL
 from occsora_sim.models.columns import is_dynamic
-from occsora_sim.models.patches import connected, is_vehicle
+from occsora_sim.models.patches import connected, is_vehicle, mean_of
 
 GEOMETRY = 8
 """Numbers that describe a road user beside the estimator's features: see `describe`."""
@@ -45,10 +45,7 @@ class Standing:
 
     def mean(self, values: Tensor) -> Tensor:
         """Means over each road user's columns: (k, ...) -> (m, ...)."""
-        m = len(self.owner)
-        total = values.new_zeros(m, *values.shape[1:]).index_add_(0, self.user, values)
-        count = torch.bincount(self.user, minlength=m)
-        return total / count.view(-1, *[1] * (values.ndim - 1))
+        return mean_of(values, self.user, torch.bincount(self.user, minlength=len(self.owner)))
 
     def of(self, displacement: Tensor) -> Tensor:
         """Each road user's mean displacement, (b, f, x, y, 2) [m] -> (m, f, 2)."""
