@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, OCC3D, SIDEWALK, TERRAIN
+from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, MANMADE, OCC3D, SIDEWALK, TERRAIN
 from occsora_sim.models.lane import open_lane
 from occsora_sim.scenes.start import Start
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -50,6 +50,55 @@ def test_ground_at_another_height_becomes_road_there():
     lane = open_lane(frame, AHEAD, ORIGIN, OCC3D)[0, 0, :, 96:105]
     assert (lane[..., OCC3D.ground + 1] == DRIVEABLE).all()
     assert (lane[..., OCC3D.ground] == FREE).all()
+
+
+def street() -> torch.Tensor:
+    """(1, 1, 200, 200, 16): terrain with a road 6.8 m wide along x, its right kerb 1.6 m beside the route."""
+    frame = torch.full((1, 1, *OCC3D.shape), FREE, dtype=torch.uint8)
+    frame[..., OCC3D.ground] = TERRAIN
+    frame[..., 96:113, OCC3D.ground] = DRIVEABLE
+    return frame
+
+
+def test_a_neck_in_the_lane_beside_is_opened_on_either_side_and_wherever_the_route_leads():
+    whole = street()
+    drawn = whole.clone()
+    drawn[:, :, 120:140, 105:113, OCC3D.ground] = SIDEWALK
+    drawn[:, :, 125:130, 107:110, OCC3D.ground :] = MANMADE
+    opened = open_lane(drawn, AHEAD, ORIGIN, OCC3D)
+    assert (opened[0, 0, :, 96:112, OCC3D.ground] == DRIVEABLE).all()
+    assert (opened[0, 0, :, 96:112, OCC3D.ground + 1 :] == FREE).all()
+    there = open_lane(drawn.flip(3), route(*[(x, -y) for x, y in AHEAD[0, :-1].tolist()]), ORIGIN, OCC3D)
+    assert torch.equal(there, opened.flip(3))
+    turned = open_lane(drawn.transpose(2, 3), AHEAD.flip(-1), ORIGIN, OCC3D)
+    assert torch.equal(turned, opened.transpose(2, 3))
+
+
+def test_the_inside_of_a_bend_is_road_for_a_metre_more():
+    corner = [(float(x), 0.2) for x in range(-30, 10)] + [
+        (10.0, 0.2 - k) for k in range(1, 40)
+    ]  # to the right
+    frame = torch.full((1, 1, *OCC3D.shape), FREE, dtype=torch.uint8)
+    frame[..., OCC3D.ground] = TERRAIN
+    road = (open_lane(frame, route(*corner), ORIGIN, OCC3D)[0, 0] == DRIVEABLE).any(-1)
+
+    def at(x: float, y: float) -> bool:
+        return bool(road[int((x - OCC3D.lower[0]) / OCC3D.voxel), int((y - OCC3D.lower[1]) / OCC3D.voxel)])
+
+    assert at(7.4, -2.6), "the corner is cut"
+    assert not at(12.8, 3.0), "not on the outside"
+    assert not at(-10.0, -2.4)
+    assert not at(7.4, -20.0)
+
+
+def test_a_crossing_street_widens_nothing_and_what_a_barrier_parts_stays_apart():
+    whole = street()
+    drawn = whole.clone()
+    drawn[:, :, 120:135, :, OCC3D.ground] = DRIVEABLE
+    assert torch.equal(open_lane(drawn, AHEAD, ORIGIN, OCC3D), drawn)
+    drawn = street()
+    drawn[:, :, :, 105:107, OCC3D.ground :] = BARRIER
+    assert torch.equal(open_lane(drawn, AHEAD, ORIGIN, OCC3D), drawn)
 
 
 def test_without_a_route_nothing_changes_and_worlds_of_a_batch_have_their_own():

@@ -141,6 +141,11 @@ def test_what_is_left_of_a_bicycle_vanishes_and_whole_and_cut_ones_stay():
     assert torch.equal(without_crumbs(person), person)
 
 
+def test_what_is_left_of_a_car_vanishes_and_whole_and_cut_ones_stay():
+    whole, cut, crumb = (CAR, 60, 60, 11, 5), (CAR, 197, 60, 3, 5), (CAR, 73, 60, 3, 2)
+    assert torch.equal(without_crumbs(street(whole, cut, crumb)), street(whole, cut))
+
+
 def test_a_turning_vehicle_turns():
     box = (BUS, 60, 90, 24, 6)
     frame, angle = street(box), 0.3

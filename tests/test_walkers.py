@@ -10,6 +10,7 @@ from occsora_sim.grid import BICYCLE, CAR, FREE, OCC3D, PEDESTRIAN
 from occsora_sim.models.columns import road_user_image
 from occsora_sim.models.motion import advect
 from occsora_sim.models.walkers import landed, stop_before, walk_on
+from occsora_sim.vehicle import Vehicle
 
 VOXEL = OCC3D.voxel
 
@@ -140,6 +141,13 @@ def test_nobody_walks_or_rides_into_the_ego(label):
     ]  # and would be through before the next frame
     assert stopped((2.2, 2.2), (1.4, 0.0), HERE, label) == pytest.approx([1.4, 0.0])  # along it
     assert stopped((2.2, 1.4), (0.0, 1.4), HERE, label) == pytest.approx([0.0, 1.4])  # close by, but away
+
+
+def test_who_is_before_a_standing_ego_walks_on_across_and_away_but_not_nearer():
+    close = (Vehicle().front + 0.4, 0.2)
+    assert stopped(close, (0.0, 1.4), HERE, PEDESTRIAN) == pytest.approx([0.0, 1.4])
+    assert stopped(close, (1.4, 0.0), HERE, PEDESTRIAN) == pytest.approx([1.4, 0.0])
+    assert stopped(close, (-0.6, 0.6), HERE, PEDESTRIAN) == [0.0, 0.0]
 
 
 def test_who_would_be_run_over_standing_too_and_vehicles_are_left_alone():

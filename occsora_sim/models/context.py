@@ -45,21 +45,35 @@ class Context:
         )
 
 
+def columns_at(points: Tensor, poses: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Columns of frames at `poses` (b, f, 3) that hold world points (b, n, 2) [m]: their indices (b, f, n, 2) long, and
+    which lie inside the grid (b, f, n) bool; outside (NaN too) the indices are 0.
+    """
+    place = to_frame(points[:, None], poses[:, :, None])
+    voxel = torch.floor((place - place.new_tensor(grid.lower[:2])) / grid.voxel)
+    inside = (voxel >= 0).all(-1) & (voxel[..., 0] < grid.shape[0]) & (voxel[..., 1] < grid.shape[1])
+    return torch.where(inside[..., None], voxel, 0.0).long(), inside
+
+
+def mark_columns(points: Tensor, poses: Tensor, grid: Grid, wanted: Tensor | None = None) -> Tensor:
+    """Columns as `columns_at` finds them: (b, f, x, y) float32 of 0 and 1; of the points `wanted` (b, f, n) alone."""
+    b, f = poses.shape[:2]
+    voxel, inside = columns_at(points, poses, grid)
+    if wanted is not None:
+        inside = inside & wanted
+    row, frame, _ = inside.nonzero(as_tuple=True)
+    x, y = voxel[inside].unbind(1)
+    mask = torch.zeros(b, f, *grid.shape[:2], device=points.device)
+    mask[row, frame, x, y] = 1.0
+    return mask
+
+
 def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
     """Columns within about 1 m of the route.
 
     route (b, r, 2) world points about 1 m apart, NaN-padded; poses (b, f, 3) -> (b, f, x, y) float32 of 0 and 1.
     """
-    b, f = poses.shape[:2]
-    nx, ny = grid.shape[:2]
-    points = to_frame(route[:, None], poses[:, :, None])  # (b, f, r, 2)
-    voxel = torch.floor((points - points.new_tensor(grid.lower[:2])) / grid.voxel)
-    inside = (voxel >= 0).all(-1) & (voxel[..., 0] < nx) & (voxel[..., 1] < ny)  # NaN compares false
-    frame = torch.arange(b * f, device=route.device).view(b, f, 1).expand(inside.shape)[inside]
-    voxel = voxel[inside].long()
-    mask = torch.zeros(b * f, 1, nx, ny, device=route.device)
-    mask[frame, 0, voxel[:, 0], voxel[:, 1]] = 1.0
-    return F.max_pool2d(mask, 5, 1, 2).view(b, f, nx, ny)
+    return F.max_pool2d(mark_columns(route, poses, grid), 5, 1, 2)
 
 
 def build_context(

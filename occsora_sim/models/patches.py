@@ -147,19 +147,22 @@ def without_shapeless(labels: Tensor, new: Tensor) -> Tensor:
 
 
 def without_crumbs(labels: Tensor) -> Tensor:
-    """Frames (n, x, y, z) uint8 without what is left of bicycles and motorcycles: patches of fewer than _TWO_WHEELS
-    columns that the edge of the view does not cut.
+    """Frames (n, x, y, z) uint8 without what is left of vehicles, bicycles and motorcycles: patches of fewer columns
+    than half of SMALLEST, or than _TWO_WHEELS, that the edge of the view does not cut.
     """
-    image = (labels * ((labels == BICYCLE) | (labels == MOTORCYCLE))).amax(dim=-1)
-    cells, patch, _ = connected((image > 0).byte())
+    rides = is_vehicle(labels) | (labels == BICYCLE) | (labels == MOTORCYCLE)
+    image = (labels * rides).amax(dim=-1)
+    vehicle = is_vehicle(image)
+    cells, patch, _ = connected((image > 0).byte() + vehicle.byte())
     last = cells.new_tensor(image.shape[1:]) - 1
     edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
     cut = torch.zeros_like(edge).index_put((patch[edge],), edge[edge])[patch]
-    gone = (torch.bincount(patch, minlength=len(cells))[patch] < _TWO_WHEELS) & ~cut
+    at = tuple(cells.unbind(1))
+    whole = torch.where(vehicle[at], SMALLEST // 2, _TWO_WHEELS)
+    gone = (torch.bincount(patch, minlength=len(cells))[patch] < whole) & ~cut
     at = tuple(cells[gone].unbind(1))
-    columns = labels[at]
     out = labels.clone()
-    out[at] = torch.where((columns == BICYCLE) | (columns == MOTORCYCLE), FREE, columns)
+    out[at] = torch.where(rides[at], FREE, labels[at])
     return out
 
 

@@ -174,14 +174,20 @@ def _into_ego(
     return (touched.any(dim=1) & (front.gather(1, first)[:, 0] > 0)).nonzero()[:, 0]
 
 
-def near_ego(points: Tensor, ego: Tensor, clearance: tuple[float, float] = _CLEARANCE) -> Tensor:
-    """Whether `points` (..., 2) are within `clearance` (before and behind it, at its sides) [m] of the ego's box at
-    the poses `ego` (..., 3), all in one frame: (...) bool.
+def ego_clearance(points: Tensor, ego: Tensor, clearance: tuple[float, float] = _CLEARANCE) -> Tensor:
+    """How far `points` (..., 2) are from the ego's box at the poses `ego` (..., 3), all in one frame: (...) float, in
+    parts of `clearance` (before and behind it, at its sides) [m]; below 1 is too near.
     """
     car = Vehicle()
     x, y = to_frame(points, ego).unbind(-1)
     before, beside = clearance
-    return (x > car.rear - before) & (x < car.front + before) & (y.abs() < car.width / 2 + beside)
+    along = torch.maximum(x - car.front, car.rear - x) / before
+    return torch.maximum(along, (y.abs() - car.width / 2) / beside)
+
+
+def near_ego(points: Tensor, ego: Tensor, clearance: tuple[float, float] = _CLEARANCE) -> Tensor:
+    """Whether `points` (..., 2) are within `clearance` of the ego's box, as `ego_clearance` says: (...) bool."""
+    return ego_clearance(points, ego, clearance) < 1
 
 
 def with_halfway(values: Tensor) -> Tensor:

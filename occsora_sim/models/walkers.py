@@ -16,10 +16,13 @@ from occsora_sim.geometry import relative, to_frame, to_world
 from occsora_sim.grid import FRAME_SECONDS, PEDESTRIAN, Grid
 from occsora_sim.models.motion import small_labels
 from occsora_sim.models.patches import connected
-from occsora_sim.models.vehicle_motion import near_ego, with_halfway
+from occsora_sim.models.vehicle_motion import ego_clearance, with_halfway
 
 _FIRST, _NEXT = 1.6, 1.0
 """How far from where he is expected a pedestrian is looked for a frame earlier [m]: at first, and with a speed."""
+
+_NEARER = 0.05
+"""What counts as nearer to the ego, in parts of the clearance that it is left."""
 
 
 def walk_on(displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor, grid: Grid) -> Tensor:
@@ -71,7 +74,8 @@ def walk_on(displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor
 def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) -> Tensor:
     """Displacements with those of small road users cut to nothing who would walk or ride into the ego.
 
-    Who would be run over standing too is left alone: that is the ego's doing.
+    Who would be run over standing too is left alone: that is the ego's doing. Who is near the ego already may go on
+    along it, and away: one who had to stand before a car that waits for him would stand for ever.
 
     Args:
         displacement: (b, f, x, y, 2) [m] until each instant, in the frame's axes.
@@ -89,8 +93,12 @@ def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) ->
         return displacement
     place, way = grid.centres_xy(displacement.device)[i, j], displacement[row, :, i, j]
     halfway, ego = with_halfway(way), with_halfway(ego)[row]  # (m, 2 f, ...)
-    walks = near_ego(place[:, None] + halfway, ego).any(dim=1)
-    stands = near_ego(place[:, None].expand_as(halfway), ego, (0.0, 0.0)).any(dim=1)
+    standing, going = (
+        ego_clearance(place[:, None].expand_as(halfway), ego),
+        ego_clearance(place[:, None] + halfway, ego),
+    )
+    walks = (going < torch.clamp(standing, max=1.0) - _NEARER).any(dim=1)
+    stands = (standing < 0).any(dim=1)
     stops = walks & ~stands
     out = displacement.clone()
     out[row[stops], :, i[stops], j[stops]] = 0.0
