@@ -55,15 +55,13 @@ def columns_at(points: Tensor, poses: Tensor, grid: Grid) -> tuple[Tensor, Tenso
     return torch.where(inside[..., None], voxel, 0.0).long(), inside
 
 
-def mark_columns(points: Tensor, poses: Tensor, grid: Grid, wanted: Tensor | None = None) -> Tensor:
-    """Columns as `columns_at` finds them: (b, f, x, y) float32 of 0 and 1; of the points `wanted` (b, f, n) alone."""
-    b, f = poses.shape[:2]
-    voxel, inside = columns_at(points, poses, grid)
-    if wanted is not None:
-        inside = inside & wanted
-    row, frame, _ = inside.nonzero(as_tuple=True)
-    x, y = voxel[inside].unbind(1)
-    mask = torch.zeros(b, f, *grid.shape[:2], device=points.device)
+def mark_columns(voxel: Tensor, which: Tensor, grid: Grid) -> Tensor:
+    """The columns `voxel` (b, f, n, 2) long, of them those that are `which` (b, f, n) bool, as a (b, f, x, y) float32
+    image of 0 and 1.
+    """
+    row, frame, _ = which.nonzero(as_tuple=True)
+    x, y = voxel[which].unbind(1)
+    mask = torch.zeros(*which.shape[:2], *grid.shape[:2], device=voxel.device)
     mask[row, frame, x, y] = 1.0
     return mask
 
@@ -73,7 +71,7 @@ def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
 
     route (b, r, 2) world points about 1 m apart, NaN-padded; poses (b, f, 3) -> (b, f, x, y) float32 of 0 and 1.
     """
-    return F.max_pool2d(mark_columns(route, poses, grid), 5, 1, 2)
+    return F.max_pool2d(mark_columns(*columns_at(route, poses, grid), grid), 5, 1, 2)
 
 
 def build_context(

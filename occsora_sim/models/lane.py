@@ -79,15 +79,14 @@ def _lanes_beside(labels: Tensor, route: Tensor, poses: Tensor, grid: Grid) -> T
     for side, inside_bend in ((left, turn > _BEND), (-left, turn < -_BEND)):
         inner = torch.ones(b, f, route.shape[1], dtype=torch.bool, device=route.device)
         for metres in _BESIDE:
-            line = route + metres * side
-            voxel, inside = columns_at(line, poses, grid)
+            voxel, inside = columns_at(route + metres * side, poses, grid)
             found = road[row[:, None, None], frame[:, None], voxel[..., 0], voxel[..., 1]] & inside
             votes = torch.stack((found.float(), inside.float()))  # (2, b, f, n)
             votes = F.avg_pool1d(votes.flatten(0, 1), 2 * _NEARBY + 1, 1, _NEARBY).view_as(votes)
             inner = inner & (2 * votes[0] >= votes[1])
             if metres <= _INSIDE:
                 inner = inner | inside_bend[:, None]
-            beside = beside.maximum(mark_columns(line, poses, grid, inner))
+            beside = beside.maximum(mark_columns(voxel, inside & inner, grid))
     return F.max_pool2d(beside, 3, 1, 1) > 0
 
 
