@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from occsora_sim.geometry import compose
+from occsora_sim.geometry import compose, to_world
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, PEDESTRIAN, TERRAIN, VEGETATION, Grid
 from occsora_sim.models.columns import (
     UNSEEN,
@@ -66,6 +66,60 @@ def test_what_was_recorded_first_stays():
     record = Record.empty(pose, GRID).write(street(), pose, GRID)
     again = record.write(torch.full_like(street(), VEGETATION), pose, GRID)
     assert torch.equal(again.read(pose[:, None], GRID)[:, 0], street())
+
+
+def sampled(pose: torch.Tensor) -> torch.Tensor:
+    """What a grid at `pose` (1, 3) shows of a world with a slanting wall, a post and a fence thinner than a voxel."""
+    x, y = to_world(GRID.centres_xy(), pose[:, None, None]).unbind(-1)
+    labels = torch.full((1, *GRID.shape), FREE, dtype=torch.uint8)
+    labels[..., 2] = DRIVEABLE
+    for inside in (x + 0.3 * y > 5, (x - 2).abs() + (y - 1).abs() < 0.3, ((y + 4) % 1.0 < 0.3) & (y < -3)):
+        labels[inside] = torch.where(torch.arange(16) >= 3, MANMADE, labels[inside])
+    return labels
+
+
+def measured(poses: torch.Tensor) -> Record:
+    """A record of measured frames at poses (n, 3), the first one's axes."""
+    record = Record.empty(poses[:1], GRID)
+    for pose in poses.split(1):
+        record = record.write(sampled(pose), pose, GRID, measured=True)
+    return record
+
+
+def test_each_of_several_measured_frames_comes_back_from_the_record_where_it_is_nearest():
+    first = torch.tensor([[3.0, 1.0, 0.4]])
+    across = compose(first, torch.tensor([[0.25, 0.25, 0.0]]))  # between the voxels of the first, both ways
+    record = measured(torch.cat((first, across)))
+    for pose in (first, across):
+        assert torch.equal(
+            record.read(pose[:, None], GRID)[:, 0][:, 2:-2, 2:-2], sampled(pose)[:, 2:-2, 2:-2]
+        )
+    assert not torch.equal(measured(first).read(across[:, None], GRID)[:, 0], sampled(across))
+
+
+def test_measured_frames_together_tell_a_street_finer_than_the_newest_alone():
+    poses = torch.tensor([[0.0, 0.0, 0.0], [-0.63, 0.02, 0.03], [-1.21, 0.11, 0.07], [-1.86, 0.3, 0.1]])
+    ahead = torch.tensor([[0.7, -0.1, -0.05]])
+    truth, wrong = sampled(ahead), []
+    shown = measured(poses[:1]).read(ahead[:, None], GRID)[:, 0] != UNSEEN
+    for many in (1, 2, 4):
+        seen = measured(poses[:many]).read(ahead[:, None], GRID)[:, 0]
+        wrong.append(int(((seen != truth) & shown).sum()))
+    assert wrong[2] < wrong[1] < wrong[0] and wrong[2] < 0.75 * wrong[0]
+
+
+def test_the_newest_measured_frame_stays_exact_whatever_older_ones_say():
+    poses = torch.tensor([[1.0, 2.0, 0.3], [0.9, 2.1, 0.28], [0.7, 1.8, 0.35], [0.52, 1.9, 0.2]])
+    assert torch.equal(measured(poses).read(poses[:1, None], GRID)[:, 0], sampled(poses[:1]))
+
+
+def test_a_generated_frame_refines_nothing_that_is_there():
+    poses = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.25, 0.0]])
+    record = measured(poses[:1])
+    again = record.write(torch.full_like(street(), VEGETATION), poses[1:], GRID)
+    seen = record.read(poses[1:, None], GRID)
+    old = seen != UNSEEN
+    assert torch.equal(again.read(poses[1:, None], GRID)[old], seen[old])
 
 
 def test_writing_leaves_the_old_record_as_it_is():

@@ -218,7 +218,8 @@ class DiffusionWorld:
         record, drawn = memory.record, []
         for k in range(given):
             at = poses[:, k]
-            static = record.read(at[:, None], grid)[:, 0]  # holds what the chunk's earlier frames have drawn
+            # Later frames are shown what the chunk's earlier ones have drawn.
+            static = record.read(at[:, None], grid)[:, 0] if k else known.static[:, 0]
             stands = is_dynamic(labels[:, k]) & ~is_ground(static)  # on the ground, and not in it
             frame = torch.where(stands | (static == UNSEEN), labels[:, k], static)
             record = record.write(without_road_users(frame), at, grid)

@@ -50,6 +50,7 @@ class DiffusionMemory:
         record = replace(
             self.record,
             labels=function(self.record.labels),
+            place=function(self.record.place),
             stamp=function(self.record.stamp),
             origin=function(self.record.origin),
         )
@@ -89,7 +90,7 @@ def remember(
     poses = torch.stack([start.ego_pose[-history:] for start in starts]).to(device, torch.float32)
     record = Record.empty(poses[:, -1], grid)
     for k in reversed(range(history)):  # the newest frame is written first: it enters exactly
-        record = record.write(without_road_users(frames[:, k]), poses[:, k], grid)
+        record = record.write(without_road_users(frames[:, k]), poses[:, k], grid, measured=True)
     length = max(_ROUTE_POINTS, *(len(start.route) for start in starts))
     route = torch.full((len(starts), length, 2), math.nan, device=device)
     for row, start in enumerate(starts):
