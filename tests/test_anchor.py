@@ -21,7 +21,7 @@ def frame() -> torch.Tensor:
 
 def test_a_standing_car_seen_from_turning_egos_is_what_one_resampling_makes_of_it():
     begin = frame()
-    anchor, last, pose = Anchor(labels=begin, pose=HERE), begin, HERE
+    anchor, last, pose = Anchor.of(begin, HERE, 2), begin, HERE
     still = torch.zeros(1, 1, 32, 32, 2)
     for k in range(1, 13):  # a dozen chunks, each resampled from the one before
         target = torch.tensor([[0.13 * k, 0.07 * k, 0.03 * k]])
@@ -38,7 +38,7 @@ def test_a_car_that_drives_off_is_left_to_advection_and_leaves_nothing_behind():
     displacement[:, :, 8:16, 10:14, 0] = 2.0
     labels[:, 4:8, 24:28, 3:6] = TRUCK
     standing, others = draw_standing(
-        Anchor(labels=labels, pose=HERE), labels, HERE, displacement, HERE[:, None], GRID
+        Anchor.of(labels, HERE, 2), labels, HERE, displacement, HERE[:, None], GRID
     )
     assert not (standing == CAR).any() and (standing == TRUCK).sum() == 48
     assert torch.equal(others == CAR, labels == CAR) and not (others == TRUCK).any()
@@ -46,9 +46,7 @@ def test_a_car_that_drives_off_is_left_to_advection_and_leaves_nothing_behind():
 
 def test_a_pedestrian_who_stands_is_never_resampled_but_left_to_advection():
     labels, still = frame(), torch.zeros(1, 1, 32, 32, 2)
-    standing, others = draw_standing(
-        Anchor(labels=labels, pose=HERE), labels, HERE, still, HERE[:, None], GRID
-    )
+    standing, others = draw_standing(Anchor.of(labels, HERE, 2), labels, HERE, still, HERE[:, None], GRID)
     assert not (standing == PEDESTRIAN).any()
     assert torch.equal(others == PEDESTRIAN, labels == PEDESTRIAN)
 
@@ -57,7 +55,7 @@ def test_a_car_that_has_gone_from_the_newest_frame_is_not_drawn_again():
     gone = frame()
     gone[gone == CAR] = FREE
     still = torch.zeros(1, 1, 32, 32, 2)
-    standing, _ = draw_standing(Anchor(labels=frame(), pose=HERE), gone, HERE, still, HERE[:, None], GRID)
+    standing, _ = draw_standing(Anchor.of(frame(), HERE, 2), gone, HERE, still, HERE[:, None], GRID)
     assert not (standing == CAR).any()
 
 
@@ -73,21 +71,22 @@ def test_what_creeps_stands_and_what_walks_goes_on():
 
 def test_the_anchor_is_renewed_world_by_world_once_the_ego_has_gone_far():
     old, new = frame(), torch.full_like(frame(), FREE)
-    anchor = Anchor(labels=old.repeat(3, 1, 1, 1), pose=HERE.repeat(3, 1))
+    anchor = Anchor.of(old.repeat(3, 1, 1, 1), HERE.repeat(3, 1), 4)
     poses = torch.tensor([[3.0, 0.0, 0.1], [16.0, 0.0, 0.0], [0.0, 0.0, 0.6]])
     renewed = anchor.renew(new.repeat(3, 1, 1, 1), poses)
-    assert torch.equal(renewed.labels[0], old[0]) and torch.equal(renewed.pose[0], HERE[0])
+    for k in range(4):
+        assert torch.equal(renewed.labels[0, k], old[0]) and torch.equal(renewed.pose[0, k], HERE[0])
     for row in (1, 2):
-        assert torch.equal(renewed.labels[row], new[0]) and torch.equal(renewed.pose[row], poses[row])
+        for k in range(4):
+            assert torch.equal(renewed.labels[row, k], new[0])
+            assert torch.equal(renewed.pose[row, k], poses[row])
 
 
 def test_a_car_that_has_moved_on_by_less_than_its_length_is_not_drawn_in_both_places():
     moved = torch.full((1, *GRID.shape), FREE, dtype=torch.uint8)
     moved[:, 11:19, 10:14, 3:6] = CAR  # three of its eight columns further
     still = torch.zeros(1, 1, 32, 32, 2)
-    standing, others = draw_standing(
-        Anchor(labels=frame(), pose=HERE), moved, HERE, still, HERE[:, None], GRID
-    )
+    standing, others = draw_standing(Anchor.of(frame(), HERE, 2), moved, HERE, still, HERE[:, None], GRID)
     assert not (standing == CAR).any()
     assert torch.equal(others == CAR, moved == CAR)
 
@@ -97,7 +96,7 @@ def test_a_standing_car_half_out_of_view_is_still_the_anchor_s():
     ahead = torch.tensor([[6.0, 0.0, 0.0]])  # four columns of the car are behind the view
     now = warp(begin, HERE, ahead[:, None], GRID, fill=FREE)[:, 0]
     assert 0 < (now == CAR).sum() < (begin == CAR).sum()
-    standing, _ = draw_standing(Anchor(labels=begin, pose=HERE), now, ahead, still, ahead[:, None], GRID)
+    standing, _ = draw_standing(Anchor.of(begin, HERE, 2), now, ahead, still, ahead[:, None], GRID)
     assert torch.equal(standing[:, 0] == CAR, now == CAR)
 
 

@@ -35,7 +35,8 @@ def velocity(images: torch.Tensor, at: tuple[float, float], poses: torch.Tensor 
     nothing = torch.full((1, 2, *OCC3D.shape[:2], 2), 9.0)
     offsets = torch.zeros(1, h, *OCC3D.shape[:2], 2, dtype=torch.float16)
     poses = torch.zeros(1, h, 3) if poses is None else poses
-    return walk_on(nothing, images, offsets, poses, OCC3D)[(0, 1, *column_of(*at))].tolist()
+    displacement, _ = walk_on(nothing, images, offsets, poses, OCC3D)
+    return displacement[(0, 1, *column_of(*at))].tolist()
 
 
 def test_a_pedestrian_keeps_the_velocity_of_the_last_frames():

@@ -85,7 +85,7 @@ def build_context(
     seconds: Tensor,
     route: Tensor | None,
     grid: Grid,
-    standing: Tensor | None = None,
+    drawn: tuple[Tensor, Tensor] | None = None,
     offset: Tensor | None = None,
 ) -> Context:
     """Put the known parts together.
@@ -100,16 +100,20 @@ def build_context(
         seconds: (f,) how far ahead they are [s].
         route: (b, r, 2) world points [m], NaN-padded, or None where no route is given.
         grid: the voxel grid.
-        standing: (b, f, x, y, z) uint8, road users already drawn in the target frames (`anchor.draw_standing`), FREE
-            elsewhere; `last` then holds the others alone.
+        drawn: (b, f, x, y, z) uint8, road users already drawn in the target frames (`anchor.draw_standing`,
+            `bodies.draw_bodies`), FREE elsewhere, and (b, f, x, y, 2) how far they have come [m] in the axes of each;
+            `last` then holds the others alone.
         offset: (b, x, y, 2) [m], how far off the middles of their columns the newest frame's small road users are.
 
     """
     b, f = target_pose.shape[:2]
     way = displacement if offset is None else displacement + offset[:, None]
     moved, flow = advect(last, way, last_pose, target_pose, grid)
-    if standing is not None:
-        moved = torch.where(is_dynamic(standing), standing, moved)
+    if drawn is not None:
+        labels, come = drawn
+        there = is_dynamic(labels)
+        moved = torch.where(there, labels, moved)
+        flow = torch.where(there.any(dim=-1, keepdim=True), come, flow)
     flow = flow / seconds.view(1, f, 1, 1, 1)  # mean velocity [m/s]
     prior = torch.where(is_dynamic(moved), moved, static)
     known = route_mask(route, target_pose, grid) if route is not None else torch.zeros_like(flow[..., 0])

@@ -21,12 +21,19 @@ from occsora_sim.models.vehicle_motion import ego_clearance, with_halfway
 _FIRST, _NEXT = 1.6, 1.0
 """How far from where he is expected a pedestrian is looked for a frame earlier [m]: at first, and with a speed."""
 
+_WITHIN = 0.2
+"""How far the line through a pedestrian's places moves him from the middle of his columns [m]: half a voxel, as far as
+these leave open where he is."""
+
 _NEARER = 0.05
 """What counts as nearer to the ego, in parts of the clearance that it is left."""
 
 
-def walk_on(displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor, grid: Grid) -> Tensor:
-    """Displacements of road users with those of pedestrians who are found in earlier frames by their own velocity.
+def walk_on(
+    displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor, grid: Grid
+) -> tuple[Tensor, Tensor]:
+    """Displacements of road users with those of pedestrians who are found in earlier frames by their own velocity; and
+    where these really are: on the line through their places, as far as their columns allow.
 
     Args:
         displacement: (b, f, x, y, 2) [m] until each instant, in the newest frame's axes.
@@ -36,13 +43,14 @@ def walk_on(displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor
         grid: the voxel grid.
 
     Returns:
-        (b, f, x, y, 2) [m]; all others keep theirs.
+        displacements (b, f, x, y, 2) and offsets (b, x, y, 2) [m] of the newest frame; all others keep theirs.
 
     """
+    newest = offsets[:, -1].float()
     h, f = images.shape[1], displacement.shape[1]
     cells, patch, place, row = _pedestrians(images[:, -1], offsets[:, -1], grid)
     if not len(cells) or h < 2:
-        return displacement
+        return displacement, newest
     places, found = [place], [torch.ones(len(place), dtype=torch.bool, device=place.device)]
     step = torch.zeros_like(place)  # a frame's way
     for k in reversed(range(h - 1)):
@@ -62,13 +70,15 @@ def walk_on(displacement: Tensor, images: Tensor, offsets: Tensor, poses: Tensor
         step = torch.where(seen[:, None], places[-1] - here, step)
         places.append(here)
         found.append(seen)
-    velocity = _slope(torch.stack(places, dim=1), torch.stack(found, dim=1))
+    velocity, there = _line(torch.stack(places, dim=1), torch.stack(found, dim=1))
+    off = (there - place).clamp(-_WITHIN, _WITHIN)
     known = found[1][patch]
     i, j = cells[known, 1], cells[known, 2]
     seconds = FRAME_SECONDS * torch.arange(1, f + 1, device=velocity.device)
     out = displacement.clone()
     out[cells[known, 0], :, i, j] = velocity[patch[known]][:, None] * seconds[:, None]
-    return out
+    newest[cells[known, 0], i, j] += off[patch[known]]
+    return out, newest
 
 
 def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) -> Tensor:
@@ -147,12 +157,16 @@ def _pedestrians(image: Tensor, offset: Tensor, grid: Grid) -> tuple[Tensor, Ten
     return cells, patch, total / count.clamp(min=1)[:, None], cells[roots, 0]
 
 
-def _slope(places: Tensor, found: Tensor) -> Tensor:
-    """Velocity [m/s] of the line through places (m, h, 2) [m], newest first, that are `found` (m, h): (m, 2)."""
+def _line(places: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Velocity [m/s] of the line through places (m, h, 2) [m], newest first, that are `found` (m, h), and its newest
+    place: (m, 2) each.
+    """
     time = -FRAME_SECONDS * torch.arange(places.shape[1], device=places.device)
     weight = found.to(places.dtype)
     total = weight.sum(dim=1, keepdim=True)
-    late = time - (weight * time).sum(dim=1, keepdim=True) / total
-    middle = (weight[..., None] * places).sum(dim=1, keepdim=True) / total[..., None]
+    mean = (weight * time).sum(dim=1, keepdim=True) / total
+    late = time - mean
+    middle = (weight[..., None] * places).sum(dim=1) / total
     spread = (weight * late**2).sum(dim=1, keepdim=True)
-    return ((weight * late)[..., None] * (places - middle)).sum(dim=1) / spread.clamp(min=1e-6)
+    slope = ((weight * late)[..., None] * (places - middle[:, None])).sum(dim=1) / spread.clamp(min=1e-6)
+    return slope, middle - slope * mean

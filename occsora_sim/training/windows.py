@@ -13,6 +13,7 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.bodies import draw_bodies
 from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, without_road_users
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import MotionEstimator, smooth_displacement
@@ -182,10 +183,11 @@ def window_context(
         )
         own = road_user_image(labels[:, -motion.frames :])  # each in its own ego frame
         nowhere = torch.zeros(*own.shape[:4], 2, device=own.device)
-        displacement = walk_on(displacement, own, nowhere, poses[:, -motion.frames :], grid)
+        displacement, offset = walk_on(displacement, own, nowhere, poses[:, -motion.frames :], grid)
         after = relative(poses[:, -1:], windows.poses[:, h:])
         displacement = stop_before(displacement, images[:, -1], after, grid)
-        displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)
+        displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)[:, list(future)]
+        bodies = draw_bodies(labels[:, -1], displacement, offset, poses[:, -1], target, grid)
         static = torch.full(
             (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device
         )
@@ -204,14 +206,15 @@ def window_context(
         route[dropped.to(route.device)] = math.nan
         known = build_context(
             static=static,
-            last=labels[:, -1],
+            last=bodies.rest,
             last_pose=poses[:, -1],
             last_image=warp(images[:, -1], poses[:, -1], target, grid, fill=0),
-            displacement=displacement[:, list(future)],
+            displacement=displacement,
             target_pose=target,
             seconds=torch.tensor([(k + 1) * FRAME_SECONDS for k in future], device=labels.device),
             route=route,
             grid=grid,
+            drawn=(bodies.labels, bodies.way),
         )
         return known if forgotten is None else without_known(known, forgotten & nobody)
 

@@ -125,7 +125,7 @@ class DiffusionWorld:
         return WorldState(
             occupancy=last[:, None],
             ego_pose=pose[:, None],
-            memory=replace(drawn.memory, anchor=Anchor(labels=last, pose=pose)),
+            memory=replace(drawn.memory, anchor=Anchor.of(last, pose, self.model.config.history)),
         )
 
     @torch.no_grad()

@@ -8,7 +8,8 @@ from torch import Tensor
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.anchor import draw_standing, hold_still
-from occsora_sim.models.columns import ground_image
+from occsora_sim.models.bodies import draw_bodies
+from occsora_sim.models.columns import ground_image, is_dynamic, road_user_image
 from occsora_sim.models.context import Context, build_context
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.vehicle_motion import move_as_vehicles
@@ -41,18 +42,19 @@ def foresee(
     levels = model.motion.levels(images, ground_image(memory.last, grid))
     displacement = model.motion.foretell(levels, images)
     displacement = smooth_displacement(displacement, images[:, -1])
-    displacement = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
+    displacement, offset = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
     if generators is not None and model.departures is not None:
         displacement = model.departures.draw(displacement, images[:, -1], levels, grid, generators)
     ego = relative(now[:, None], poses)
     displacement = stop_before(displacement, images[:, -1], ego, grid)
     gap = 0.0 if generators is None else GAP
     displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid, ego=ego, gap=gap))
-    offset = memory.offsets[:, -1].float()
     standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
+    bodies = draw_bodies(others, displacement, offset, now, poses, grid)
+    stands = is_dynamic(standing)
     known = build_context(
         static=memory.record.read(poses, grid),
-        last=others,
+        last=bodies.rest,
         last_pose=now,
         last_image=warp(memory.images[:, -1], now, poses, grid, fill=0),
         displacement=displacement,
@@ -60,7 +62,8 @@ def foresee(
         seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=poses.device),
         route=memory.route if follow_route else None,
         grid=grid,
-        standing=standing,
+        drawn=(torch.where(stands, standing, bodies.labels), bodies.way * ~stands.any(-1, keepdim=True)),
         offset=offset,
     )
-    return known, landed(memory.images[:, -1], displacement + offset[:, None], now, poses, grid)
+    offsets = landed(road_user_image(bodies.rest), displacement + offset[:, None], now, poses, grid)
+    return known, torch.where(is_dynamic(bodies.labels).any(-1, keepdim=True), bodies.offset, offsets)

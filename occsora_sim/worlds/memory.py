@@ -28,7 +28,7 @@ class DiffusionMemory:
         offsets: (b, h, x, y, 2) float16 [m], how far off the middles of their columns the small road users are.
         poses: (b, h, 3) their world poses.
         last: (b, x, y, z) uint8, the newest frame.
-        anchor: an earlier frame, from which standing road users are drawn.
+        anchor: earlier frames, from which standing road users are drawn.
         route: (b, r, 2) world points [m], NaN-padded.
         noise: (b, n) uint8, the state of each world's random generator.
         scene: (b, 2) scene prompts (`ScenePrompt.tensor`).
@@ -102,7 +102,7 @@ def remember(
         offsets=torch.zeros(len(starts), h, *grid.shape[:2], 2, dtype=torch.float16, device=device),
         poses=poses[:, -h:],
         last=frames[:, -1],
-        anchor=Anchor(labels=frames[:, -1], pose=poses[:, -1]),
+        anchor=Anchor(labels=frames.flip(1), pose=poses.flip(1)),
         route=route,
         noise=torch.stack([torch.Generator().manual_seed(int(seed)).get_state() for seed in seeds]),
         scene=torch.stack([start.prompt.tensor() for start in starts]).to(device),
