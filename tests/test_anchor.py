@@ -1,8 +1,10 @@
 """Claims on the anchor: what stands keeps its outline, what moves is left to be carried, and far away it is renewed."""
 
+import pytest
 import torch
 
-from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, TRUCK, Grid
+from occsora_sim.geometry import to_frame, to_world
+from occsora_sim.grid import BICYCLE, CAR, DRIVEABLE, FREE, PEDESTRIAN, TRUCK, Grid
 from occsora_sim.models.anchor import STANDSTILL, Anchor, draw_standing, hold_still, keep_standing
 from occsora_sim.models.columns import is_dynamic
 from occsora_sim.models.warp import warp
@@ -30,6 +32,56 @@ def test_a_standing_car_seen_from_turning_egos_is_what_one_resampling_makes_of_i
         once = warp(begin, HERE, target[:, None], GRID, fill=FREE)
         assert torch.equal(standing == CAR, once == CAR)
         last, pose = torch.where(is_dynamic(standing[:, 0]), standing[:, 0], FREE), target
+
+
+def seen_from(poses: torch.Tensor, where: tuple[float, float], label: int = CAR) -> torch.Tensor:
+    """Frames (1, n, x, y, z) at poses (n, 3) of a world with a car of 4.1 m by 1.9 m, slanting, at a place."""
+    points = to_world(GRID.centres_xy(), poses[:, None, None])
+    x, y = to_frame(points, torch.tensor([*where, 0.3])).unbind(-1)
+    labels = torch.full((len(poses), *GRID.shape), FREE, dtype=torch.uint8)
+    labels[..., 3:6][(x.abs() < 2.05) & (y.abs() < 0.95)] = label
+    return labels[None]
+
+
+PAST = torch.tensor([[0.0, 0.0, 0.0], [-0.63, 0.02, 0.03], [-1.21, 0.11, 0.07], [-1.86, 0.3, 0.1]])
+AHEAD = torch.tensor([[0.71, -0.12, -0.05]])
+
+
+@pytest.mark.parametrize("label", [CAR, BICYCLE])
+def test_frames_in_which_it_stood_tell_an_outline_finer_than_the_newest_alone(label: int):
+    frames, truth, wrong = seen_from(PAST, (2.1, 1.3), label), seen_from(AHEAD, (2.1, 1.3), label), []
+    for many in (1, 4):
+        anchor = Anchor(labels=frames[:, :many], pose=PAST[None, :many])
+        standing, others = draw_standing(
+            anchor, frames[:, 0], HERE, torch.zeros(1, 1, 32, 32, 2), AHEAD[:, None], GRID
+        )
+        left = label == BICYCLE and many == 1  # one frame may miss a bicycle's columns: left to bodies
+        assert bool((others == label).any()) == left
+        wrong.append(int((standing != truth).any(-1).sum()))
+    assert wrong[1] < wrong[0]
+
+
+def test_older_frames_say_nothing_of_one_who_has_just_come_to_a_stand():
+    newest = seen_from(PAST[:1], (2.1, 1.3))
+    frames = torch.cat((newest, seen_from(PAST[1:], (0.6, 0.9))), dim=1)  # a metre and a half short of it
+    still = torch.zeros(1, 1, 32, 32, 2)
+    once, _ = draw_standing(Anchor.of(newest[:, 0], HERE, 1), newest[:, 0], HERE, still, AHEAD[:, None], GRID)
+    standing, _ = draw_standing(
+        Anchor(labels=frames, pose=PAST[None]), newest[:, 0], HERE, still, AHEAD[:, None], GRID
+    )
+    assert torch.equal(standing, once)
+
+
+def test_worlds_with_anchors_of_one_and_of_several_frames_do_not_change_one_another():
+    several, still = seen_from(PAST, (2.1, 1.3), BICYCLE), torch.zeros(1, 1, 32, 32, 2)
+    one = Anchor.of(several[:, 0], HERE, 4)
+    many = Anchor(labels=several, pose=PAST[None])
+    both = Anchor(labels=torch.cat((one.labels, many.labels)), pose=torch.cat((one.pose, many.pose)))
+    rows = [draw_standing(a, several[:, 0], HERE, still, AHEAD[:, None], GRID) for a in (one, many)]
+    two = (part.repeat(2, *(1,) * (part.ndim - 1)) for part in (several[:, 0], HERE, still, AHEAD[:, None]))
+    together = draw_standing(both, *two, GRID)
+    for k in (0, 1):
+        assert torch.equal(together[k], torch.cat((rows[0][k], rows[1][k])))
 
 
 def test_a_car_that_drives_off_is_left_to_advection_and_leaves_nothing_behind():

@@ -52,6 +52,19 @@ def test_the_steps_of_the_voxels_are_evened_out():
     assert found[0] == pytest.approx(0.0, abs=1e-4) and found[1] == pytest.approx(1.24, abs=0.15)
 
 
+def test_the_line_through_his_places_says_where_he_is_between_the_voxels():
+    walk = [(5.2, 3.3 + 0.54 * k) for k in range(4)]
+    images, nothing = frames_of([[place] for place in walk]), torch.zeros(1, 2, *OCC3D.shape[:2], 2)
+    offsets = torch.zeros(1, 4, *OCC3D.shape[:2], 2, dtype=torch.float16)
+    _, offset = walk_on(nothing, images, offsets, torch.zeros(1, 4, 3), OCC3D)
+    at = column_of(*walk[-1])
+    centre = OCC3D.centres_xy()[at]
+    found = float(centre[1] + offset[(0, *at)][1])
+    assert abs(found - walk[-1][1]) < abs(float(centre[1]) - walk[-1][1])
+    assert found == pytest.approx(walk[-1][1], abs=0.1)
+    assert not offsets.any() and int((offset != 0).any(-1).sum()) == 1
+
+
 def test_the_egos_own_motion_is_taken_out():
     world = [(12.0 + 0.6 * k, 2.0) for k in range(4)]
     poses = torch.tensor([[[3.0 * k, 0.0, 0.0] for k in range(4)]])

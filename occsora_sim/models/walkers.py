@@ -46,7 +46,7 @@ def walk_on(
         displacements (b, f, x, y, 2) and offsets (b, x, y, 2) [m] of the newest frame; all others keep theirs.
 
     """
-    newest = offsets[:, -1].float()
+    newest = offsets[:, -1].to(torch.float32, copy=True)
     h, f = images.shape[1], displacement.shape[1]
     cells, patch, place, row = _pedestrians(images[:, -1], offsets[:, -1], grid)
     if not len(cells) or h < 2:
