@@ -78,8 +78,10 @@ def test_worlds_with_anchors_of_one_and_of_several_frames_do_not_change_one_anot
     many = Anchor(labels=several, pose=PAST[None])
     both = Anchor(labels=torch.cat((one.labels, many.labels)), pose=torch.cat((one.pose, many.pose)))
     rows = [draw_standing(a, several[:, 0], HERE, still, AHEAD[:, None], GRID) for a in (one, many)]
-    two = (part.repeat(2, *(1,) * (part.ndim - 1)) for part in (several[:, 0], HERE, still, AHEAD[:, None]))
-    together = draw_standing(both, *two, GRID)
+    last, pose, nowhere, ahead = (
+        part.repeat(2, *(1,) * (part.ndim - 1)) for part in (several[:, 0], HERE, still, AHEAD[:, None])
+    )
+    together = draw_standing(both, last, pose, nowhere, ahead, GRID)
     for k in (0, 1):
         assert torch.equal(together[k], torch.cat((rows[0][k], rows[1][k])))
 

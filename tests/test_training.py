@@ -7,7 +7,8 @@ import torch
 
 from occsora_sim.checkpoint import read_tensors
 from occsora_sim.errors import CheckpointError, ConfigurationError
-from occsora_sim.models.columns import UNSEEN, is_dynamic
+from occsora_sim.models.columns import UNSEEN, is_dynamic, without_road_users
+from occsora_sim.models.record import Record
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
@@ -189,6 +190,21 @@ def test_the_future_frames_are_no_part_of_the_context(scenes):
         contexts.append(known)
     assert torch.equal(contexts[0].prior, contexts[1].prior)
     assert torch.equal(contexts[0].auxiliary, contexts[1].auxiliary)
+
+
+def test_training_shows_of_known_ground_what_the_record_of_a_world_shows(scenes):
+    config = tiny()
+    torch.manual_seed(0)
+    model = WorldModel(config)
+    windows = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3).draw(4, 0)
+    known = window_context(windows, model.motion, config.grid, [0, 1], generator=torch.Generator())
+    labels, poses = without_road_users(windows.labels[:, :4]), windows.poses
+    record = Record.empty(poses[:, 3], config.grid)
+    for k in (3, 2, 1, 0):
+        record = record.write(labels[:, k], poses[:, k], config.grid, measured=True)
+    kept = record.read(poses[:, 4:6], config.grid)
+    alike = (kept == known.static).all(-1)[(kept != UNSEEN).all(-1)]
+    assert alike.float().mean() > 0.99
 
 
 def test_forgetting_takes_half_planes_and_whole_views_and_everybody_in_these():

@@ -20,7 +20,7 @@ from occsora_sim.models.motion import MotionEstimator, smooth_displacement
 from occsora_sim.models.patches import count_vehicles
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import stop_before, walk_on
-from occsora_sim.models.warp import warp
+from occsora_sim.models.warp import warp, warp_nearest
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scenes.start import place_of
 from occsora_sim.training.fraying import fray
@@ -188,12 +188,9 @@ def window_context(
         displacement = stop_before(displacement, images[:, -1], after, grid)
         displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)[:, list(future)]
         bodies = draw_bodies(labels[:, -1], displacement, offset, poses[:, -1], target, grid)
-        static = torch.full(
-            (len(labels), len(future), *grid.shape), UNSEEN, dtype=torch.uint8, device=labels.device
-        )
-        for k in reversed(range(h)):  # the newest frame is kept, older ones fill in
-            older = warp(without_road_users(labels[:, k]), poses[:, k], target, grid, fill=UNSEEN)
-            static = torch.where(static == UNSEEN, older, static)
+        # As the record answers that a world begins with: of as near columns, the newest frame's.
+        everywhere = torch.ones(*labels.shape[:4], dtype=torch.bool, device=labels.device)
+        static = warp_nearest(without_road_users(labels).flip(1), everywhere, poses.flip(1), target, grid)
         forgotten = None
         if corruption > 0:
             forgotten, nobody = forget(len(labels), corruption, grid, generator)
