@@ -157,6 +157,17 @@ def test_nobody_walks_or_rides_into_the_ego(label):
     assert stopped((2.2, 1.4), (0.0, 1.4), HERE, label) == pytest.approx([0.0, 1.4])  # close by, but away
 
 
+def test_a_pedestrian_of_several_columns_stops_whole():
+    beside = Vehicle().width / 2
+    columns = [(2.2, beside + 0.5 + VOXEL * k) for k in range(2)]  # the farther one would stay clear
+    image = frames_of([columns])[:, 0]
+    ways = torch.zeros(1, 2, *OCC3D.shape[:2], 2)
+    ways[..., 1] = torch.tensor([-0.2, -0.4]).view(1, 2, 1, 1)
+    found = stop_before(ways, image, HERE, OCC3D)
+    for x, y in columns:
+        assert not found[(0, slice(None), *column_of(x, y))].any()
+
+
 def test_who_is_before_a_standing_ego_walks_on_across_and_away_but_not_nearer():
     close = (Vehicle().front + 0.4, 0.2)
     assert stopped(close, (0.0, 1.4), HERE, PEDESTRIAN) == pytest.approx([0.0, 1.4])

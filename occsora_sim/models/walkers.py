@@ -98,9 +98,10 @@ def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) ->
 
     """
     small = (image[..., :1] == small_labels(image.device)).any(-1)
-    row, i, j = small.nonzero().unbind(1)
-    if not len(row):
+    cells, last, _ = connected(image[..., 0] * small)
+    if not len(cells):
         return displacement
+    row, i, j = cells.unbind(1)
     place, way = grid.centres_xy(displacement.device)[i, j], displacement[row, :, i, j]
     halfway, ego = with_halfway(way), with_halfway(ego)[row]  # (m, 2 f, ...)
     standing, going = (
@@ -109,7 +110,11 @@ def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) ->
     )
     walks = (going < torch.clamp(standing, max=1.0) - _NEARER).any(dim=1)
     stands = (standing < 0).any(dim=1)
-    stops = walks & ~stands
+    some = torch.zeros(
+        2, len(cells), dtype=torch.bool, device=cells.device
+    )  # of whose columns some do, by their last
+    some[0, last[walks]], some[1, last[stands]] = True, True
+    stops = (some[0] & ~some[1])[last]  # he stops whole, or his columns' mean would still come nearer
     out = displacement.clone()
     out[row[stops], :, i[stops], j[stops]] = 0.0
     return out
