@@ -103,13 +103,15 @@ def draw_standing(
     standing = large.any(dim=-1) & (displacement[:, -1] == 0).all(dim=-1)  # (b, x, y)
     seen = warp(_grown(standing)[..., None].byte(), last_pose, anchor.pose, grid, fill=0)[..., 0] > 0
     vehicle = _outlined(anchor.labels, several[:, None])  # (b, h, x, y, z)
-    stood = seen & vehicle.any(dim=-1) & _whole(vehicle.any(dim=-1), anchor.pose, seen, last_pose, grid)
+    there = vehicle.any(dim=-1)
+    stood = seen & there & _whole(there, anchor.pose, seen, last_pose, grid)
     kept = torch.where(vehicle & stood[..., None], anchor.labels, FREE)
-    says = torch.where(vehicle.any(dim=-1), stood, ~seen | _grown(stood.flatten(0, 1)).view_as(stood))
-    covered = warp_nearest(kept, says, anchor.pose, last_pose[:, None], grid, fill=FREE)[:, 0]
-    covered = _grown(is_dynamic(covered).any(dim=-1)) & standing
+    says = torch.where(there, stood, ~seen | _grown(stood.flatten(0, 1)).view_as(stood))
+    poses = torch.cat((last_pose[:, None], target_pose), dim=1)
+    drawn = warp_nearest(kept, says, anchor.pose, poses, grid, fill=FREE)
+    covered = _grown(is_dynamic(drawn[:, 0]).any(dim=-1)) & standing
     rest = torch.where(covered[..., None] & large, FREE, last)
-    return warp_nearest(kept, says, anchor.pose, target_pose, grid, fill=FREE), rest
+    return drawn[:, 1:], rest
 
 
 def _outlined(labels: Tensor, several: Tensor) -> Tensor:
