@@ -24,6 +24,7 @@ def tiny() -> WorldModelConfig:
         preset="tiny",
         grid=Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0)),
         motion_width=8,
+        resampler=32,
         tokenizer=CompensatedTokenizerConfig(column=8, width=8, latent=4, columns_per_frame=512),
         hidden=32,
         depth=2,

@@ -44,6 +44,8 @@ def tokenizer(scenes: str, out: Path, steps: int, **options) -> Path:
         departure_windows=4,
         newcomer_steps=2,
         newcomer_windows=4,
+        resampler_steps=2,
+        resampler_windows=2,
         loop=loop(steps, **options),
     )
     return train_tokenizer(training)
@@ -145,13 +147,15 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
         departure_windows=4,
         newcomer_steps=2,
         newcomer_windows=4,
+        resampler_steps=2,
+        resampler_windows=2,
         loop=loop(3, lr=1e-2),
     )
     second = train_tokenizer(options)
     (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     parts = {name.split(".")[1] for name in changed if name.startswith("tokenizer.")}
-    assert all(name.startswith(("tokenizer.", "departures.", "newcomers.")) for name in changed)
+    assert all(name.startswith(("tokenizer.", "departures.", "newcomers.", "resampler.")) for name in changed)
     assert {"target_patch", "posterior", "decode8", "head"} <= parts
     assert not parts & {"columns", "patch", "context4", "reduce", "context8"}
     assert header["recipe"]["init"] and header["recipe"]["tokenizer"]["loop"]["steps"] == 3

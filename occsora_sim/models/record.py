@@ -30,6 +30,22 @@ which an int8 holds to a hundredth of a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a record answers, and how sure it can be.
+
+    Attributes:
+        labels: (b, f, x, y, z) uint8, UNSEEN where nothing is recorded.
+        place: (b, f, x, y, 2) float32 [cells], where on the canvas each column was asked for.
+        disputed: (b, f, x, y) bool, whether cells around it hold another column.
+
+    """
+
+    labels: Tensor
+    place: Tensor
+    disputed: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """The record of b worlds; a value.
 
@@ -75,6 +91,10 @@ class Record:
 
     def read(self, poses: Tensor, grid: Grid) -> Tensor:
         """The record seen from world poses (b, f, 3): (b, f, x, y, z) uint8, UNSEEN where nothing is recorded."""
+        return self.answer(poses, grid).labels
+
+    def answer(self, poses: Tensor, grid: Grid) -> Answer:
+        """As `read`, with the places that it was read at and whether the samples around each agree."""
         local = relative(self.origin[:, None], poses)[:, :, None, None]  # (b, f, 1, 1, 3)
         points = to_world(grid.centres_xy(poses.device), local)  # (b, f, x, y, 2)
         points = (points - points.new_tensor(_first(grid))) / self.cell
@@ -85,10 +105,12 @@ class Record:
         rows = self._rows(cell_x)
         places, stamps = self.place.view(torch.int16).view(-1), self.stamp.view(-1)
         own = nearest = least = None
+        around = []
         for at_x, lap_x, off_x in along:
             for at_y, lap_y, off_y in across:
                 index = ((rows + at_x * self.stamp.shape[2]) + at_y).flatten()
                 current = stamps.index_select(0, index) == _stamp(lap_x, lap_y).flatten()
+                around.append((index, current))
                 place = places.index_select(0, index).view(torch.int8).view(-1, 2)
                 distance = (off_x.flatten() - place[:, 0]).square_()
                 distance += (off_y.flatten() - place[:, 1]).square_()
@@ -103,9 +125,34 @@ class Record:
                     nearest = torch.where(distance < least, index, nearest)
                     least = torch.minimum(least, distance)
         assert own is not None and nearest is not None
-        labels = self.labels.view(-1, grid.shape[2]).index_select(0, nearest)
+        columns = self.labels.view(-1, grid.shape[2])
+        labels = columns.index_select(0, nearest)
+        disputed = torch.zeros_like(own)
+        for index, current in around:
+            disputed |= (columns.index_select(0, index) != labels).any(dim=-1) & current
         labels.masked_fill_(~own[:, None], UNSEEN)
-        return labels.view(*x.shape, grid.shape[2])
+        return Answer(
+            labels=labels.view(*x.shape, grid.shape[2]), place=points, disputed=(disputed & own).view(x.shape)
+        )
+
+    def around(self, row: Tensor, place: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The cells up to `reach` around places (n, 2) [cells] of the canvases `row` (n,): k of them in each.
+
+        Returns:
+            (n, k) long, indices into the flat canvases; (n, k, 2) float32 [cells], from the place to where each cell's
+            sample was taken; (n, k) bool, whether it holds one.
+
+        """
+        cell = torch.floor(place + 0.5).int()
+        steps = torch.arange(-reach, reach + 1, dtype=torch.int32, device=place.device)
+        x, y = cell[:, :1] + steps, cell[:, 1:] + steps  # (n, w)
+        (at_x, lap_x), (at_y, lap_y) = self._locate(x), self._locate(y)
+        start = row * self.stamp[0].numel()
+        index = ((start[:, None] + at_x * self.stamp.shape[2])[:, :, None] + at_y[:, None]).flatten(1)
+        current = self.stamp.view(-1)[index] == _stamp(lap_x[:, :, None], lap_y[:, None]).flatten(1)
+        middle = torch.stack(torch.broadcast_tensors(x[:, :, None], y[:, None]), dim=-1).flatten(1, 2)
+        offset = middle - place[:, None] + self.place.view(-1, 2)[index].float() / _PLACE
+        return index, offset, current
 
     def write(self, labels: Tensor, pose: Tensor, grid: Grid, *, measured: bool = False) -> Record:
         """A new record that also holds the columns of `labels` (b, x, y, z) seen from `pose` (b, 3).

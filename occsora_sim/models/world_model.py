@@ -20,6 +20,8 @@ from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.newcomers import Newcomers
 from occsora_sim.models.prompt import keep_mask
+from occsora_sim.models.record import Record
+from occsora_sim.models.resampler import Resampler
 from occsora_sim.models.scene_condition import SceneCondition, guided, leave_open, says
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
@@ -42,6 +44,7 @@ class WorldModelConfig:
         departures: width of the network that lets set off who stands; 0: none, they stand until the motion
             estimator foretells otherwise.
         newcomers: width of the network that says who comes into view; 0: none, it is left to the denoiser.
+        resampler: width of the network that reads the record between its samples; 0: none, the nearest answers.
         tokenizer: sizes of the tokenizer.
         hidden: token width of the denoiser.
         depth: its blocks.
@@ -61,6 +64,7 @@ class WorldModelConfig:
     motion_width: int = 48
     departures: int = 128
     newcomers: int = 32
+    resampler: int = 128
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
     hidden: int = 192
     depth: int = 6
@@ -103,6 +107,7 @@ class WorldModelConfig:
             rest.setdefault("mixing", 0)
             rest.setdefault("departures", 0)
             rest.setdefault("newcomers", 0)
+            rest.setdefault("resampler", 0)
             rest.setdefault("scene_prompts", False)
             tokenizer = CompensatedTokenizerConfig(**{"small_road_users": 0, **header["tokenizer"]})
             return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
@@ -125,6 +130,7 @@ class WorldModel(nn.Module):
             Departures(self.motion.channels, config.frames, config.departures) if config.departures else None
         )
         self.newcomers = Newcomers(config.newcomers) if config.newcomers else None
+        self.resampler = Resampler(config.grid.shape[2], config.resampler) if config.resampler else None
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
         channels = config.frames * config.tokenizer.channels
         # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.
@@ -145,6 +151,13 @@ class WorldModel(nn.Module):
         )
         self.scene = SceneCondition(config.hidden) if config.scene_prompts else None
         self.register_buffer("latent_scale", torch.ones(()))
+
+    def read(self, record: Record, poses: Tensor) -> Tensor:
+        """A record seen from world poses (b, f, 3): (b, f, x, y, z) uint8, UNSEEN where nothing is recorded."""
+        grid = self.config.grid
+        return (
+            record.read(poses, grid) if self.resampler is None else self.resampler.read(record, poses, grid)
+        )
 
     def _chunk(self, frames: Tensor) -> Tensor:
         """(b f, c, h, w) -> (b, 1, f c, h, w)."""

@@ -12,17 +12,18 @@ from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 
 
 def with_traffic(model: WorldModel) -> WorldModel:
-    """The same model with departures and newcomers (fresh ones let everybody stand and nobody come); itself where it
-    has them.
+    """The same model with departures, newcomers and a resampler (fresh ones let everybody stand, nobody come and the
+    nearest sample answer); itself where it has them.
     """
     config, new = model.config, WorldModelConfig()
-    if config.departures and config.newcomers:
+    if config.departures and config.newcomers and config.resampler:
         return model
     grown = WorldModel(
         replace(
             config,
             departures=config.departures or new.departures,
             newcomers=config.newcomers or new.newcomers,
+            resampler=config.resampler or new.resampler,
         )
     )
     grown.to(model.latent_scale.device).load_state_dict({**grown.state_dict(), **model.state_dict()})

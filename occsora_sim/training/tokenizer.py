@@ -20,6 +20,7 @@ from occsora_sim.training.departures import BATCH, draw_standing
 from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
+from occsora_sim.training.resampling import draw_places, place_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSampler, aligned_images, window_context
 
@@ -46,6 +47,8 @@ class TokenizerTraining:
         departure_windows: windows whose standing road users these look at.
         newcomer_steps: steps of the newcomers, who come into view; closed loop only.
         newcomer_windows: windows on whose maps these look for them.
+        resampler_steps: steps of the resampler of what was seen; closed loop only.
+        resampler_windows: windows whose edges it looks at.
         corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
@@ -62,6 +65,8 @@ class TokenizerTraining:
     departure_windows: int = 3072
     newcomer_steps: int = 2000
     newcomer_windows: int = 4096
+    resampler_steps: int = 9000
+    resampler_windows: int = 2000
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
 
@@ -82,6 +87,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     sampler = _sampler(options, model.config)
     _train_departures(options, model, sampler)
     _train_newcomers(options, model, sampler)
+    _train_resampler(options, model, sampler)
     _train_code(options, model, sampler)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
@@ -180,6 +186,22 @@ def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: Win
     run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
 
 
+def _train_resampler(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+    resampler = model.resampler
+    if resampler is None or not options.resampler_steps:
+        return
+    generator = torch.Generator().manual_seed(options.loop.seed)
+    places = draw_places(sampler, model.config.grid, options.resampler_windows, generator)
+    if not len(places.right):
+        return
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return place_loss(resampler, places, generator)
+
+    loop = _loop_of_a_part(options, options.resampler_steps, 1e-3)
+    run(resampler, loss, loop, options.out / "resampler").copy_to(resampler)
+
+
 def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
@@ -212,6 +234,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     ema.copy_to(parts)
     _train_departures(options, model, sampler)
     _train_newcomers(options, model, sampler)
+    _train_resampler(options, model, sampler)
     path = options.out / "tokenizer.safetensors"
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
     return path

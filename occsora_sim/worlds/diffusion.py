@@ -218,8 +218,9 @@ class DiffusionWorld:
         record, drawn = memory.record, []
         for k in range(given):
             at = poses[:, k]
-            # Later frames are shown what the chunk's earlier ones have drawn.
-            static = record.read(at[:, None], grid)[:, 0] if k else known.static[:, 0]
+            static = known.static[:, k]
+            if k:  # later frames are shown what the chunk's earlier ones have drawn
+                static = torch.where(static == UNSEEN, record.read(at[:, None], grid)[:, 0], static)
             stands = is_dynamic(labels[:, k]) & ~is_ground(static)  # on the ground, and not in it
             frame = torch.where(stands | (static == UNSEEN), labels[:, k], static)
             record = record.write(without_road_users(frame), at, grid)

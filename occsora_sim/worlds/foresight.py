@@ -53,7 +53,7 @@ def foresee(
     bodies = draw_bodies(others, displacement, offset, now, poses, grid)
     stands = is_dynamic(standing)
     known = build_context(
-        static=memory.record.read(poses, grid),
+        static=model.read(memory.record, poses),
         last=bodies.rest,
         last_pose=now,
         last_image=warp(memory.images[:, -1], now, poses, grid, fill=0),

@@ -1,0 +1,177 @@
+"""Train the resampler by itself: a place whose samples disagree is one example, so a step costs little."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from occsora_sim.grid import BARRIER, OTHERS, TRAFFIC_CONE, Grid
+from occsora_sim.models.columns import distinct_columns, is_dynamic, without_road_users
+from occsora_sim.models.record import Record
+from occsora_sim.models.resampler import REACH, Resampler, Surroundings, surroundings
+from occsora_sim.training.windows import WindowSampler
+
+BATCH = 2048
+"""Places of a step."""
+
+_EACH = 300
+"""Places of a future frame that are kept."""
+
+_WHOLE, _MEASURED = 0.6, 0.8
+"""Shares of the windows whose history is recorded whole, and as measured: a world's record has parts that one frame
+alone has shown, and parts that were written once.
+"""
+
+_THIN = (OTHERS, BARRIER, TRAFFIC_CONE)
+_THIN_WEIGHT = 1.5
+"""Classes of a column or two, and their weight. What is there with probability p belongs into a forecast, if its IoU is
+to be the largest, from p = IoU / 2 on, which for these is about 0.4 = 1 / (1 + 1.5).
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """n places where samples disagreed, and what stood there.
+
+    Attributes:
+        near: what the record held around them.
+        right: (n,) bool, whether it was the first kind (and not the second).
+        weight: (n,) float32.
+
+    """
+
+    near: Surroundings
+    right: Tensor
+    weight: Tensor
+
+
+@torch.no_grad()
+def draw_places(sampler: WindowSampler, grid: Grid, windows: int, generator: torch.Generator) -> Places:
+    """Places of the future frames of some windows, read from a record of their history.
+
+    Those where a road user stands, and where neither kind or both are as right, are left out.
+    """
+    parts, rights = [], []
+    for step in range(windows):
+        drawn = sampler.draw(1, step)
+        record = _record(
+            drawn.labels[:, : sampler.history], drawn.poses[:, : sampler.history], grid, generator
+        )
+        truth, poses = drawn.labels[:, sampler.history :], drawn.poses[:, sampler.history :]
+        answer = record.answer(poses, grid)
+        asked = answer.disputed & ~is_dynamic(truth).any(dim=-1)
+        at = torch.cat([_some(frame, generator) for frame in _by_frame(asked)])
+        if not len(at):
+            continue
+        row, frame, i, j = at.unbind(1)
+        near = surroundings(record, row, answer.place[row, frame, i, j])
+        # As small as they can be kept: there are a hundred cells around each.
+        near = replace(near, kind=near.kind.to(torch.int16), offset=near.offset.half())
+        there = truth[row, frame, i, j]
+        first, second = (_agreement(near, kind, there) for kind in (near.first, near.second))
+        kept = first != second
+        parts.append(_chosen(near, kept))
+        rights.append((first > second)[kept])
+    return _together(parts, rights, sampler.device)
+
+
+def place_loss(
+    resampler: Resampler, pool: Places, generator: torch.Generator
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss on some places of the pool, all turned and mirrored in one way at random."""
+    rows = torch.randint(len(pool.right), (BATCH,), generator=generator).to(pool.right.device)
+    near = turned(_chosen(pool.near, rows), int(torch.randint(8, (), generator=generator)))
+    return resampler.loss(near, pool.right[rows], pool.weight[rows])
+
+
+def turned(near: Surroundings, way: int) -> Surroundings:
+    """Surroundings mirrored along the first axis, along the second, and with both axes exchanged: by the bits of `way`
+    (0 to 7), all turns by quarters and their mirror images.
+    """
+    side = 2 * REACH + 1
+    kind, offset = near.kind.unflatten(1, (side, side)), near.offset.unflatten(1, (side, side))
+    for axis in (1, 2):
+        if way & axis:
+            kind, offset = kind.flip(axis), offset.flip(axis)
+            offset = torch.stack(
+                [-part if k + 1 == axis else part for k, part in enumerate(offset.unbind(-1))], dim=-1
+            )
+    if way & 4:
+        kind, offset = kind.transpose(1, 2), offset.transpose(1, 2).flip(-1)
+    return replace(near, kind=kind.flatten(1), offset=offset.flatten(1, 2))
+
+
+def _record(labels: Tensor, poses: Tensor, grid: Grid, generator: torch.Generator) -> Record:
+    """A record of the last frames of histories (1, h, x, y, z), seen from `poses` (1, h, 3)."""
+    history = labels.shape[1]
+    chance = torch.rand(2, generator=generator).tolist()
+    frames = history if chance[0] < _WHOLE else int(torch.randint(1, history + 1, (), generator=generator))
+    record = Record.empty(poses[:, -1], grid)
+    for k in reversed(range(history - frames, history)):
+        record = record.write(
+            without_road_users(labels[:, k]), poses[:, k], grid, measured=chance[1] < _MEASURED
+        )
+    return record
+
+
+def _by_frame(asked: Tensor) -> list[Tensor]:
+    """Where `asked` (1, f, x, y) is true in each frame: (n, 4) long."""
+    at = asked.nonzero()
+    return [at[at[:, 1] == k] for k in range(asked.shape[1])]
+
+
+def _some(at: Tensor, generator: torch.Generator) -> Tensor:
+    """At most _EACH rows of `at` (n, 4), at random."""
+    return at[torch.randperm(len(at), generator=generator)[:_EACH].to(at.device)]
+
+
+def _agreement(near: Surroundings, kind: Tensor, truth: Tensor) -> Tensor:
+    """How many voxels of the columns `truth` (n, z) are those of kinds (n,): (n,) long, -1 where there is no kind."""
+    return (near.columns[kind] == truth).sum(dim=-1).masked_fill(kind < 0, -1)
+
+
+def _chosen(near: Surroundings, rows: Tensor) -> Surroundings:
+    """`near` of some of its places."""
+    return replace(
+        near, kind=near.kind[rows], offset=near.offset[rows], first=near.first[rows], second=near.second[rows]
+    )
+
+
+def _together(parts: list[Surroundings], rights: list[Tensor], device: torch.device) -> Places:
+    """Places of all windows, with one set of columns."""
+    cells = (2 * REACH + 1) ** 2
+    if not parts:
+        none = torch.zeros(0, dtype=torch.long, device=device)
+        near = Surroundings(
+            columns=none[:, None].byte(), kind=none[:, None].expand(0, cells), offset=none.view(0, 1, 1).half(),
+            first=none, second=none,
+        )  # fmt: skip
+        return Places(near=near, right=none.bool(), weight=none.float())
+    every = torch.cat([part.columns for part in parts])
+    columns, number = distinct_columns(every[:, None, None])
+    starts = torch.tensor([0, *(len(part.columns) for part in parts)]).cumsum(0).tolist()
+    numbers = [torch.cat((number[a:b], number.new_full((1,), -1))) for a, b in itertools.pairwise(starts)]
+
+    def renumbered(name: str) -> Tensor:
+        return torch.cat(
+            [
+                n[getattr(part, name).long()].to(getattr(part, name).dtype)
+                for n, part in zip(numbers, parts, strict=True)
+            ]
+        )
+
+    near = Surroundings(
+        columns=columns,
+        kind=renumbered("kind"),
+        offset=torch.cat([part.offset for part in parts]),
+        first=renumbered("first"),
+        second=renumbered("second"),
+    )
+    right = torch.cat(rights)
+    thin = torch.isin(columns, columns.new_tensor(_THIN)).any(dim=1)
+    stands = torch.where(right, near.first, near.second)
+    weight = torch.where(thin[stands], _THIN_WEIGHT, 1.0)
+    return Places(near=near, right=right, weight=weight)
