@@ -12,7 +12,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
-	@echo "make weights  train the shipped weights again (about three hours on 2 cores)"
+	@echo "make weights  train the shipped weights again (about ten hours of one core)"
 	@echo "make policy   train a driving policy in the generated world, by the recipe of the shipped one (about an hour)"
 	@echo "make setup    what the others do first: .venv with everything in it"
 	@echo "make clean    remove .venv, out/ and caches"

@@ -82,13 +82,11 @@ class Resampler(nn.Module):
         # A line between two kinds shows in where either lies: in products of side and place, which are handed in.
         seen = torch.cat(
             (
-                (
-                    side.abs(),
-                    side,
-                    recorded.float(),
-                    *offset.unbind(-1),
-                    *(side[..., None] * offset).unbind(-1),
-                )
+                side.abs(),
+                side,
+                recorded.float(),
+                *offset.unbind(-1),
+                *(side[..., None] * offset).unbind(-1),
             ),
             dim=1,
         )
@@ -109,7 +107,7 @@ class Resampler(nn.Module):
     def read(self, record: Record, poses: Tensor, grid: Grid) -> Tensor:
         """As `Record.read`: (b, f, 3) world poses -> (b, f, x, y, z) uint8, UNSEEN where nothing is recorded."""
         answer = record.answer(poses, grid)
-        labels = answer.labels.clone()
+        labels = answer.labels
         row, frame, i, j = answer.disputed.nonzero().unbind(1)
         for part in torch.arange(len(row), device=row.device).split(_AT_ONCE):
             at = (row[part], frame[part], i[part], j[part])

@@ -63,7 +63,7 @@ def draw_places(sampler: WindowSampler, grid: Grid, windows: int, generator: tor
         truth, poses = drawn.labels[:, sampler.history :], drawn.poses[:, sampler.history :]
         answer = record.answer(poses, grid)
         asked = answer.disputed & ~is_dynamic(truth).any(dim=-1)
-        at = torch.cat([_some(frame, generator) for frame in _by_frame(asked)])
+        at = torch.cat([_some(asked[0, k], k, generator) for k in range(asked.shape[1])])
         if not len(at):
             continue
         row, frame, i, j = at.unbind(1)
@@ -117,15 +117,11 @@ def _record(labels: Tensor, poses: Tensor, grid: Grid, generator: torch.Generato
     return record
 
 
-def _by_frame(asked: Tensor) -> list[Tensor]:
-    """Where `asked` (1, f, x, y) is true in each frame: (n, 4) long."""
+def _some(asked: Tensor, frame: int, generator: torch.Generator) -> Tensor:
+    """At most _EACH of the columns that are `asked` (x, y) for, at random: (n, 4) long, with row 0 and the frame."""
     at = asked.nonzero()
-    return [at[at[:, 1] == k] for k in range(asked.shape[1])]
-
-
-def _some(at: Tensor, generator: torch.Generator) -> Tensor:
-    """At most _EACH rows of `at` (n, 4), at random."""
-    return at[torch.randperm(len(at), generator=generator)[:_EACH].to(at.device)]
+    at = at[torch.randperm(len(at), generator=generator)[:_EACH].to(at.device)]
+    return torch.cat((at.new_tensor((0, frame)).expand(len(at), 2), at), dim=1)
 
 
 def _agreement(near: Surroundings, kind: Tensor, truth: Tensor) -> Tensor:

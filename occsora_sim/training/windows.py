@@ -188,7 +188,8 @@ def window_context(
         displacement = stop_before(displacement, images[:, -1], after, grid)
         displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)[:, list(future)]
         bodies = draw_bodies(labels[:, -1], displacement, offset, poses[:, -1], target, grid)
-        # As the record answers that a world begins with: of as near columns, the newest frame's.
+        # As the record answers that a world begins with: of as near columns, the newest frame's. (What a resampler
+        # would put right at edges is left as it is: it may be trained after the rest.)
         everywhere = torch.ones(*labels.shape[:4], dtype=torch.bool, device=labels.device)
         static = warp_nearest(without_road_users(labels).flip(1), everywhere, poses.flip(1), target, grid)
         forgotten = None
