@@ -16,7 +16,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.growth import with_traffic
-from occsora_sim.training.resampling import _together, draw_places, turned
+from occsora_sim.training.resampling import draw_places, together, turned
 from occsora_sim.training.windows import WindowSampler
 from occsora_sim.worlds.diffusion import default_weights
 
@@ -37,10 +37,8 @@ def kerb(pose: torch.Tensor, angle: float, off: float) -> torch.Tensor:
 def drive(angle: float, off: float, *, step: float = 0.53, turn: float = 0.04) -> tuple[Record, torch.Tensor]:
     """The record of four frames of that kerb, and a pose a second later."""
     poses = torch.tensor([[k * step, 0.1 * k, k * turn] for k in range(6)])
-    record = Record.empty(poses[3:4], GRID)
-    for k in reversed(range(4)):
-        record = record.write(kerb(poses[k], angle, off), poses[k : k + 1], GRID, measured=True)
-    return record, poses[5]
+    frames = torch.cat([kerb(pose, angle, off) for pose in poses[:4]])
+    return Record.of(frames[None], poses[None, :4], GRID), poses[5]
 
 
 def wrong(labels: torch.Tensor, pose: torch.Tensor, angle: float, off: float) -> int:
@@ -74,7 +72,7 @@ def examples(seed: int, count: int) -> tuple[Surroundings, torch.Tensor]:
             )
         )
         rights.append(right[both])
-    places = _together(parts, rights, torch.device("cpu"))
+    places = together(parts, rights)
     return places.near, places.right
 
 

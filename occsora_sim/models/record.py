@@ -79,6 +79,14 @@ class Record:
             cell=cell,
         )
 
+    @staticmethod
+    def of(labels: Tensor, poses: Tensor, grid: Grid, *, measured: bool = True) -> Record:
+        """The record of frames (b, h, x, y, z) seen from `poses` (b, h, 3), the newest last; it enters exactly."""
+        record = Record.empty(poses[:, -1], grid)
+        for k in reversed(range(poses.shape[1])):
+            record = record.write(labels[:, k], poses[:, k], grid, measured=measured)
+        return record
+
     def _locate(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """World-wide indices of cells along an axis, any shape, int32 -> where on the canvas that is, and the lap."""
         lap = torch.div(cells, self.stamp.shape[1], rounding_mode="floor")

@@ -8,7 +8,7 @@ invents: a reading is a column of the record, or unseen, and the record itself s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,11 @@ class Surroundings:
     offset: Tensor
     first: Tensor
     second: Tensor
+
+    def at(self, rows: Tensor) -> Surroundings:
+        """Those of some of the places: `rows` are their numbers, or (n,) bool."""
+        names = ("kind", "offset", "first", "second")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 class Resampler(nn.Module):

@@ -64,8 +64,6 @@ def draw_places(sampler: WindowSampler, grid: Grid, windows: int, generator: tor
         answer = record.answer(poses, grid)
         asked = answer.disputed & ~is_dynamic(truth).any(dim=-1)
         at = torch.cat([_some(asked[0, k], k, generator) for k in range(asked.shape[1])])
-        if not len(at):
-            continue
         row, frame, i, j = at.unbind(1)
         near = surroundings(record, row, answer.place[row, frame, i, j])
         # As small as they can be kept: there are a hundred cells around each.
@@ -73,9 +71,9 @@ def draw_places(sampler: WindowSampler, grid: Grid, windows: int, generator: tor
         there = truth[row, frame, i, j]
         first, second = (_agreement(near, kind, there) for kind in (near.first, near.second))
         kept = first != second
-        parts.append(_chosen(near, kept))
+        parts.append(near.at(kept))
         rights.append((first > second)[kept])
-    return _together(parts, rights, sampler.device)
+    return together(parts, rights)
 
 
 def place_loss(
@@ -83,7 +81,7 @@ def place_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss on some places of the pool, all turned and mirrored in one way at random."""
     rows = torch.randint(len(pool.right), (BATCH,), generator=generator).to(pool.right.device)
-    near = turned(_chosen(pool.near, rows), int(torch.randint(8, (), generator=generator)))
+    near = turned(pool.near.at(rows), int(torch.randint(8, (), generator=generator)))
     return resampler.loss(near, pool.right[rows], pool.weight[rows])
 
 
@@ -109,12 +107,8 @@ def _record(labels: Tensor, poses: Tensor, grid: Grid, generator: torch.Generato
     history = labels.shape[1]
     chance = torch.rand(2, generator=generator).tolist()
     frames = history if chance[0] < _WHOLE else int(torch.randint(1, history + 1, (), generator=generator))
-    record = Record.empty(poses[:, -1], grid)
-    for k in reversed(range(history - frames, history)):
-        record = record.write(
-            without_road_users(labels[:, k]), poses[:, k], grid, measured=chance[1] < _MEASURED
-        )
-    return record
+    measured = chance[1] < _MEASURED
+    return Record.of(without_road_users(labels[:, -frames:]), poses[:, -frames:], grid, measured=measured)
 
 
 def _some(asked: Tensor, frame: int, generator: torch.Generator) -> Tensor:
@@ -129,23 +123,8 @@ def _agreement(near: Surroundings, kind: Tensor, truth: Tensor) -> Tensor:
     return (near.columns[kind] == truth).sum(dim=-1).masked_fill(kind < 0, -1)
 
 
-def _chosen(near: Surroundings, rows: Tensor) -> Surroundings:
-    """`near` of some of its places."""
-    return replace(
-        near, kind=near.kind[rows], offset=near.offset[rows], first=near.first[rows], second=near.second[rows]
-    )
-
-
-def _together(parts: list[Surroundings], rights: list[Tensor], device: torch.device) -> Places:
-    """Places of all windows, with one set of columns."""
-    cells = (2 * REACH + 1) ** 2
-    if not parts:
-        none = torch.zeros(0, dtype=torch.long, device=device)
-        near = Surroundings(
-            columns=none[:, None].byte(), kind=none[:, None].expand(0, cells), offset=none.view(0, 1, 1).half(),
-            first=none, second=none,
-        )  # fmt: skip
-        return Places(near=near, right=none.bool(), weight=none.float())
+def together(parts: list[Surroundings], rights: list[Tensor]) -> Places:
+    """Places of several windows, with one set of columns."""
     every = torch.cat([part.columns for part in parts])
     columns, number = distinct_columns(every[:, None, None])
     starts = torch.tensor([0, *(len(part.columns) for part in parts)]).cumsum(0).tolist()

@@ -88,16 +88,13 @@ def remember(
     seen = [start.occupancy[-history:].cpu() if len(start.occupancy) else nothing for start in starts]
     frames = torch.stack(seen).to(device)
     poses = torch.stack([start.ego_pose[-history:] for start in starts]).to(device, torch.float32)
-    record = Record.empty(poses[:, -1], grid)
-    for k in reversed(range(history)):  # the newest frame is written first: it enters exactly
-        record = record.write(without_road_users(frames[:, k]), poses[:, k], grid, measured=True)
     length = max(_ROUTE_POINTS, *(len(start.route) for start in starts))
     route = torch.full((len(starts), length, 2), math.nan, device=device)
     for row, start in enumerate(starts):
         route[row, : len(start.route)] = start.route.to(route)
     h = motion_frames
     return DiffusionMemory(
-        record=record,
+        record=Record.of(without_road_users(frames), poses, grid),
         images=road_user_image(frames[:, -h:]),
         offsets=torch.zeros(len(starts), h, *grid.shape[:2], 2, dtype=torch.float16, device=device),
         poses=poses[:, -h:],
