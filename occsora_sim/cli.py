@@ -9,6 +9,10 @@ from collections.abc import Sequence
 VERBS: dict[str, tuple[str, str]] = {
     "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
     "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
+    "train motion": (
+        "train_motion",
+        "train the motion estimator of a whole model on, and the departures after it",
+    ),
     "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
     "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),
     "train agent": ("train_agent", "train a driving policy in a world, the generated one by default"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import overload
 
 import torch
@@ -31,3 +34,25 @@ def drawer_of(scene: Recorded, grid: Grid = OCC3D, device: torch.device | str = 
     if isinstance(scene, VoxelScene):
         return VoxelFrames(scene, grid, device)
     return Voxeliser(scene, grid, device)
+
+
+def drawers_of(scenes: Sequence[Recorded], grid: Grid = OCC3D, workers: int = 0) -> list[Drawer]:
+    """What draws each of `scenes` on the CPU, made by so many processes (0: by this one)."""
+    if not workers:
+        return [drawer_of(scene, grid) for scene in scenes]
+    before = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy(
+        "file_system"
+    )  # the other way keeps a file open for each tensor
+    try:
+        context = torch.multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_alone) as pool:
+            return list(pool.map(partial(drawer_of, grid=grid), scenes))
+    finally:
+        torch.multiprocessing.set_sharing_strategy(before)
+
+
+def _alone() -> None:
+    """In a process beside others: one thread, and tensors handed on as the process that began it reads them."""
+    torch.set_num_threads(1)
+    torch.multiprocessing.set_sharing_strategy("file_system")

@@ -9,6 +9,7 @@ from occsora_sim.models.columns import ground_image
 from occsora_sim.models.departures import describe, standing_road_users
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.training.prefetch import Prefetcher
 from occsora_sim.training.windows import WindowSampler, aligned_images
 
 BATCH = 512
@@ -17,7 +18,7 @@ BATCH = 512
 
 @torch.no_grad()
 def draw_standing(
-    model: WorldModel, sampler: WindowSampler, windows: int, first: int = 0
+    model: WorldModel, sampler: WindowSampler | Prefetcher, windows: int, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The road users of some windows that the motion estimator expects to stand: what is known of each (m, c) float32,
     and the way that it went (m, f, 2) [m].

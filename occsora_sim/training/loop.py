@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class LoopConfig:
         log_every: steps between log lines.
         seed: of batches, noise and initial weights.
         device: "cpu", "cuda"...
+        workers: processes that draw training windows ahead, for a GPU that would wait for them; closed loop only. The
+            windows are the same.
 
     """
 
@@ -60,6 +62,7 @@ class LoopConfig:
     log_every: int = 10
     seed: int = 0
     device: str = "cpu"
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if (
@@ -70,10 +73,16 @@ class LoopConfig:
             or self.checkpoint_every < 1
         ):
             raise ConfigurationError(f"training: steps, batch, lr and intervals must be positive, got {self}")
+        if self.workers < 0:
+            raise ConfigurationError(f"training: workers {self.workers} must be 0 or more")
         if not 0 <= self.lr_floor <= 1 or not 0 <= self.beta2 < 1:
             raise ConfigurationError(
                 f"training: lr_floor {self.lr_floor} must lie in [0, 1], beta2 {self.beta2} in [0, 1)"
             )
+
+    def of_a_part(self, steps: int, lr: float) -> LoopConfig:
+        """How a small part is trained by itself: by steps, which are many and short."""
+        return replace(self, steps=steps, minutes=0.0, lr=lr, log_every=100, checkpoint_every=1000)
 
 
 def learning_rate(config: LoopConfig, progress: float, step: int) -> float:
@@ -139,7 +148,8 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
             if torch.isfinite(norm):  # a step that overflowed is left out
                 optimiser.step()
                 ema.update(model)
-            bar.update(task, advance=1, description=f"loss {float(loss.detach()):.4f}")
+            if not bar.disable:
+                bar.update(task, advance=1, description=f"loss {float(loss.detach()):.4f}")
             if step % config.log_every == 0 or step == config.steps - 1:
                 logs = {
                     **logs,

@@ -9,20 +9,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from occsora_sim.models.columns import ground_image
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
-from occsora_sim.training.departures import BATCH, draw_standing
 from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.motion import motion_loss, train_departures
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
 from occsora_sim.training.resampling import draw_places, place_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
-from occsora_sim.training.windows import Windows, WindowSampler, aligned_images, window_context
+from occsora_sim.training.windows import Windows, WindowSampler, window_context
 
 _MOTION_WEIGHT = 20.0  # brings the two gradients to one size; they share no parameter
 
@@ -136,11 +135,6 @@ def _tokenizer_loss(
     return loss
 
 
-def _loop_of_a_part(options: TokenizerTraining, steps: int, lr: float) -> LoopConfig:
-    """How a small part is trained by itself: by steps, which are many and short."""
-    return replace(options.loop, steps=steps, minutes=0.0, lr=lr, log_every=100, checkpoint_every=1000)
-
-
 def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
     small = model.tokenizer.small
     if small is None or not options.code_steps:
@@ -152,24 +146,14 @@ def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSa
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return code_loss(small, pool, weight, generator)
 
-    loop = _loop_of_a_part(options, options.code_steps, 2e-3)
+    loop = options.loop.of_a_part(options.code_steps, 2e-3)
     run(small, loss, loop, options.out / "code").copy_to(small)
 
 
 def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
-    departures = model.departures
-    if departures is None or not options.departure_steps:
-        return
-    known, way = draw_standing(model, sampler, options.departure_windows)
-    if not len(known):
-        return
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
-        return departures.loss(known[rows], way[rows])
-
-    loop = _loop_of_a_part(options, options.departure_steps, 1e-3)
-    run(departures, loss, loop, options.out / "departures").copy_to(departures)
+    if options.departure_steps:
+        loop = replace(options.loop, steps=options.departure_steps)
+        train_departures(model, sampler, options.departure_windows, loop, options.out / "departures")
 
 
 def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
@@ -182,7 +166,7 @@ def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: Win
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return newcomer_loss(newcomers, maps, model.config.grid.voxel, generator)
 
-    loop = _loop_of_a_part(options, options.newcomer_steps, 2e-3)
+    loop = options.loop.of_a_part(options.newcomer_steps, 2e-3)
     run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
 
 
@@ -198,7 +182,7 @@ def _train_resampler(options: TokenizerTraining, model: WorldModel, sampler: Win
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return place_loss(resampler, places, generator)
 
-    loop = _loop_of_a_part(options, options.resampler_steps, 1e-3)
+    loop = options.loop.of_a_part(options.resampler_steps, 1e-3)
     run(resampler, loss, loop, options.out / "resampler").copy_to(resampler)
 
 
@@ -208,14 +192,8 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     model = WorldModel(config).to(options.loop.device)
     sampler = _sampler(options, config)
 
-    def motion_loss(windows: Windows) -> tuple[Tensor, dict[str, float]]:
-        labels, poses = windows.labels[:, : config.history], windows.poses[:, : config.history]
-        images = aligned_images(labels, poses, config.grid, config.motion_frames)
-        ground = ground_image(labels[:, -1], config.grid)
-        return model.motion.loss(images, ground, windows.displacement)
-
     def first(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return motion_loss(sampler.draw(options.loop.batch, step))
+        return motion_loss(model, sampler.draw(options.loop.batch, step))
 
     motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
     ema = run(model.motion, first, motion_loop, options.out / "motion")
@@ -226,7 +204,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         windows = sampler.draw(options.loop.batch, options.motion_steps + step)
         loss, logs = tokenizer_loss(windows, generator)
-        motion, more = motion_loss(windows)
+        motion, more = motion_loss(model, windows)
         return loss + _MOTION_WEIGHT * motion, logs | more
 
     parts = nn.ModuleDict({"motion": model.motion, "tokenizer": model.tokenizer})

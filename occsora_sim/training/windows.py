@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from occsora_sim.models.patches import count_vehicles
 from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import stop_before, walk_on
 from occsora_sim.models.warp import warp, warp_nearest
-from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.scenes.recorded import Recorded, drawer_of, drawers_of
 from occsora_sim.scenes.start import place_of
 from occsora_sim.training.fraying import fray
 
@@ -55,6 +55,24 @@ class Windows:
     history: int
     scene: Tensor
 
+    def to(self, device: torch.device) -> Windows:
+        """The same on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Windows:
+        """The same in memory that a GPU reads directly."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Windows:
+        return Windows(
+            labels=change(self.labels),
+            poses=change(self.poses),
+            displacement=change(self.displacement),
+            route=change(self.route),
+            history=self.history,
+            scene=change(self.scene),
+        )
+
 
 def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tensor:
     """The `points` points of route (r, 2) [m] around the ego pose (3,), NaN-padded: (points, 2)."""
@@ -72,11 +90,15 @@ class WindowSampler:
 
     def __init__(
         self, scenes: Sequence[Recorded], grid: Grid, *, history: int = 4, future: int = 2, seed: int = 0,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", workers: int = 0,
     ) -> None:  # fmt: skip
         self.scenes, self.grid, self.history, self.future = list(scenes), grid, history, future
         self.seed, self.device = seed, torch.device(device)
-        self.voxelisers = [drawer_of(scene, grid, device) for scene in self.scenes]
+        self.voxelisers = (
+            drawers_of(self.scenes, grid, workers)
+            if self.device.type == "cpu"
+            else [drawer_of(scene, grid, device) for scene in self.scenes]
+        )
         self.spans: list[tuple[int, int, int, int]] = []  # scene, ego, first and last admissible present step
         for index, scene in enumerate(self.scenes):
             stride = round(FRAME_SECONDS / scene.dt)

@@ -16,6 +16,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.prefetch import Prefetcher
 from occsora_sim.training.windows import WindowSampler, window_context
 
 
@@ -71,15 +72,18 @@ def train_world_model(options: WorldModelTraining) -> Path:
         model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
     for part in (model.motion, model.tokenizer):
         part.requires_grad_(False)
-    sampler = WindowSampler(
-        open_scenes(options.scenes), config.grid, history=config.history, future=config.frames,
-        seed=options.loop.seed + 1, device=options.loop.device,
+    workers = options.loop.workers
+    windows_of = Prefetcher(
+        WindowSampler(
+            open_scenes(options.scenes), config.grid, history=config.history, future=config.frames,
+            seed=options.loop.seed + 1, device="cpu" if workers else options.loop.device, workers=workers,
+        ), workers, options.loop.device,
     )  # fmt: skip
     future = range(config.frames)
     weight = class_weights(options.loop.device)
 
     def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Context, Tensor, Tensor]:
-        windows = sampler.draw(options.loop.batch, step)
+        windows = windows_of.draw(options.loop.batch, step)
         known = window_context(
             windows,
             model.motion,

@@ -1,0 +1,96 @@
+"""Train the motion estimator of a closed-loop model on, by itself, and the departures that follow it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from occsora_sim.models.columns import ground_image
+from occsora_sim.models.weights import load_world_model, save_world_model
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.departures import BATCH, draw_standing
+from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.prefetch import Prefetcher
+from occsora_sim.training.windows import Windows, WindowSampler, aligned_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionTraining:
+    """Options of `train motion`.
+
+    Attributes:
+        init: weights of a whole closed-loop model to go on from.
+        scenes: what to train on (any spec that `open_scenes` takes).
+        out: folder for checkpoints, curves and the weights.
+        departure_steps: steps of the departures of who stands, which the motion estimator tells.
+        departure_windows: windows whose standing road users these look at.
+        loop: steps, batch, learning rate...
+
+    """
+
+    init: Path
+    scenes: str = "traffic:0-95"
+    out: Path = Path("runs/motion")
+    departure_steps: int = 3000
+    departure_windows: int = 3072
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1500, lr=1e-3))
+
+
+def train_motion(options: MotionTraining) -> Path:
+    """Train, and write `out`/world_model.safetensors: the whole model, with another motion estimator (EMA weights) and
+    other departures; returns its path.
+
+    Raises:
+        CheckpointError: the weights to begin with are unusable or of another kind.
+
+    """
+    model, header = load_world_model(options.init, device=options.loop.device)
+    config, workers = model.config, options.loop.workers
+    windows = Prefetcher(
+        WindowSampler(
+            open_scenes(options.scenes), config.grid, history=config.history, future=config.frames,
+            seed=options.loop.seed, device="cpu" if workers else options.loop.device, workers=workers,
+        ), workers, options.loop.device,
+    )  # fmt: skip
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return motion_loss(model, windows.draw(options.loop.batch, step))
+
+    run(model.motion, loss, options.loop, options.out / "motion").copy_to(model.motion)
+    loop = replace(options.loop, steps=options.departure_steps or 1)
+    if options.departure_steps:
+        train_departures(model, windows, options.departure_windows, loop, options.out / "departures")
+    path = options.out / "world_model.safetensors"
+    recipe = {"init": header.get("recipe", {}), "motion": options}
+    save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    return path
+
+
+def motion_loss(model: WorldModel, windows: Windows) -> tuple[Tensor, dict[str, float]]:
+    """The loss of the motion estimator on windows, and what to log."""
+    h, grid = windows.history, model.config.grid
+    labels, poses = windows.labels[:, :h], windows.poses[:, :h]
+    images = aligned_images(labels, poses, grid, model.config.motion_frames)
+    return model.motion.loss(images, ground_image(labels[:, -1], grid), windows.displacement)
+
+
+def train_departures(
+    model: WorldModel, sampler: WindowSampler | Prefetcher, windows: int, loop: LoopConfig, out: Path
+) -> None:
+    """Train the departures, where the model has them, on who stands in some windows; `loop` says for how many steps."""
+    departures = model.departures
+    if departures is None:
+        return
+    known, way = draw_standing(model, sampler, windows)
+    if not len(known):
+        return
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
+        return departures.loss(known[rows], way[rows])
+
+    run(departures, loss, loop.of_a_part(loop.steps, 1e-3), out).copy_to(departures)

@@ -1,0 +1,83 @@
+"""Training windows drawn ahead by other processes, so that a GPU need not wait for the CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.training.windows import Windows, WindowSampler
+
+BATCHES_AHEAD = 3
+"""Batches that each process holds ready."""
+
+
+class _Batches(Dataset[Windows]):
+    """Batches by step number, from `begin` on."""
+
+    def __init__(self, sampler: WindowSampler, count: int, begin: int) -> None:
+        self.sampler, self.count, self.begin = sampler, count, begin
+
+    def __len__(self) -> int:
+        return sys.maxsize - self.begin
+
+    def __getitem__(self, index: int) -> Windows:
+        return self.sampler.draw(self.count, self.begin + index)
+
+
+class Prefetcher:
+    """Draws what `sampler.draw` draws, of consecutive steps ahead of time.
+
+    Args:
+        sampler: of windows; on the CPU if there are processes.
+        workers: processes; 0: none, the sampler is asked when windows are needed.
+        device: where the windows are wanted.
+
+    Raises:
+        ConfigurationError: there are processes and a sampler on another device, or no way to fork.
+
+    """
+
+    def __init__(self, sampler: WindowSampler, workers: int, device: torch.device | str) -> None:
+        self.sampler, self.workers, self.device = sampler, workers, torch.device(device)
+        if workers and sampler.device.type != "cpu":
+            raise ConfigurationError(
+                f"prefetcher: the sampler draws on {sampler.device}; workers need the CPU"
+            )
+        if workers and "fork" not in multiprocessing.get_all_start_methods():
+            raise ConfigurationError("prefetcher: this system cannot fork; train with workers 0")
+        self._next: tuple[int, int] | None = None  # (count, step) that the running processes give next
+        self._batches: Iterator[Windows] = iter(())
+
+    def draw(self, count: int, step: int) -> Windows:
+        """`count` windows of training step `step` on the device; steps that follow one another come without a wait."""
+        if not self.workers:
+            return self.sampler.draw(count, step).to(self.device)
+        if self._next != (count, step):
+            self._batches = iter(
+                DataLoader(
+                    _Batches(self.sampler, count, step),
+                    batch_size=None,
+                    sampler=_Running(),
+                    num_workers=self.workers,
+                    prefetch_factor=BATCHES_AHEAD,
+                    pin_memory=self.device.type == "cuda",
+                    multiprocessing_context="fork",
+                )
+            )
+        self._next = (count, step + 1)
+        return next(self._batches).to(self.device)
+
+
+class _Running:
+    """0, 1, 2... without end: the order in which a `DataLoader` asks."""
+
+    def __iter__(self) -> Iterator[int]:
+        index = 0
+        while True:
+            yield index
+            index += 1
