@@ -1,5 +1,6 @@
 """Claims on training: it learns, it resumes exactly, and its checkpoints refuse what is not theirs."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.training.loop import LoopConfig, learning_rate
+from occsora_sim.training.motion import MotionTraining, train_motion
 from occsora_sim.training.precision import resolve
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
 from occsora_sim.training.windows import WindowSampler, forget, window_context
@@ -164,6 +166,45 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
         train_tokenizer(TokenizerTraining(scenes=scenes, out=tmp_path / "no", preset="small", init=second))
 
 
+@pytest.mark.slow
+def test_motion_that_learns_on_leaves_all_but_itself_and_the_departures(tmp_path, scenes):
+    first = train_world_model(
+        WorldModelTraining(
+            scenes=scenes, tokenizer=tokenizer(scenes, tmp_path / "t", 3), out=tmp_path / "w", loop=loop(2)
+        )
+    )
+    second = train_motion(
+        MotionTraining(
+            init=first,
+            scenes=scenes,
+            out=tmp_path / "m",
+            departure_steps=2,
+            departure_windows=4,
+            loop=loop(3),
+        )
+    )
+    (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert "motion" in changed and changed <= {"motion", "departures"}
+    assert header["recipe"]["init"] and header["recipe"]["motion"]["loop"]["steps"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_training_with_windows_drawn_ahead_gives_the_same_weights(tmp_path, scenes):
+    begin = tokenizer(scenes, tmp_path / "t", 2)
+    weights = [
+        train_world_model(
+            WorldModelTraining(
+                scenes=scenes, tokenizer=begin, out=tmp_path / str(workers), loop=loop(3, workers=workers)
+            )
+        )
+        for workers in (0, 2)
+    ]
+    (one, _), (two, _) = (read_tensors(path, kind="world_model") for path in weights)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def open_folder(folder: str):
     from occsora_sim.scenes.source import open_scenes
 
@@ -263,6 +304,11 @@ def test_precision_is_measured_unless_it_is_named():
     assert resolve("float32", cpu) == torch.float32
     assert resolve("bfloat16", cpu) == torch.bfloat16
     assert resolve("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_a_loop_of_less_than_no_workers_is_refused():
+    with pytest.raises(ConfigurationError, match="workers"):
+        LoopConfig(workers=-1)
 
 
 def test_a_loop_of_no_steps_is_refused():
