@@ -9,8 +9,7 @@ from occsora_sim.models.columns import ground_image
 from occsora_sim.models.departures import describe, standing_road_users
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.training.prefetch import Prefetcher
-from occsora_sim.training.windows import WindowSampler, aligned_images
+from occsora_sim.training.windows import WindowSource, aligned_images
 
 BATCH = 512
 """Road users of a step."""
@@ -18,14 +17,14 @@ BATCH = 512
 
 @torch.no_grad()
 def draw_standing(
-    model: WorldModel, sampler: WindowSampler | Prefetcher, windows: int, first: int = 0
+    model: WorldModel, source: WindowSource, windows: int, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The road users of some windows that the motion estimator expects to stand: what is known of each (m, c) float32,
     and the way that it went (m, f, 2) [m].
 
     Args:
         model: its motion estimator is asked.
-        sampler: of the windows.
+        source: of the windows.
         windows: how many.
         first: step number of the first batch of them.
 
@@ -33,7 +32,7 @@ def draw_standing(
     known, ways, grid = [], [], model.config.grid
     h = model.config.history
     for step in range(-(-windows // 8)):
-        drawn = sampler.draw(min(8, windows - step * 8), first + step)
+        drawn = source.draw(min(8, windows - step * 8), first + step)
         labels, poses = drawn.labels[:, :h], drawn.poses[:, :h]
         images = aligned_images(labels, poses, grid, model.motion.frames)
         levels = model.motion.levels(images, ground_image(labels[:, -1], grid))

@@ -11,11 +11,10 @@ from torch import Tensor
 from occsora_sim.models.columns import ground_image
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.departures import BATCH, draw_standing
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.prefetch import Prefetcher
-from occsora_sim.training.windows import Windows, WindowSampler, aligned_images
+from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.windows import Windows, WindowSource, aligned_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +48,7 @@ def train_motion(options: MotionTraining) -> Path:
 
     """
     model, header = load_world_model(options.init, device=options.loop.device)
-    config, workers = model.config, options.loop.workers
-    windows = Prefetcher(
-        WindowSampler(
-            open_scenes(options.scenes), config.grid, history=config.history, future=config.frames,
-            seed=options.loop.seed, device="cpu" if workers else options.loop.device, workers=workers,
-        ), workers, options.loop.device,
-    )  # fmt: skip
+    windows = open_windows(options.scenes, model.config, options.loop, options.loop.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return motion_loss(model, windows.draw(options.loop.batch, step))
@@ -79,13 +72,13 @@ def motion_loss(model: WorldModel, windows: Windows) -> tuple[Tensor, dict[str, 
 
 
 def train_departures(
-    model: WorldModel, sampler: WindowSampler | Prefetcher, windows: int, loop: LoopConfig, out: Path
+    model: WorldModel, source: WindowSource, windows: int, loop: LoopConfig, out: Path
 ) -> None:
     """Train the departures, where the model has them, on who stands in some windows; `loop` says for how many steps."""
     departures = model.departures
     if departures is None:
         return
-    known, way = draw_standing(model, sampler, windows)
+    known, way = draw_standing(model, source, windows)
     if not len(known):
         return
 

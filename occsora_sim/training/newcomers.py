@@ -14,7 +14,7 @@ from occsora_sim.models.context import route_mask
 from occsora_sim.models.newcomers import CELL, Newcomers, Present, surroundings
 from occsora_sim.models.patches import connected, count_vehicles, mean_of, rectangles
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.training.windows import Windows, WindowSampler
+from occsora_sim.training.windows import Windows, WindowSource
 
 BATCH = 8
 """Frames of a step."""
@@ -53,12 +53,12 @@ class Maps:
 
 
 @torch.no_grad()
-def draw_maps(model: WorldModel, sampler: WindowSampler, windows: int) -> Maps:
+def draw_maps(model: WorldModel, source: WindowSource, windows: int) -> Maps:
     """The newest history frame of each of some windows."""
     grid, h = model.config.grid, model.config.history
     around, vehicles, rows, marks = [], [], [], []
     for step in range(-(-windows // 8)):
-        drawn = sampler.draw(min(8, windows - step * 8), step)
+        drawn = source.draw(min(8, windows - step * 8), step)
         labels = drawn.labels[:, h - 1]
         mask = route_mask(drawn.route, drawn.poses[:, h - 1 : h], grid)[:, 0]
         around.append((surroundings(labels, mask) * CELL**2).round().to(torch.uint8))

@@ -10,10 +10,28 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.models.world_model import WorldModelConfig
+from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.loop import LoopConfig
 from occsora_sim.training.windows import Windows, WindowSampler
 
 BATCHES_AHEAD = 3
 """Batches that each process holds ready."""
+
+
+def open_windows(scenes: str, config: WorldModelConfig, loop: LoopConfig, seed: int) -> Prefetcher:
+    """The windows of `scenes` (any spec that `open_scenes` takes) for a model of `config`, drawn by the processes that
+    `loop` gives and brought to its device.
+
+    Raises:
+        SceneError: the scenes cannot be read, or hold no window.
+
+    """
+    sampler = WindowSampler(
+        open_scenes(scenes), config.grid, history=config.history, future=config.frames, seed=seed,
+        device="cpu" if loop.workers else loop.device, workers=loop.workers,
+    )  # fmt: skip
+    return Prefetcher(sampler, loop.workers, loop.device)
 
 
 class _Batches(Dataset[Windows]):

@@ -12,7 +12,7 @@ from occsora_sim.grid import BARRIER, OTHERS, TRAFFIC_CONE, Grid
 from occsora_sim.models.columns import distinct_columns, is_dynamic, without_road_users
 from occsora_sim.models.record import Record
 from occsora_sim.models.resampler import REACH, Resampler, Surroundings, surroundings
-from occsora_sim.training.windows import WindowSampler
+from occsora_sim.training.windows import WindowSource
 
 BATCH = 2048
 """Places of a step."""
@@ -49,18 +49,16 @@ class Places:
 
 
 @torch.no_grad()
-def draw_places(sampler: WindowSampler, grid: Grid, windows: int, generator: torch.Generator) -> Places:
+def draw_places(source: WindowSource, grid: Grid, windows: int, generator: torch.Generator) -> Places:
     """Places of the future frames of some windows, read from a record of their history.
 
     Those where a road user stands, and where neither kind or both are as right, are left out.
     """
     parts, rights = [], []
     for step in range(windows):
-        drawn = sampler.draw(1, step)
-        record = _record(
-            drawn.labels[:, : sampler.history], drawn.poses[:, : sampler.history], grid, generator
-        )
-        truth, poses = drawn.labels[:, sampler.history :], drawn.poses[:, sampler.history :]
+        drawn = source.draw(1, step)
+        record = _record(drawn.labels[:, : drawn.history], drawn.poses[:, : drawn.history], grid, generator)
+        truth, poses = drawn.labels[:, drawn.history :], drawn.poses[:, drawn.history :]
         answer = record.answer(poses, grid)
         asked = answer.disputed & ~is_dynamic(truth).any(dim=-1)
         at = torch.cat([_some(asked[0, k], k, generator) for k in range(asked.shape[1])])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from occsora_sim.models.small_road_users import CELL, SmallRoadUsers
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.training.windows import WindowSampler, window_context
+from occsora_sim.training.windows import WindowSource, window_context
 
 _FRAMES = 32
 """Frames of the pool that a step looks at."""
@@ -21,7 +21,7 @@ KL = 0.5
 
 
 def draw_pool(
-    model: WorldModel, sampler: WindowSampler, windows: int, corruption: float, generator: torch.Generator
+    model: WorldModel, source: WindowSource, windows: int, corruption: float, generator: torch.Generator
 ) -> Tensor:
     """Kind and height of the small road users on the columns of frames, as they are and as the compensated past lets
     expect: (windows * f, 4, x, y) uint8.
@@ -31,7 +31,7 @@ def draw_pool(
     frames: list[Tensor] = []
     step = 0
     while len(frames) < windows * config.frames:
-        drawn = sampler.draw(min(8, windows - step * 8), step)
+        drawn = source.draw(min(8, windows - step * 8), step)
         known = window_context(
             drawn,
             model.motion,

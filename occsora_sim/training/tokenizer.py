@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer
 from occsora_sim.models.weights import load_world_model, save_world_model
-from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.motion import motion_loss, train_departures
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
+from occsora_sim.training.prefetch import open_windows
 from occsora_sim.training.resampling import draw_places, place_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
-from occsora_sim.training.windows import Windows, WindowSampler, window_context
+from occsora_sim.training.windows import Windows, WindowSource, window_context
 
 _MOTION_WEIGHT = 20.0  # brings the two gradients to one size; they share no parameter
 
@@ -83,18 +83,18 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         return _from_nothing(options)
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
     model = with_traffic(with_small_road_users(model))
-    sampler = _sampler(options, model.config)
-    _train_departures(options, model, sampler)
-    _train_newcomers(options, model, sampler)
-    _train_resampler(options, model, sampler)
-    _train_code(options, model, sampler)
+    source = open_windows(options.scenes, model.config, options.loop, options.loop.seed)
+    _train_departures(options, model, source)
+    _train_newcomers(options, model, source)
+    _train_resampler(options, model, source)
+    _train_code(options, model, source)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
         part.requires_grad_(True)
     tokenizer_loss = _tokenizer_loss(options, model)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return tokenizer_loss(sampler.draw(options.loop.batch, step), generator)
+        return tokenizer_loss(source.draw(options.loop.batch, step), generator)
 
     ema = run(model.tokenizer, loss, options.loop, options.out)
     ema.copy_to(model.tokenizer)
@@ -110,13 +110,6 @@ def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
     encoder = [t.target_patch, t.target4, t.target8, t.posterior]
     small = [] if t.small is None else [t.small]
     return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head, *small]
-
-
-def _sampler(options: TokenizerTraining, config: WorldModelConfig) -> WindowSampler:
-    return WindowSampler(
-        open_scenes(options.scenes), config.grid, history=config.history, future=config.frames, seed=options.loop.seed,
-        device=options.loop.device,
-    )  # fmt: skip
 
 
 def _tokenizer_loss(
@@ -135,12 +128,12 @@ def _tokenizer_loss(
     return loss
 
 
-def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
     small = model.tokenizer.small
     if small is None or not options.code_steps:
         return
     generator = torch.Generator().manual_seed(options.loop.seed)
-    pool = draw_pool(model, sampler, options.code_windows, options.corruption, generator)
+    pool = draw_pool(model, source, options.code_windows, options.corruption, generator)
     weight = class_weights(options.loop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -150,17 +143,17 @@ def _train_code(options: TokenizerTraining, model: WorldModel, sampler: WindowSa
     run(small, loss, loop, options.out / "code").copy_to(small)
 
 
-def _train_departures(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+def _train_departures(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
     if options.departure_steps:
         loop = replace(options.loop, steps=options.departure_steps)
-        train_departures(model, sampler, options.departure_windows, loop, options.out / "departures")
+        train_departures(model, source, options.departure_windows, loop, options.out / "departures")
 
 
-def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+def _train_newcomers(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
     newcomers = model.newcomers
     if newcomers is None or not options.newcomer_steps:
         return
-    maps = draw_maps(model, sampler, options.newcomer_windows)
+    maps = draw_maps(model, source, options.newcomer_windows)
     newcomers.begin_with(maps.size, maps.rate)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -170,12 +163,12 @@ def _train_newcomers(options: TokenizerTraining, model: WorldModel, sampler: Win
     run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
 
 
-def _train_resampler(options: TokenizerTraining, model: WorldModel, sampler: WindowSampler) -> None:
+def _train_resampler(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
     resampler = model.resampler
     if resampler is None or not options.resampler_steps:
         return
     generator = torch.Generator().manual_seed(options.loop.seed)
-    places = draw_places(sampler, model.config.grid, options.resampler_windows, generator)
+    places = draw_places(source, model.config.grid, options.resampler_windows, generator)
     if not len(places.right):
         return
 
@@ -190,19 +183,19 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
     model = WorldModel(config).to(options.loop.device)
-    sampler = _sampler(options, config)
+    source = open_windows(options.scenes, config, options.loop, options.loop.seed)
 
     def first(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return motion_loss(model, sampler.draw(options.loop.batch, step))
+        return motion_loss(model, source.draw(options.loop.batch, step))
 
     motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
     ema = run(model.motion, first, motion_loop, options.out / "motion")
     ema.copy_to(model.motion)
-    _train_code(options, model, sampler)
+    _train_code(options, model, source)
     tokenizer_loss = _tokenizer_loss(options, model)
 
     def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        windows = sampler.draw(options.loop.batch, options.motion_steps + step)
+        windows = source.draw(options.loop.batch, options.motion_steps + step)
         loss, logs = tokenizer_loss(windows, generator)
         motion, more = motion_loss(model, windows)
         return loss + _MOTION_WEIGHT * motion, logs | more
@@ -210,9 +203,9 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     parts = nn.ModuleDict({"motion": model.motion, "tokenizer": model.tokenizer})
     ema = run(parts, both, options.loop, options.out)
     ema.copy_to(parts)
-    _train_departures(options, model, sampler)
-    _train_newcomers(options, model, sampler)
-    _train_resampler(options, model, sampler)
+    _train_departures(options, model, source)
+    _train_newcomers(options, model, source)
+    _train_resampler(options, model, source)
     path = options.out / "tokenizer.safetensors"
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -83,6 +84,14 @@ def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tenso
         part = route[begin : begin + points]
         out[: len(part)] = part.to(out)
     return out
+
+
+class WindowSource(Protocol):
+    """What windows can be had from by step number: a `WindowSampler`, or a `Prefetcher` of one."""
+
+    def draw(self, count: int, step: int) -> Windows:
+        """`count` windows for training step `step`."""
+        ...
 
 
 class WindowSampler:

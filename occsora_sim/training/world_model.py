@@ -13,11 +13,10 @@ from occsora_sim.models.context import Context
 from occsora_sim.models.cuts import Draws
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.prefetch import Prefetcher
-from occsora_sim.training.windows import WindowSampler, window_context
+from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.windows import window_context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +71,12 @@ def train_world_model(options: WorldModelTraining) -> Path:
         model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
     for part in (model.motion, model.tokenizer):
         part.requires_grad_(False)
-    workers = options.loop.workers
-    windows_of = Prefetcher(
-        WindowSampler(
-            open_scenes(options.scenes), config.grid, history=config.history, future=config.frames,
-            seed=options.loop.seed + 1, device="cpu" if workers else options.loop.device, workers=workers,
-        ), workers, options.loop.device,
-    )  # fmt: skip
+    source = open_windows(options.scenes, config, options.loop, options.loop.seed + 1)
     future = range(config.frames)
     weight = class_weights(options.loop.device)
 
     def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Context, Tensor, Tensor]:
-        windows = windows_of.draw(options.loop.batch, step)
+        windows = source.draw(options.loop.batch, step)
         known = window_context(
             windows,
             model.motion,
