@@ -12,7 +12,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
-	@echo "make weights  train the shipped weights again (about ten hours of one core)"
+	@echo "make weights  train weights from nothing (about ten hours of one core; DEVICE=cuda: the denoiser on a GPU)"
 	@echo "make policy   train a driving policy in the generated world, by the recipe of the shipped one (about an hour)"
 	@echo "make setup    what the others do first: .venv with everything in it"
 	@echo "make clean    remove .venv, out/ and caches"
@@ -35,11 +35,25 @@ lint: setup
 bench: setup
 	$(BIN)/occsora-sim bench --json out/bench.json
 
-# The recorded recipe of the weights in assets/weights: the defaults of both commands, on the towns 0 to 95. An
-# interrupted run goes on where it was. The card, assets/weights/README.md, has hours and figures.
+# Weights from nothing. On the CPU: the defaults of both commands, on the towns 0 to 95. With DEVICE=cuda the tokenizer
+# is trained like that, on the CPU, then the motion estimator and the denoiser as the shipped ones were: on more places,
+# in batches of 64 windows that WORKERS processes draw. An interrupted run goes on where it was. The card,
+# assets/weights/README.md, has hours and figures, and says what of this was run.
+DEVICE ?= cpu
+WORKERS ?= 14
+ON_GPU := --device $(DEVICE) --workers $(WORKERS) --batch 64 --ema 0.998 \
+	--scenes traffic:0-191+arterial:0-19+roundabout:0-19+motorway:0-15
+
 weights: setup
 	$(BIN)/occsora-sim train tokenizer --out runs/tokenizer
+ifeq ($(DEVICE),cpu)
 	$(BIN)/occsora-sim train world-model --tokenizer runs/tokenizer/tokenizer.safetensors --out runs/world-model
+else
+	$(BIN)/occsora-sim train motion $(ON_GPU) --tokenizer runs/tokenizer/tokenizer.safetensors --steps 640 --lr 1.5e-3 \
+		--warmup 100 --out runs/motion
+	$(BIN)/occsora-sim train world-model $(ON_GPU) --tokenizer runs/motion/tokenizer.safetensors --steps 1600 --lr 1.2e-3 \
+		--warmup 200 --whole 32 --out runs/world-model
+endif
 	mkdir -p assets/weights
 	cp runs/world-model/world_model.safetensors assets/weights/small.safetensors.part
 	mv assets/weights/small.safetensors.part assets/weights/small.safetensors

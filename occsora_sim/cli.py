@@ -11,7 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
     "train motion": (
         "train_motion",
-        "train the motion estimator of a whole model on, and the departures after it",
+        "train a trained motion estimator on, and the departures after it",
     ),
     "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
     "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),

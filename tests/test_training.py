@@ -168,21 +168,16 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
 
 @pytest.mark.slow
 def test_motion_that_learns_on_leaves_all_but_itself_and_the_departures(tmp_path, scenes):
+    begin = tokenizer(scenes, tmp_path / "t", 3)
+    short = {"scenes": scenes, "departure_steps": 2, "departure_windows": 4, "loop": loop(3)}
+    second = train_motion(MotionTraining(tokenizer=begin, out=tmp_path / "m", **short))
+    (before, _), (after, header) = (read_tensors(path, kind="tokenizer") for path in (begin, second))
+    assert not torch.equal(before["motion.head.weight"], after["motion.head.weight"])
+    assert set(header["recipe"]) == {"tokenizer", "motion"}
     first = train_world_model(
-        WorldModelTraining(
-            scenes=scenes, tokenizer=tokenizer(scenes, tmp_path / "t", 3), out=tmp_path / "w", loop=loop(2)
-        )
+        WorldModelTraining(scenes=scenes, tokenizer=second, out=tmp_path / "w", loop=loop(2))
     )
-    second = train_motion(
-        MotionTraining(
-            init=first,
-            scenes=scenes,
-            out=tmp_path / "m",
-            departure_steps=2,
-            departure_windows=4,
-            loop=loop(3),
-        )
-    )
+    second = train_motion(MotionTraining(init=first, out=tmp_path / "on", **short))
     (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert "motion" in changed and changed <= {"motion", "departures"}

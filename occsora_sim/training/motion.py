@@ -22,7 +22,8 @@ class MotionTraining:
     """Options of `train motion`.
 
     Attributes:
-        init: weights of a whole closed-loop model to go on from.
+        tokenizer: weights that `train tokenizer` wrote, to go on from.
+        init: weights of a whole closed-loop model to go on from instead.
         scenes: what to train on (any spec that `open_scenes` takes).
         out: folder for checkpoints, curves and the weights.
         departure_steps: steps of the departures of who stands, which the motion estimator tells.
@@ -31,7 +32,8 @@ class MotionTraining:
 
     """
 
-    init: Path
+    tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
+    init: Path | None = None
     scenes: str = "traffic:0-95"
     out: Path = Path("runs/motion")
     departure_steps: int = 3000
@@ -40,14 +42,15 @@ class MotionTraining:
 
 
 def train_motion(options: MotionTraining) -> Path:
-    """Train, and write `out`/world_model.safetensors: the whole model, with another motion estimator (EMA weights) and
-    other departures; returns its path.
+    """Train, and write `out`/tokenizer.safetensors or, with `init`, `out`/world_model.safetensors: all that was there,
+    with another motion estimator (EMA weights) and other departures; returns its path.
 
     Raises:
         CheckpointError: the weights to begin with are unusable or of another kind.
 
     """
-    model, header = load_world_model(options.init, device=options.loop.device)
+    kind = "tokenizer" if options.init is None else "world_model"
+    model, header = load_world_model(options.init or options.tokenizer, kind=kind, device=options.loop.device)
     windows = open_windows(options.scenes, model.config, options.loop, options.loop.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -57,9 +60,10 @@ def train_motion(options: MotionTraining) -> Path:
     loop = replace(options.loop, steps=options.departure_steps or 1)
     if options.departure_steps:
         train_departures(model, windows, options.departure_windows, loop, options.out / "departures")
-    path = options.out / "world_model.safetensors"
-    recipe = {"init": header.get("recipe", {}), "motion": options}
-    save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    path = options.out / f"{kind}.safetensors"
+    before = header.get("recipe", {})
+    recipe = {**(before if options.init is None else {"init": before}), "motion": options}
+    save_world_model(model, path, kind=kind, trained_on=options.scenes, recipe=recipe)
     return path
 
 
