@@ -293,3 +293,8 @@ def test_a_pool_of_clips_is_encoded_once_and_resuming_on_it_is_exact(
         cut_in_half(patch)
         train(tmp_path / "parts")
     assert same(whole, train(tmp_path / "parts"))
+
+
+def test_processes_that_would_draw_clips_are_refused(tmp_path, scenes):
+    with pytest.raises(ConfigurationError, match="--workers 2"):
+        stage_one(scenes, tmp_path, workers=2)

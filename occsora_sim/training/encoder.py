@@ -17,10 +17,9 @@ from torch import Tensor
 from occsora_sim.grid import FREE, OCC3D, Grid
 from occsora_sim.models.columns import UNSEEN, is_dynamic
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder, OccupancyEncoderConfig, save_encoder
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.fraying import fray
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.windows import WindowSampler
+from occsora_sim.training.prefetch import open_windows
 
 _TEMPERATURE = 0.2
 
@@ -45,17 +44,10 @@ def train_encoder(options: EncoderTraining, grid: Grid = OCC3D) -> Path:
     """Train, and write `out`/encoder.safetensors (EMA weights); returns its path."""
     torch.manual_seed(options.loop.seed)  # initial weights
     encoder = OccupancyEncoder(OccupancyEncoderConfig(height=grid.shape[2])).to(options.loop.device)
-    sampler = WindowSampler(
-        open_scenes(options.scenes),
-        grid,
-        history=2,
-        future=1,
-        seed=options.loop.seed,
-        device=options.loop.device,
-    )
+    source = open_windows(options.scenes, grid, options.loop, history=2, future=1, seed=options.loop.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        windows = sampler.draw(options.loop.batch, step)
+        windows = source.draw(options.loop.batch, step)
         one, two = windows.labels[:, 1], windows.labels[:, 2]  # the future path of a third is bent
         return contrast(encoder, one, two, spoil(one, windows.poses[:, 1], grid, generator))
 

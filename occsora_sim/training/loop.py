@@ -42,8 +42,8 @@ class LoopConfig:
         log_every: steps between log lines.
         seed: of batches, noise and initial weights.
         device: "cpu", "cuda"...
-        workers: processes that draw training windows ahead, for a GPU that would wait for them; closed loop only. The
-            windows are the same.
+        workers: processes that draw training windows ahead, for a GPU that would wait for them. The windows are the
+            same; OccSora's own models, which look at clips, have none.
 
     """
 

@@ -51,7 +51,11 @@ def train_motion(options: MotionTraining) -> Path:
     """
     kind = "tokenizer" if options.init is None else "world_model"
     model, header = load_world_model(options.init or options.tokenizer, kind=kind, device=options.loop.device)
-    windows = open_windows(options.scenes, model.config, options.loop, options.loop.seed)
+    config = model.config
+    windows = open_windows(
+        options.scenes, config.grid, options.loop,
+        history=config.history, future=config.frames, seed=options.loop.seed,
+    )  # fmt: skip
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return motion_loss(model, windows.draw(options.loop.batch, step))

@@ -30,9 +30,13 @@ DENOISER_LOOP = LoopConfig(
 """The reference's: a constant rate, no weight decay; it does not clip gradients."""
 
 
-def _sampler(scenes: str, config: OccSoraConfig, seed: int, device: str) -> ClipSampler:
+def _sampler(scenes: str, config: OccSoraConfig, seed: int, loop: LoopConfig) -> ClipSampler:
+    if loop.workers:
+        raise ConfigurationError(
+            f"--workers {loop.workers}: clips are drawn by no other process; leave it out"
+        )
     frames = config.tokenizer.frames
-    return ClipSampler(open_scenes(scenes), config.grid, frames=frames, seed=seed, device=device)
+    return ClipSampler(open_scenes(scenes), config.grid, frames=frames, seed=seed, device=loop.device)
 
 
 def _named(part: str, logs: dict[str, float]) -> dict[str, float]:
@@ -61,7 +65,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         raise ConfigurationError(
             f"--init {options.init}: the tokenizer of {options.preset} is trained from nothing; leave the option out"
         )
-    sampler = _sampler(options.scenes, config, loop.seed, loop.device)
+    sampler = _sampler(options.scenes, config, loop.seed, loop)
     torch.manual_seed(loop.seed)  # initial weights
     model = OccSora(config).to(loop.device)
     tokenizer = model.tokenizer.requires_grad_(True).train()
@@ -95,7 +99,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
     model, header = load_occsora(
         options.tokenizer, kind="tokenizer", device=loop.device, preset=options.preset
     )
-    sampler = _sampler(options.scenes, model.config, loop.seed + 1, loop.device)
+    sampler = _sampler(options.scenes, model.config, loop.seed + 1, loop)
     model.train()
 
     pool = [_encoded(model, sampler, 1, number) for number in range(options.pool)]

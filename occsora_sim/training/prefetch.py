@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.models.world_model import WorldModelConfig
+from occsora_sim.grid import Grid
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig
 from occsora_sim.training.windows import Windows, WindowSampler
@@ -19,16 +19,18 @@ BATCHES_AHEAD = 3
 """Batches that each process holds ready."""
 
 
-def open_windows(scenes: str, config: WorldModelConfig, loop: LoopConfig, seed: int) -> Prefetcher:
-    """The windows of `scenes` (any spec that `open_scenes` takes) for a model of `config`, drawn by the processes that
-    `loop` gives and brought to its device.
+def open_windows(
+    scenes: str, grid: Grid, loop: LoopConfig, *, history: int, future: int, seed: int
+) -> Prefetcher:
+    """The windows of `scenes` (any spec that `open_scenes` takes), drawn by the processes that `loop` gives and brought
+    to its device; the rest as for `WindowSampler`.
 
     Raises:
         SceneError: the scenes cannot be read, or hold no window.
 
     """
     sampler = WindowSampler(
-        open_scenes(scenes), config.grid, history=config.history, future=config.frames, seed=seed,
+        open_scenes(scenes), grid, history=history, future=future, seed=seed,
         device="cpu" if loop.workers else loop.device, workers=loop.workers,
     )  # fmt: skip
     return Prefetcher(sampler, loop.workers, loop.device)

@@ -71,7 +71,10 @@ def train_world_model(options: WorldModelTraining) -> Path:
         model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
     for part in (model.motion, model.tokenizer):
         part.requires_grad_(False)
-    source = open_windows(options.scenes, config, options.loop, options.loop.seed + 1)
+    source = open_windows(
+        options.scenes, config.grid, options.loop,
+        history=config.history, future=config.frames, seed=options.loop.seed + 1,
+    )  # fmt: skip
     future = range(config.frames)
     weight = class_weights(options.loop.device)
 
