@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -73,8 +74,10 @@ class LoopConfig:
             or self.checkpoint_every < 1
         ):
             raise ConfigurationError(f"training: steps, batch, lr and intervals must be positive, got {self}")
-        if self.workers < 0:
-            raise ConfigurationError(f"training: workers {self.workers} must be 0 or more")
+        if self.workers < 0 or (self.workers and "fork" not in multiprocessing.get_all_start_methods()):
+            raise ConfigurationError(
+                f"training: workers {self.workers} must be 0 or more, and 0 on a system that cannot fork"
+            )
         if not 0 <= self.lr_floor <= 1 or not 0 <= self.beta2 < 1:
             raise ConfigurationError(
                 f"training: lr_floor {self.lr_floor} must lie in [0, 1], beta2 {self.beta2} in [0, 1)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -61,9 +61,9 @@ def train_motion(options: MotionTraining) -> Path:
         return motion_loss(model, windows.draw(options.loop.batch, step))
 
     run(model.motion, loss, options.loop, options.out / "motion").copy_to(model.motion)
-    loop = replace(options.loop, steps=options.departure_steps or 1)
-    if options.departure_steps:
-        train_departures(model, windows, options.departure_windows, loop, options.out / "departures")
+    train_departures(
+        model, windows, options.departure_windows, options.departure_steps, options.loop, options.out
+    )
     path = options.out / f"{kind}.safetensors"
     before = header.get("recipe", {})
     recipe = {**(before if options.init is None else {"init": before}), "motion": options}
@@ -80,11 +80,11 @@ def motion_loss(model: WorldModel, windows: Windows) -> tuple[Tensor, dict[str, 
 
 
 def train_departures(
-    model: WorldModel, source: WindowSource, windows: int, loop: LoopConfig, out: Path
+    model: WorldModel, source: WindowSource, windows: int, steps: int, loop: LoopConfig, out: Path
 ) -> None:
-    """Train the departures, where the model has them, on who stands in some windows; `loop` says for how many steps."""
+    """Train the departures, where the model has them, for so many steps on who stands in some windows."""
     departures = model.departures
-    if departures is None:
+    if departures is None or not steps:
         return
     known, way = draw_standing(model, source, windows)
     if not len(known):
@@ -94,4 +94,4 @@ def train_departures(
         rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
         return departures.loss(known[rows], way[rows])
 
-    run(departures, loss, loop.of_a_part(loop.steps, 1e-3), out).copy_to(departures)
+    run(departures, loss, loop.of_a_part(steps, 1e-3), out / "departures").copy_to(departures)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -37,16 +36,13 @@ def open_windows(
 
 
 class _Batches(Dataset[Windows]):
-    """Batches by step number, from `begin` on."""
+    """Batches of `count` windows by step number."""
 
-    def __init__(self, sampler: WindowSampler, count: int, begin: int) -> None:
-        self.sampler, self.count, self.begin = sampler, count, begin
+    def __init__(self, sampler: WindowSampler, count: int) -> None:
+        self.sampler, self.count = sampler, count
 
-    def __len__(self) -> int:
-        return sys.maxsize - self.begin
-
-    def __getitem__(self, index: int) -> Windows:
-        return self.sampler.draw(self.count, self.begin + index)
+    def __getitem__(self, step: int) -> Windows:
+        return self.sampler.draw(self.count, step)
 
 
 class Prefetcher:
@@ -58,7 +54,7 @@ class Prefetcher:
         device: where the windows are wanted.
 
     Raises:
-        ConfigurationError: there are processes and a sampler on another device, or no way to fork.
+        ConfigurationError: there are processes and a sampler on another device.
 
     """
 
@@ -68,8 +64,6 @@ class Prefetcher:
             raise ConfigurationError(
                 f"prefetcher: the sampler draws on {sampler.device}; workers need the CPU"
             )
-        if workers and "fork" not in multiprocessing.get_all_start_methods():
-            raise ConfigurationError("prefetcher: this system cannot fork; train with workers 0")
         self._next: tuple[int, int] | None = None  # (count, step) that the running processes give next
         self._batches: Iterator[Windows] = iter(())
 
@@ -80,9 +74,9 @@ class Prefetcher:
         if self._next != (count, step):
             self._batches = iter(
                 DataLoader(
-                    _Batches(self.sampler, count, step),
+                    _Batches(self.sampler, count),
                     batch_size=None,
-                    sampler=_Running(),
+                    sampler=itertools.count(step),
                     num_workers=self.workers,
                     prefetch_factor=BATCHES_AHEAD,
                     pin_memory=self.device.type == "cuda",
@@ -91,13 +85,3 @@ class Prefetcher:
             )
         self._next = (count, step + 1)
         return next(self._batches).to(self.device)
-
-
-class _Running:
-    """0, 1, 2... without end: the order in which a `DataLoader` asks."""
-
-    def __iter__(self) -> Iterator[int]:
-        index = 0
-        while True:
-            yield index
-            index += 1

@@ -151,9 +151,8 @@ def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSou
 
 
 def _train_departures(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
-    if options.departure_steps:
-        loop = replace(options.loop, steps=options.departure_steps)
-        train_departures(model, source, options.departure_windows, loop, options.out / "departures")
+    steps, windows = options.departure_steps, options.departure_windows
+    train_departures(model, source, windows, steps, options.loop, options.out)
 
 
 def _train_newcomers(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
