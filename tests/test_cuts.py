@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
+from occsora_sim.training.cuts import Draws, place_cuts, take_cuts
 
 
 def test_every_cut_lies_inside_and_holds_a_cell_of_interest():

@@ -11,23 +11,18 @@ from torch import Tensor, nn
 
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import Grid
-from occsora_sim.models.columns import UNSEEN, is_dynamic
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
 from occsora_sim.models.context import Context, unseen
-from occsora_sim.models.cuts import Draws, place_cuts, take_cuts
 from occsora_sim.models.departures import Departures
-from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels
+from occsora_sim.models.flow import Denoise, flow_sample
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.newcomers import Newcomers
-from occsora_sim.models.prompt import keep_mask
 from occsora_sim.models.record import Record
 from occsora_sim.models.resampler import Resampler
-from occsora_sim.models.scene_condition import SceneCondition, guided, leave_open, says
+from occsora_sim.models.scene_condition import SceneCondition, guided, says
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
 _PROMPT_SCALE = (5.0, 5.0, 0.5)  # [m, m, rad]; brings a frame's motion to the order of one
-
-_VOXEL_WEIGHT = 0.1  # of the cross-entropy [nats per latent token] beside the squared error of unit latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,125 +154,27 @@ class WorldModel(nn.Module):
             record.read(poses, grid) if self.resampler is None else self.resampler.read(record, poses, grid)
         )
 
-    def _chunk(self, frames: Tensor) -> Tensor:
-        """(b f, c, h, w) -> (b, 1, f c, h, w)."""
+    def chunk(self, frames: Tensor) -> Tensor:
+        """Frames (b f, c, h, w) side by side, as the denoiser sees them: (b, 1, f c, h, w)."""
         return frames.unflatten(0, (-1, self.config.frames)).flatten(1, 2)[:, None]
 
-    def _denoise(
-        self, features: dict[str, Tensor], prompt: Tensor, keep: Tensor | None, condition: Tensor | None
-    ):
-        context = self._chunk(features["eighth"])
+    def denoising(
+        self, context: Tensor, prompt: Tensor, *, keep: Tensor | None = None, condition: Tensor | None = None,
+        corner: Tensor | None = None,
+    ) -> Denoise:  # fmt: skip
+        """The denoiser with all bound that it is told: `context` (b, 1, f c, h, w), the `chunk` of the tokenizer's
+        features at an eighth, the prompt (b, f, 3), and the rest as for `DiffusionTransformer.forward`.
+        """
         scaled = prompt / prompt.new_tensor(_PROMPT_SCALE)
-        return lambda z, t: self.denoiser(z, t, scaled, keep=keep, context=context, condition=condition)
+        return lambda z, t: self.denoiser(
+            z, t, scaled, keep=keep, context=context, condition=condition, corner=corner
+        )
 
-    def _condition(self, scene: Tensor | None) -> Tensor | None:
+    def condition(self, scene: Tensor | None) -> Tensor | None:
         """The vector of scene prompts (b, 2), where this model takes them; None leaves all open."""
         return self.scene(scene) if self.scene is not None and scene is not None else None
 
-    def loss(
-        self, labels: Tensor, known: Context, prompt: Tensor, class_weight: Tensor, generator: torch.Generator,
-        draws: Draws, scene: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-        """The denoiser's loss on chunks: squared error of the latent, on whole frames and on cuts from them (`Draws`);
-        and, where a whole frame starts from pure noise, the cross-entropy of what the frozen decoder makes of one of
-        its frames. That first estimate is the mean that forecasts are scored by, and distance between latents does not
-        tell the numbers that a voxel hangs on from those that change nothing. Later estimates are left to the squared
-        error alone, since a sampler needs conditional means.
-
-        Args:
-            labels: (b, f, x, y, z) uint8, the true future.
-            known: its context, (b, f, ...).
-            prompt: (b, f, 3), the ego's future poses relative to the present one.
-            class_weight: (NUM_CLASSES,) float32, of the cross-entropy.
-            generator: of noise, levels, prompt dropout and what is drawn.
-            draws: how many draws are made of each chunk, and of what size.
-            scene: (b, 2) scene prompts; None: open.
-
-        """
-        flat = known.flatten()
-        with torch.no_grad():
-            features = self.tokenizer.context(flat)
-            # Where the record differs from what is there, the record stands: nothing may be spent on it.
-            recorded = (known.static != UNSEEN) & ~is_dynamic(labels)
-            mean, _ = self.tokenizer.encode(
-                torch.where(recorded, known.static, labels).flatten(0, 1), flat, features
-            )
-            x = self._chunk(mean).transpose(1, 2) * self.latent_scale  # (b, f c, 1, h, w)
-            weight = self._weight(labels, known)  # (b, f c, 1, h, w)
-        keep = keep_mask(len(labels), self.config.prompt_dropout, generator, labels.device)
-        if scene is not None:
-            scene = leave_open(scene, self.config.scene_dropout, generator)
-        condition = self._condition(scene)
-
-        whole = min(draws.whole, len(labels))
-        rows = torch.randperm(len(labels), generator=generator)[:whole].to(labels.device)
-        level = noise_levels(whole, generator)
-        pure = -(-whole // 2)
-        level[:pure] = 1.0
-        own = self._denoise(
-            {"eighth": features["eighth"].unflatten(0, labels.shape[:2])[rows].flatten(0, 1)},
-            prompt[rows],
-            keep[rows],
-            None if condition is None else condition[rows],
-        )
-        distance, estimate = flow_loss(own, x[rows], weight[rows], generator, level)
-        frame = int(torch.randint(self.config.frames, (), generator=generator))
-        at = rows[:pure] * self.config.frames + frame  # this frame of each pure chunk
-        entropy, wrong = self.tokenizer.voxel_loss(
-            self._frames(estimate[:pure])[frame :: self.config.frames],
-            labels[rows[:pure], frame],
-            Context(static=flat.static[at], prior=flat.prior[at], auxiliary=flat.auxiliary[at]),
-            {name: part[at] for name, part in features.items()},
-            class_weight,
-            generator,
-            self.config.tokenizer.columns_per_frame // 2,
-        )
-        cut = distance.new_zeros(())
-        if draws.cuts:
-            cut = self._cut_loss(x, weight, features, prompt, keep, condition, generator, draws)
-        loss = distance + cut + _VOXEL_WEIGHT * entropy
-        with torch.no_grad():
-            error = (estimate - x[rows]).pow(2).mean() / x[rows].pow(2).mean()
-        return loss, {
-            "world_model/loss": float(loss.detach()),
-            "world_model/distance": float(distance.detach()),
-            "world_model/cut_distance": float(cut.detach()),
-            "world_model/cross_entropy": float(entropy.detach()),
-            "world_model/relative_error": float(error),
-            "world_model/wrong_voxels": float(wrong.mean()),
-        }
-
-    def _weight(self, labels: Tensor, known: Context) -> Tensor:
-        """Weight of each latent cell (b, f c, 1, h, w): 1, and up to 3 more each for new ground and for road users that
-        nothing known tells of.
-        """
-        appears = is_dynamic(labels).any(-1) & ~is_dynamic(known.prior).any(-1)
-        both = torch.stack((unseen(known.static).float(), appears.float()), dim=2).flatten(
-            0, 1
-        )  # (b f, 2, x, y)
-        share, some = nn.functional.avg_pool2d(both[:, :1], 8), nn.functional.max_pool2d(both[:, 1:], 8)
-        weight = 1 + 3 * share + 3 * some
-        return self._chunk(weight.expand(-1, self.config.tokenizer.channels, -1, -1)).transpose(1, 2)
-
-    def _cut_loss(
-        self, x: Tensor, weight: Tensor, features: dict[str, Tensor], prompt: Tensor, keep: Tensor,
-        condition: Tensor | None, generator: torch.Generator, draws: Draws,
-    ) -> Tensor:  # fmt: skip
-        """Squared error on cuts, placed where there is something to draw."""
-        corner = place_cuts(weight.amax(1)[:, 0] - 0.95, draws, generator)
-        context = take_cuts(self._chunk(features["eighth"]), corner, draws.edge)
-        prompt = (prompt / prompt.new_tensor(_PROMPT_SCALE)).repeat_interleave(draws.cuts, dim=0)
-        keep = keep.repeat_interleave(draws.cuts)
-        if condition is not None:
-            condition = condition.repeat_interleave(draws.cuts, dim=0)
-
-        def denoise(z: Tensor, t: Tensor) -> Tensor:
-            return self.denoiser(z, t, prompt, keep=keep, context=context, condition=condition, corner=corner)
-
-        x, weight = take_cuts(x, corner, draws.edge), take_cuts(weight, corner, draws.edge)
-        return flow_loss(denoise, x, weight, generator)[0]
-
-    def _frames(self, z: Tensor) -> Tensor:
+    def frames(self, z: Tensor) -> Tensor:
         """Scaled chunk latents (b, f c, 1, h, w) -> latents of frames (b f, c, h, w)."""
         return (
             (z / self.latent_scale).transpose(1, 2)[:, 0].unflatten(1, (self.config.frames, -1)).flatten(0, 1)
@@ -301,11 +198,12 @@ class WorldModel(nn.Module):
         """
         flat = known.flatten()
         features = self.tokenizer.context(flat)
-        denoise = self._denoise(features, prompt, None, self._condition(scene))
+        context = self.chunk(features["eighth"])
+        denoise = self.denoising(context, prompt, condition=self.condition(scene))
         if guidance != 1 and self.scene is not None and scene is not None:
             asks = says(scene)
             if asks.any():
-                open_one = self._denoise(features, prompt, None, None)
+                open_one = self.denoising(context, prompt)
                 denoise = guided(denoise, open_one, asks, guidance)
         b, f = known.static.shape[:2]
         shape = (b, f * self.config.tokenizer.channels, 1, *self.config.latent_shape)
@@ -316,7 +214,7 @@ class WorldModel(nn.Module):
         # Where most of a cell's ground is known, the motion that carries small road users is to be trusted more than a
         # draw.
         new = nn.functional.avg_pool2d(unseen(flat.static[:, 0]).float()[:, None], 8)[:, 0] > 0.5
-        return self.tokenizer.decode(self._frames(z), flat, features, told=new).unflatten(0, (b, f))
+        return self.tokenizer.decode(self.frames(z), flat, features, told=new).unflatten(0, (b, f))
 
     @torch.no_grad()
     def reconstruct(self, labels: Tensor, known: Context) -> Tensor:

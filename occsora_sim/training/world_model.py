@@ -10,10 +10,11 @@ from torch import Tensor
 
 from occsora_sim.geometry import relative
 from occsora_sim.models.context import Context
-from occsora_sim.models.cuts import Draws
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.class_weights import class_weights
+from occsora_sim.training.cuts import Draws
+from occsora_sim.training.denoising import denoiser_loss
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import open_windows
 from occsora_sim.training.windows import window_context
@@ -104,7 +105,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         labels, known, prompt, scene = batch(step, generator)
-        return model.loss(labels, known, prompt, weight, generator, options.draws, scene)
+        return denoiser_loss(model, labels, known, prompt, weight, generator, options.draws, scene)
 
     ema = run(model, loss, options.loop, options.out)
     ema.copy_to(model)
