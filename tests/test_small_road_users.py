@@ -12,8 +12,9 @@ from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.growth import with_small_road_users
+from occsora_sim.training.known import window_context
 from occsora_sim.training.small_code import code_loss, draw_pool
-from occsora_sim.training.windows import WindowSampler, window_context
+from occsora_sim.training.windows import WindowSampler
 
 WEIGHT = torch.ones(NUM_CLASSES)
 

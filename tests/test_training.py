@@ -14,11 +14,12 @@ from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
+from occsora_sim.training.known import forget, window_context
 from occsora_sim.training.loop import LoopConfig, learning_rate
 from occsora_sim.training.motion import MotionTraining, train_motion
 from occsora_sim.training.precision import resolve
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
-from occsora_sim.training.windows import WindowSampler, forget, window_context
+from occsora_sim.training.windows import WindowSampler
 from occsora_sim.training.world_model import WorldModelTraining, train_world_model
 
 

@@ -9,7 +9,8 @@ from occsora_sim.models.columns import ground_image
 from occsora_sim.models.departures import describe, standing_road_users
 from occsora_sim.models.motion import smooth_displacement
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.training.windows import WindowSource, aligned_images
+from occsora_sim.training.known import aligned_images
+from occsora_sim.training.windows import WindowSource
 
 BATCH = 512
 """Road users of a step."""

@@ -12,9 +12,10 @@ from occsora_sim.models.columns import ground_image
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.departures import BATCH, draw_standing
+from occsora_sim.training.known import aligned_images
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import open_windows
-from occsora_sim.training.windows import Windows, WindowSource, aligned_images
+from occsora_sim.training.windows import Windows, WindowSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from occsora_sim.models.small_road_users import CELL, SmallRoadUsers
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.training.windows import WindowSource, window_context
+from occsora_sim.training.known import window_context
+from occsora_sim.training.windows import WindowSource
 
 _FRAMES = 32
 """Frames of the pool that a step looks at."""

@@ -15,13 +15,14 @@ from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.growth import with_small_road_users, with_traffic
+from occsora_sim.training.known import window_context
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.motion import motion_loss, train_departures
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
 from occsora_sim.training.prefetch import open_windows
 from occsora_sim.training.resampling import draw_places, place_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
-from occsora_sim.training.windows import Windows, WindowSource, window_context
+from occsora_sim.training.windows import Windows, WindowSource
 
 _MOTION_WEIGHT = 20.0  # brings the two gradients to one size; they share no parameter
 
@@ -48,7 +49,7 @@ class TokenizerTraining:
         newcomer_windows: windows on whose maps these look for them.
         resampler_steps: steps of the resampler of what was seen; closed loop only.
         resampler_windows: windows whose edges it looks at.
-        corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
+        corruption: share of windows in which known ground is forgotten (see `known.forget`); closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
 
     """

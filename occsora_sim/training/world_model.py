@@ -15,9 +15,9 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.cuts import Draws
 from occsora_sim.training.denoising import denoiser_loss
+from occsora_sim.training.known import window_context
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import open_windows
-from occsora_sim.training.windows import window_context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class WorldModelTraining:
             shipped ones, say, on scenes of one's own.
         preset: the tokenizer's; to name it is to be told when the weights are another's.
         out: folder for checkpoints, curves and the weights.
-        corruption: share of windows in which known ground is forgotten (see `windows.forget`); closed loop only.
+        corruption: share of windows in which known ground is forgotten (see `known.forget`); closed loop only.
         fraying: share of windows whose known ground is frayed (see `fraying.fray`); closed loop only.
         draws: how often each window is noised; closed loop only.
         pool: encode this many clips once, ahead, and train on them alone; 0 encodes new ones in every step. OccSora's
