@@ -49,9 +49,9 @@ weights: setup
 ifeq ($(DEVICE),cpu)
 	$(BIN)/occsora-sim train world-model --tokenizer runs/tokenizer/tokenizer.safetensors --out runs/world-model
 else
-	$(BIN)/occsora-sim train motion $(ON_GPU) --tokenizer runs/tokenizer/tokenizer.safetensors --steps 640 --lr 1.5e-3 \
+	$(BIN)/occsora-sim train motion $(ON_GPU) --tokenizer runs/tokenizer/tokenizer.safetensors --steps 680 --lr 1.5e-3 \
 		--warmup 100 --out runs/motion
-	$(BIN)/occsora-sim train world-model $(ON_GPU) --tokenizer runs/motion/tokenizer.safetensors --steps 1600 --lr 1.2e-3 \
+	$(BIN)/occsora-sim train world-model $(ON_GPU) --tokenizer runs/motion/tokenizer.safetensors --steps 1580 --lr 1.2e-3 \
 		--warmup 200 --whole 32 --out runs/world-model
 endif
 	mkdir -p assets/weights
