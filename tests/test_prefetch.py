@@ -43,7 +43,7 @@ def test_windows_drawn_ahead_are_those_of_the_sampler(road, workers):
 
 @needs_fork
 def test_voxelisers_made_by_processes_draw_what_others_draw(road):
-    alone, together = drawers_of([road], tiny().grid)[0], drawers_of([road], tiny().grid, 1)[0]
+    alone, together = drawers_of([road], tiny().grid)[0], drawers_of([road], tiny().grid, workers=1)[0]
     pose, time = torch.tensor([[12.0, 1.0, 0.3]]), torch.tensor([1.0])
     assert torch.equal(alone.frames(pose, time), together.frames(pose, time))
 

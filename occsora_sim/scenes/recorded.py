@@ -36,10 +36,12 @@ def drawer_of(scene: Recorded, grid: Grid = OCC3D, device: torch.device | str = 
     return Voxeliser(scene, grid, device)
 
 
-def drawers_of(scenes: Sequence[Recorded], grid: Grid = OCC3D, workers: int = 0) -> list[Drawer]:
-    """What draws each of `scenes` on the CPU, made by so many processes (0: by this one)."""
+def drawers_of(
+    scenes: Sequence[Recorded], grid: Grid = OCC3D, device: torch.device | str = "cpu", workers: int = 0
+) -> list[Drawer]:
+    """What draws each of `scenes`, made by so many processes (0: by this one); these want the CPU as `device`."""
     if not workers:
-        return [drawer_of(scene, grid) for scene in scenes]
+        return [drawer_of(scene, grid, device) for scene in scenes]
     before = torch.multiprocessing.get_sharing_strategy()
     torch.multiprocessing.set_sharing_strategy(
         "file_system"
@@ -47,7 +49,7 @@ def drawers_of(scenes: Sequence[Recorded], grid: Grid = OCC3D, workers: int = 0)
     try:
         context = torch.multiprocessing.get_context("fork")
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_alone) as pool:
-            return list(pool.map(partial(drawer_of, grid=grid), scenes))
+            return list(pool.map(partial(drawer_of, grid=grid, device=device), scenes))
     finally:
         torch.multiprocessing.set_sharing_strategy(before)
 

@@ -19,7 +19,7 @@ _VOXEL_WEIGHT = 0.1  # of the cross-entropy [nats per latent token] beside the s
 def denoiser_loss(
     model: WorldModel, labels: Tensor, known: Context, prompt: Tensor, class_weight: Tensor,
     generator: torch.Generator, draws: Draws, scene: Tensor | None = None,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """The denoiser's loss on chunks: squared error of the latent, on whole frames and on cuts from them (`Draws`);
     and, where a whole frame starts from pure noise, the cross-entropy of what the frozen decoder makes of one of
     its frames. That first estimate is the mean that forecasts are scored by, and distance between latents does not
@@ -85,12 +85,12 @@ def denoiser_loss(
     with torch.no_grad():
         error = (estimate - x[rows]).pow(2).mean() / x[rows].pow(2).mean()
     return loss, {
-        "world_model/loss": float(loss.detach()),
-        "world_model/distance": float(distance.detach()),
-        "world_model/cut_distance": float(cut.detach()),
-        "world_model/cross_entropy": float(entropy.detach()),
-        "world_model/relative_error": float(error),
-        "world_model/wrong_voxels": float(wrong.mean()),
+        "world_model/loss": loss.detach(),
+        "world_model/distance": distance.detach(),
+        "world_model/cut_distance": cut.detach(),
+        "world_model/cross_entropy": entropy.detach(),
+        "world_model/relative_error": error,
+        "world_model/wrong_voxels": wrong.mean(),
     }
 
 

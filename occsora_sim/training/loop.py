@@ -19,8 +19,9 @@ from occsora_sim.errors import CheckpointError, ConfigurationError, MissingDepen
 from occsora_sim.models.ema import EMA
 from occsora_sim.training.precision import Precision, resolve
 
-StepLoss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
-"""(step, generator) -> loss and what to log. The batch must follow from the step alone, so that resuming is exact."""
+StepLoss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
+"""(step, generator) -> loss and what to log, which is read from the device only when it is written. The batch must
+follow from the step alone, so that resuming is exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
                 bar.update(task, advance=1, description=f"loss {float(loss.detach()):.4f}")
             if step % config.log_every == 0 or step == config.steps - 1:
                 logs = {
-                    **logs,
+                    **{name: float(value) for name, value in logs.items()},
                     "train/gradient_norm": float(norm),
                     "train/lr": optimiser.param_groups[0]["lr"],
                 }

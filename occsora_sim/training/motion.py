@@ -14,7 +14,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.departures import BATCH, draw_standing
 from occsora_sim.training.known import aligned_images
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.prefetch import windows_for
 from occsora_sim.training.windows import Windows, WindowSource
 
 
@@ -52,11 +52,7 @@ def train_motion(options: MotionTraining) -> Path:
     """
     kind = "tokenizer" if options.init is None else "world_model"
     model, header = load_world_model(options.init or options.tokenizer, kind=kind, device=options.loop.device)
-    config = model.config
-    windows = open_windows(
-        options.scenes, config.grid, options.loop,
-        history=config.history, future=config.frames, seed=options.loop.seed,
-    )  # fmt: skip
+    windows = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return motion_loss(model, windows.draw(options.loop.batch, step))

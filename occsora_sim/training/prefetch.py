@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import Grid
+from occsora_sim.models.world_model import WorldModelConfig
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig
 from occsora_sim.training.windows import Windows, WindowSampler
@@ -33,6 +34,11 @@ def open_windows(
         device="cpu" if loop.workers else loop.device, workers=loop.workers,
     )  # fmt: skip
     return Prefetcher(sampler, loop.workers, loop.device)
+
+
+def windows_for(config: WorldModelConfig, scenes: str, loop: LoopConfig, seed: int) -> Prefetcher:
+    """`open_windows` as a model of `config` sees them: its grid, its history, a chunk of future."""
+    return open_windows(scenes, config.grid, loop, history=config.history, future=config.frames, seed=seed)
 
 
 class _Batches(Dataset[Windows]):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer
 from occsora_sim.models.weights import load_world_model, save_world_model
-from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.growth import with_small_road_users, with_traffic
@@ -19,7 +19,7 @@ from occsora_sim.training.known import window_context
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.motion import motion_loss, train_departures
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
-from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.prefetch import windows_for
 from occsora_sim.training.resampling import draw_places, place_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSource
@@ -84,7 +84,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         return _from_nothing(options)
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
     model = with_traffic(with_small_road_users(model))
-    source = _windows(options, model.config)
+    source = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
     _train_departures(options, model, source)
     _train_newcomers(options, model, source)
     _train_resampler(options, model, source)
@@ -111,13 +111,6 @@ def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
     encoder = [t.target_patch, t.target4, t.target8, t.posterior]
     small = [] if t.small is None else [t.small]
     return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head, *small]
-
-
-def _windows(options: TokenizerTraining, config: WorldModelConfig) -> WindowSource:
-    return open_windows(
-        options.scenes, config.grid, options.loop,
-        history=config.history, future=config.frames, seed=options.loop.seed,
-    )  # fmt: skip
 
 
 def _tokenizer_loss(
@@ -190,7 +183,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
     model = WorldModel(config).to(options.loop.device)
-    source = _windows(options, config)
+    source = windows_for(config, options.scenes, options.loop, options.loop.seed)
 
     def first(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return motion_loss(model, source.draw(options.loop.batch, step))

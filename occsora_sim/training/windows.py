@@ -15,7 +15,7 @@ from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.patches import count_vehicles
-from occsora_sim.scenes.recorded import Recorded, drawer_of, drawers_of
+from occsora_sim.scenes.recorded import Recorded, drawers_of
 from occsora_sim.scenes.start import place_of
 
 ROUTE_POINTS = 160
@@ -91,11 +91,7 @@ class WindowSampler:
     ) -> None:  # fmt: skip
         self.scenes, self.grid, self.history, self.future = list(scenes), grid, history, future
         self.seed, self.device = seed, torch.device(device)
-        self.voxelisers = (
-            drawers_of(self.scenes, grid, workers)
-            if self.device.type == "cpu"
-            else [drawer_of(scene, grid, device) for scene in self.scenes]
-        )
+        self.voxelisers = drawers_of(self.scenes, grid, device, workers)
         self.spans: list[tuple[int, int, int, int]] = []  # scene, ego, first and last admissible present step
         for index, scene in enumerate(self.scenes):
             stride = round(FRAME_SECONDS / scene.dt)

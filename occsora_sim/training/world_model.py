@@ -17,7 +17,7 @@ from occsora_sim.training.cuts import Draws
 from occsora_sim.training.denoising import denoiser_loss
 from occsora_sim.training.known import window_context
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.prefetch import windows_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
         model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
     for part in (model.motion, model.tokenizer):
         part.requires_grad_(False)
-    source = open_windows(
-        options.scenes, config.grid, options.loop,
-        history=config.history, future=config.frames, seed=options.loop.seed + 1,
-    )  # fmt: skip
+    source = windows_for(config, options.scenes, options.loop, options.loop.seed + 1)
     future = range(config.frames)
     weight = class_weights(options.loop.device)
 
@@ -103,7 +100,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
             mean = mean[:, : config.tokenizer.latent]  # most cells hold no small road user to code
             model.latent_scale.copy_(1 / mean.std().clamp(min=0.05))
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         labels, known, prompt, scene = batch(step, generator)
         return denoiser_loss(model, labels, known, prompt, weight, generator, options.draws, scene)
 
