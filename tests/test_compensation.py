@@ -13,8 +13,13 @@ from occsora_sim.models.columns import (
     road_user_image,
     without_road_users,
 )
-from occsora_sim.models.compensated_tokenizer import KEEP, CompensatedTokenizer, CompensatedTokenizerConfig
-from occsora_sim.models.context import AUXILIARY, Context, route_mask
+from occsora_sim.models.compensated_tokenizer import (
+    KEEP,
+    NEW_VEGETATION,
+    CompensatedTokenizer,
+    CompensatedTokenizerConfig,
+)
+from occsora_sim.models.context import AUXILIARY, Context, route_mask, unseen
 from occsora_sim.models.motion import advect, smooth_displacement
 from occsora_sim.models.record import Record
 
@@ -228,8 +233,13 @@ def test_decoding_equals_the_argmax_of_the_logits_and_keeps_what_is_recorded():
     latent = torch.randn(1, 4, 4, 4)
     drawn = tokenizer.decode(latent, known, features)
     columns = tokenizer.decode_features(latent, features).flatten(0, 2)
-    wanted = tokenizer.logits(columns, static.view(-1, 16), prior.view(-1, 16), KEEP).argmax(-1)
+    logits = tokenizer.logits(columns, static.view(-1, 16), prior.view(-1, 16), KEEP)
+    likeliest = logits.argmax(-1)
+    logits[unseen(static).flatten(), :, VEGETATION] += NEW_VEGETATION
+    wanted = logits.argmax(-1)
     assert torch.equal(drawn.view(-1, 16).long(), wanted)
+    grown = wanted != likeliest
+    assert grown.any() and (wanted[grown] == VEGETATION).all()
     kept = (static != UNSEEN) & ~is_dynamic(drawn)
     assert kept.any() and torch.equal(drawn[kept], static[kept])
 

@@ -1,9 +1,12 @@
 """Claims about the few-step objective and its sampler, against denoisers that are known exactly."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels, sampling_levels
+from occsora_sim.models.noise import randn
 
 
 def generators(count: int) -> list[torch.Generator]:
@@ -36,6 +39,36 @@ def test_samples_of_a_gaussian_have_its_mean_and_spread():
     assert float(drawn.std()) == pytest.approx(spread, rel=0.08)
     once = flow_sample(denoise, (4, 5000), 1, generators(4), torch.device("cpu"))
     assert float((once - mean).abs().max()) < 1e-6  # one step is the mean
+
+
+@pytest.mark.parametrize(("steps", "nearer"), [(8, 0.95), (16, 0.6), (32, 0.1)])
+def test_two_answers_lead_nearer_to_where_each_noise_belongs_than_one(steps, nearer):
+    mean, spread = 0.7, 0.4
+
+    def denoise(z, t):  # as above; what it draws of noise e, in steps without end, is mean + spread e
+        t = t.view(-1, 1)
+        gain = (1 - t) * spread**2 / ((1 - t) ** 2 * spread**2 + t**2)
+        return mean + gain * (z - (1 - t) * mean)
+
+    noise = randn((2, 1000), generators(2), torch.device("cpu"))
+    euler = noise
+    for now, after in pairwise(sampling_levels(steps)):
+        clean = denoise(euler, torch.full((2,), now))
+        euler = clean + (after / now) * (euler - clean)
+    drawn = flow_sample(denoise, (2, 1000), steps, generators(2), torch.device("cpu"))
+    missed, euler_missed = ((x - mean - spread * noise).abs().mean() for x in (drawn, euler))
+    assert float(missed) < nearer * float(euler_missed)
+
+
+def test_a_step_calls_the_network_once():
+    levels = []
+
+    def denoise(z, t):
+        levels.append(float(t[0]))
+        return torch.zeros_like(z)
+
+    flow_sample(denoise, (1, 3), 8, generators(1), torch.device("cpu"))
+    assert levels == pytest.approx(sampling_levels(8)[:-1])
 
 
 def test_a_fifth_of_the_training_levels_is_pure_noise_and_the_rest_between():
