@@ -18,6 +18,7 @@ from occsora_sim.training.known import forget, window_context
 from occsora_sim.training.loop import LoopConfig, learning_rate
 from occsora_sim.training.motion import MotionTraining, train_motion
 from occsora_sim.training.precision import resolve
+from occsora_sim.training.reconstruction import reconstruction_loss
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
 from occsora_sim.training.windows import WindowSampler
 from occsora_sim.training.world_model import WorldModelTraining, train_world_model
@@ -113,10 +114,14 @@ def test_both_stages_learn_and_write_weights_that_load(tmp_path, scenes):
         torch.manual_seed(0)
         fresh = WorldModel(tiny())
         before = float(
-            fresh.tokenizer.loss(truth, known.flatten(), weight, torch.Generator().manual_seed(1))[0]
+            reconstruction_loss(
+                fresh.tokenizer, truth, known.flatten(), weight, torch.Generator().manual_seed(1)
+            )[0]
         )
         after = float(
-            model.tokenizer.loss(truth, known.flatten(), weight, torch.Generator().manual_seed(1))[0]
+            reconstruction_loss(
+                model.tokenizer, truth, known.flatten(), weight, torch.Generator().manual_seed(1)
+            )[0]
         )
     assert after < 0.5 * before
     assert header["recipe"]["tokenizer"]["loop"]["steps"] == 40

@@ -12,6 +12,7 @@ from occsora_sim.models.prompt import keep_mask
 from occsora_sim.models.scene_condition import leave_open
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.training.cuts import Draws, place_cuts, take_cuts
+from occsora_sim.training.reconstruction import voxel_loss
 
 _VOXEL_WEIGHT = 0.1  # of the cross-entropy [nats per latent token] beside the squared error of unit latents
 
@@ -69,7 +70,8 @@ def denoiser_loss(
     distance, estimate = flow_loss(denoise, x[rows], weight[rows], generator, level)
     frame = int(torch.randint(config.frames, (), generator=generator))
     at = rows[:pure] * config.frames + frame  # this frame of each pure chunk
-    entropy, wrong = tokenizer.voxel_loss(
+    entropy, wrong = voxel_loss(
+        tokenizer,
         model.frames(estimate[:pure])[frame :: config.frames],
         labels[rows[:pure], frame],
         Context(static=flat.static[at], prior=flat.prior[at], auxiliary=flat.auxiliary[at]),

@@ -20,6 +20,7 @@ from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.motion import motion_loss, train_departures
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
 from occsora_sim.training.prefetch import windows_for
+from occsora_sim.training.reconstruction import reconstruction_loss
 from occsora_sim.training.resampling import draw_places, place_loss
 from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSource
@@ -124,7 +125,7 @@ def _tokenizer_loss(
             windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
         )
         labels = windows.labels[:, config.history + frame]
-        return model.tokenizer.loss(labels, known.flatten(), weight, generator)
+        return reconstruction_loss(model.tokenizer, labels, known.flatten(), weight, generator)
 
     return loss
 
