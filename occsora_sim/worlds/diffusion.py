@@ -202,7 +202,7 @@ class DiffusionWorld:
         grid, given = self.grid, trajectories.shape[1]
         prompt = _extend(trajectories, self.frames_per_chunk)
         poses = compose(memory.poses[:, -1:], prompt)
-        generators = _generators(memory.noise) if self.mode == "sample" and future is None else None
+        generators = memory.generators() if self.mode == "sample" and future is None else None
         known, offsets = foresee(self.model, memory, poses, generators, self.follow_route)
         if future is not None:
             labels = self.model.reconstruct(future, known)
@@ -240,35 +240,20 @@ class DiffusionWorld:
                 generators,
                 grid,
             )
-        noise = memory.noise
-        if generators is not None:
-            noise = torch.stack([generator.get_state() for generator in generators])
-        h = memory.images.shape[1]
         images = road_user_image(occupancy)
         carried = images[..., 0] == road_user_image(known.prior[:, :given])[..., 0]
         offsets = offsets[:, :given] * carried[..., None]
         if placed is not None:
             offsets = torch.where(placed == 0, offsets, placed)
-        new = DiffusionMemory(
+        new = memory.after(
             record=record,
-            images=torch.cat((memory.images, images), dim=1)[:, -h:],
-            offsets=torch.cat((memory.offsets, offsets.half()), dim=1)[:, -h:],
-            poses=torch.cat((memory.poses, poses[:, :given]), dim=1)[:, -h:],
-            last=occupancy[:, -1],
-            anchor=memory.anchor.renew(occupancy[:, -1], poses[:, given - 1]),
-            route=memory.route,
-            noise=noise,
-            scene=memory.scene,
+            occupancy=occupancy,
+            images=images,
+            offsets=offsets,
+            poses=poses[:, :given],
+            generators=generators,
         )
         return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
-
-
-def _generators(noise: Tensor) -> list[torch.Generator]:
-    """A generator in each of the states (b, n) uint8."""
-    generators = [torch.Generator() for _ in noise]
-    for generator, row in zip(generators, noise, strict=True):
-        generator.set_state(row.clone())  # a view would be read from its storage's start
-    return generators
 
 
 def _extend(trajectories: Tensor, frames: int) -> Tensor:

@@ -59,6 +59,42 @@ class DiffusionMemory:
         anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
         return DiffusionMemory(record=record, anchor=anchor, **fields)
 
+    def generators(self) -> list[torch.Generator]:
+        """Each world's random generator, as its last chunk left it."""
+        generators = [torch.Generator() for _ in self.noise]
+        for generator, row in zip(generators, self.noise, strict=True):
+            generator.set_state(row.clone())  # a view would be read from its storage's start
+        return generators
+
+    def after(
+        self, *, record: Record, occupancy: Tensor, images: Tensor, offsets: Tensor, poses: Tensor,
+        generators: Sequence[torch.Generator] | None,
+    ) -> DiffusionMemory:  # fmt: skip
+        """What is remembered after a chunk of t frames.
+
+        Args:
+            record: with what stands still in the chunk.
+            occupancy: (b, t, x, y, z) uint8.
+            images: (b, t, x, y, 2) uint8, their `road_user_image`.
+            offsets: (b, t, x, y, 2) [m], of their small road users.
+            poses: (b, t, 3) their world poses.
+            generators: as the chunk left them; None: it drew nothing.
+
+        """
+        h, noise = self.images.shape[1], self.noise
+        if generators is not None:
+            noise = torch.stack([generator.get_state() for generator in generators])
+        return replace(
+            self,
+            record=record,
+            images=torch.cat((self.images, images), dim=1)[:, -h:],
+            offsets=torch.cat((self.offsets, offsets.half()), dim=1)[:, -h:],
+            poses=torch.cat((self.poses, poses), dim=1)[:, -h:],
+            last=occupancy[:, -1],
+            anchor=self.anchor.renew(occupancy[:, -1], poses[:, -1]),
+            noise=noise,
+        )
+
     def lengthen(self, points: int) -> DiffusionMemory:
         """The same with routes padded to `points` points."""
         pad = points - self.route.shape[1]
