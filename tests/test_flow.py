@@ -26,14 +26,22 @@ def test_a_denoiser_that_knows_the_answer_is_believed(steps):
     torch.testing.assert_close(drawn, answer)
 
 
-def test_samples_of_a_gaussian_have_its_mean_and_spread():
-    mean, spread = 0.7, 0.4
+def gaussian(mean: float, spread: float):
+    """The denoiser of x ~ N(mean, spread^2): its conditional mean given z = (1 - t) x + t e. In steps without end it
+    makes mean + spread e of noise e.
+    """
 
-    def denoise(z, t):  # the conditional mean of x ~ N(mean, spread^2) given z = (1 - t) x + t e
+    def denoise(z, t):
         t = t.view(-1, 1)
         gain = (1 - t) * spread**2 / ((1 - t) ** 2 * spread**2 + t**2)
         return mean + gain * (z - (1 - t) * mean)
 
+    return denoise
+
+
+def test_samples_of_a_gaussian_have_its_mean_and_spread():
+    mean, spread = 0.7, 0.4
+    denoise = gaussian(mean, spread)
     drawn = flow_sample(denoise, (4, 5000), 64, generators(4), torch.device("cpu"))
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
     assert float(drawn.std()) == pytest.approx(spread, rel=0.08)
@@ -44,12 +52,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_spread():
 @pytest.mark.parametrize(("steps", "nearer"), [(8, 0.95), (16, 0.6), (32, 0.1)])
 def test_two_answers_lead_nearer_to_where_each_noise_belongs_than_one(steps, nearer):
     mean, spread = 0.7, 0.4
-
-    def denoise(z, t):  # as above; what it draws of noise e, in steps without end, is mean + spread e
-        t = t.view(-1, 1)
-        gain = (1 - t) * spread**2 / ((1 - t) ** 2 * spread**2 + t**2)
-        return mean + gain * (z - (1 - t) * mean)
-
+    denoise = gaussian(mean, spread)
     noise = randn((2, 1000), generators(2), torch.device("cpu"))
     euler = noise
     for now, after in pairwise(sampling_levels(steps)):

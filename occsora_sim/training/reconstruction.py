@@ -14,7 +14,7 @@ from occsora_sim.models.context import Context
 def reconstruction_loss(
     tokenizer: CompensatedTokenizer, labels: Tensor, known: Context, class_weight: Tensor,
     generator: torch.Generator,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """Negative evidence bound (Kingma and Welling 2014, equation 3) of labels (n, x, y, z) uint8 given a flat context
     and `class_weight` (NUM_CLASSES,) float32, and what to log.
     """
@@ -30,13 +30,11 @@ def reconstruction_loss(
     loss = per_token + config.kl * kl
     with torch.no_grad():
         logs = {
-            "tokenizer/loss": float(loss.detach()),
-            "tokenizer/cross_entropy": float(per_token.detach()),
-            "tokenizer/kl": float(kl.detach()),
-            "tokenizer/wrong_voxels_kept": float((wrong * kept.flatten()).sum() / kept.sum().clamp(min=1)),
-            "tokenizer/wrong_voxels_empty": float(
-                (wrong * ~kept.flatten()).sum() / (~kept).sum().clamp(min=1)
-            ),
+            "tokenizer/loss": loss.detach(),
+            "tokenizer/cross_entropy": per_token.detach(),
+            "tokenizer/kl": kl.detach(),
+            "tokenizer/wrong_voxels_kept": (wrong * kept.flatten()).sum() / kept.sum().clamp(min=1),
+            "tokenizer/wrong_voxels_empty": (wrong * ~kept.flatten()).sum() / (~kept).sum().clamp(min=1),
         }
     return loss, logs
 

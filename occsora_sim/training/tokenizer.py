@@ -95,7 +95,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         part.requires_grad_(True)
     tokenizer_loss = _tokenizer_loss(options, model)
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         return tokenizer_loss(source.draw(options.loop.batch, step), generator)
 
     ema = run(model.tokenizer, loss, options.loop, options.out)
@@ -116,10 +116,10 @@ def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
 
 def _tokenizer_loss(
     options: TokenizerTraining, model: WorldModel
-) -> Callable[[Windows, torch.Generator], tuple[Tensor, dict[str, float]]]:
+) -> Callable[[Windows, torch.Generator], tuple[Tensor, dict[str, Tensor]]]:
     config, weight = model.config, class_weights(options.loop.device)
 
-    def loss(windows: Windows, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(windows: Windows, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         frame = int(torch.randint(config.frames, (), generator=generator))  # one frame per window is enough
         known = window_context(
             windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
@@ -195,7 +195,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     _train_code(options, model, source)
     tokenizer_loss = _tokenizer_loss(options, model)
 
-    def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         windows = source.draw(options.loop.batch, options.motion_steps + step)
         loss, logs = tokenizer_loss(windows, generator)
         motion, more = motion_loss(model, windows)
