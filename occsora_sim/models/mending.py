@@ -10,6 +10,7 @@ from occsora_sim.models.arrivals import without_uncarried
 from occsora_sim.models.boxes import as_boxes
 from occsora_sim.models.context import FLOW, Context, unseen
 from occsora_sim.models.evenness import evened
+from occsora_sim.models.foretold import as_foretold
 from occsora_sim.models.newcomers import Newcomers
 from occsora_sim.models.patches import is_vehicle, without_crumbs, without_shapeless
 
@@ -24,12 +25,12 @@ def mended(labels: Tensor, known: Context, newcomers: Newcomers | None, grid: Gr
     """Drawn labels (b, f, x, y, z) uint8 in which vehicles that move are boxes, nobody is there who was not expected
     (that is for `newcomers`, where there are any), and edges are even.
     """
-    labels = labels.flatten(0, 1)
+    labels, new = labels.flatten(0, 1), unseen(known.static).flatten(0, 1)
     if newcomers is not None:
         flow = known.auxiliary[:, :, FLOW].movedim(2, -1).flatten(0, 1)
         prior = known.prior.flatten(0, 1)
         stands = is_vehicle(prior).any(-1) & (flow == 0).all(-1)
-        labels = as_boxes(without_uncarried(labels, prior), stands, newcomers.size, grid)
-    new = unseen(known.static).flatten(0, 1)
+        labels = as_foretold(without_uncarried(labels, prior), prior, new)
+        labels = as_boxes(labels, stands, newcomers.size, grid)
     labels = without_shapeless(without_crumbs(labels), new)
     return evened(labels, new).unflatten(0, known.static.shape[:2])
