@@ -12,6 +12,7 @@ from occsora_sim.agents.ladder import LADDER
 from occsora_sim.cli import main
 from occsora_sim.commands import evaluate_transfer
 from occsora_sim.commands.evaluate_transfer import Options, open_worlds, summarise
+from occsora_sim.commands.transfer_report import draw, print_table
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
@@ -95,9 +96,9 @@ def test_without_any_difference_there_is_no_correlation_and_the_file_says_null(t
     }
     figures = summarise(Options(agents=("a", "b"), episodes=1), same, 1.0)
     assert figures["spearman"] is None and figures["intervals"]["pearson"] is None
-    evaluate_transfer.print_table(figures)
+    print_table(figures)
     assert "spearman: not defined" in capsys.readouterr().out
-    evaluate_transfer.draw(figures, tmp_path / "plot.png")
+    draw(figures, tmp_path / "plot.png")
     assert '"spearman": null' in json.dumps(figures, allow_nan=False)
 
 

@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.models.block import Block, MixingMLP
 from occsora_sim.models.positions import grid_positions
 from occsora_sim.models.prompt import TrajectoryPrompt, TrajectoryPromptConfig, keep_mask
-from occsora_sim.models.transformer import (
-    Block,
-    DiffusionTransformer,
-    DiffusionTransformerConfig,
-    MixingMLP,
-)
+from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
 CONFIG = DiffusionTransformerConfig(
     in_channels=4, out_channels=6, context_channels=5, tokens=(2, 4, 6), hidden=32, depth=2, heads=4, patch=2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 import time
@@ -13,18 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.commands.transfer_report import Driven, draw, print_table, write_csv
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from occsora_sim.agents import AnyAgent
-    from occsora_sim.agents.episode import Episode
     from occsora_sim.envs.simulation import DriveSimulation
     from occsora_sim.worlds.protocol import World
-
-Driven = dict[str, dict[str, "list[Episode]"]]
-"""Agent -> world ("diffusion", "traffic") -> its episodes."""
-
-COLUMNS = ("agent", "world", "start", "seed", "ended", "reward")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,79 +227,3 @@ def summarise(options: Options, driven: Driven, wall_seconds: float) -> dict[str
         "seed": options.seed,
         "wall_seconds": wall_seconds,
     }
-
-
-def print_table(figures: dict[str, Any]) -> None:
-    """Every agent's score in both worlds, best in the second first, and the correlations."""
-    from rich.console import Console
-    from rich.table import Table
-
-    other = "live traffic" if figures["against"] == "traffic" else "the recording"
-    title = f"score over {figures['episodes']} episodes of {figures['seconds']:g} s, 95 % interval"
-    table = Table("agent", "generated world", other, title=title)
-    for row in sorted(figures["policies"], key=lambda row: -row["traffic"]):
-        cells = []
-        for where in ("diffusion", "traffic"):
-            low, high = row["intervals"][where]
-            cells.append(f"{row[where]:.3f} ({low:.2f} to {high:.2f})")
-        table.add_row(row["agent"], *cells)
-    Console().print(table)
-    for name in ("spearman", "pearson"):
-        value, interval = figures[name], figures["intervals"][name]
-        if value is None:
-            print(f"{name}: not defined, one of the worlds gives all agents the same score")
-        else:
-            print(f"{name}: {value:.3f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""))
-
-
-def draw(figures: dict[str, Any], path: Path) -> None:
-    """The scatter plot as a PNG file, whole or not at all."""
-    from PIL import Image
-
-    from occsora_sim.rendering.atomic_file import atomic_path
-    from occsora_sim.rendering.scatter import Point, scatter_plot
-
-    points = [
-        Point(
-            name=Path(row["agent"]).stem,
-            x=row["diffusion"],
-            y=row["traffic"],
-            x_interval=row["intervals"]["diffusion"],
-            y_interval=row["intervals"]["traffic"],
-        )
-        for row in figures["policies"]
-    ]
-    found = [
-        f"{label} {figures[key]:.2f}"
-        for label, key in (("Spearman", "spearman"), ("Pearson", "pearson"))
-        if figures[key] is not None
-    ]
-    picture = scatter_plot(
-        points,
-        title=": ".join((f"{len(points)} policies, {figures['episodes']} episodes", ", ".join(found))),
-        x_label="score in the generated world",
-        y_label="score in live traffic" if figures["against"] == "traffic" else "score in the recording",
-    )
-    with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
-
-
-def write_csv(path: Path, driven: Driven) -> None:
-    """A row for each episode, whole or not at all: COLUMNS and the terms of the score."""
-    from occsora_sim.rendering.atomic_file import atomic_path
-
-    rows = [
-        {
-            "agent": name,
-            "world": where,
-            **{column: getattr(episode, column) for column in COLUMNS[2:]},
-            **episode.summary,
-        }
-        for name, by_world in driven.items()
-        for where, episodes in by_world.items()
-        for episode in episodes
-    ]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
