@@ -18,6 +18,19 @@ def small() -> WorldModelConfig:
     return WorldModelConfig(preset="small", grid=OCC3D)
 
 
+def base() -> WorldModelConfig:
+    """For a GPU: `small` with a denoiser of twice the width and depth, and a wider tokenizer and motion estimator."""
+    return WorldModelConfig(
+        preset="base",
+        grid=OCC3D,
+        motion_width=64,
+        tokenizer=CompensatedTokenizerConfig(column=48, width=96, blocks=2),
+        hidden=384,
+        depth=12,
+        heads=6,
+    )
+
+
 def tiny() -> WorldModelConfig:
     """For tests: a coarse grid, seconds on a CPU."""
     return WorldModelConfig(
@@ -83,6 +96,7 @@ def paper_tiny() -> OccSoraConfig:
 
 PRESETS: dict[str, Callable[[], Config]] = {
     "small": small,
+    "base": base,
     "tiny": tiny,
     "paper": paper,
     "paper-small": paper_small,

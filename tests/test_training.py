@@ -1,6 +1,7 @@
 """Claims on training: it learns, it resumes exactly, and its checkpoints refuse what is not theirs."""
 
 import multiprocessing
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from occsora_sim.checkpoint import read_tensors
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.columns import UNSEEN, is_dynamic, without_road_users
 from occsora_sim.models.record import Record
+from occsora_sim.models.transformer import DiffusionTransformer
 from occsora_sim.models.weights import load_world_model
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
+from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+from occsora_sim.presets import base, tiny
 from occsora_sim.scenes.file import save_scene
+from occsora_sim.scenes.start import make_start
 from occsora_sim.training.known import forget, window_context
 from occsora_sim.training.loop import LoopConfig, learning_rate
 from occsora_sim.training.motion import MotionTraining, train_motion
@@ -22,6 +25,7 @@ from occsora_sim.training.reconstruction import reconstruction_loss
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
 from occsora_sim.training.windows import WindowSampler
 from occsora_sim.training.world_model import WorldModelTraining, train_world_model
+from occsora_sim.worlds.diffusion import DiffusionWorld
 
 
 @pytest.fixture
@@ -315,3 +319,32 @@ def test_a_loop_of_less_than_no_workers_is_refused():
 def test_a_loop_of_no_steps_is_refused():
     with pytest.raises(ConfigurationError, match="positive"):
         LoopConfig(steps=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_denoiser_learns_the_same_to_rounding(tmp_path, scenes, monkeypatch):
+    """Traced, forward and backward, as for a GPU, but without the minutes of generating code."""
+    traced = partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(DiffusionTransformer, "compile", traced)
+    begin, short = tokenizer(scenes, tmp_path / "t", 3), {"scenes": scenes, "loop": loop(2)}
+    plain, compiled = (
+        train_world_model(WorldModelTraining(tokenizer=begin, out=tmp_path / str(on), compile=on, **short))
+        for on in (False, True)
+    )
+    (one, _), (two, _) = (read_tensors(path, kind="world_model") for path in (plain, compiled))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.float(), two[name].float(), atol=2e-3), name
+
+
+@pytest.mark.slow
+def test_base_is_a_larger_small_that_can_be_driven(straight_road):
+    torch.manual_seed(0)
+    model, small = WorldModel(base()), WorldModel(WorldModelConfig())
+    size = [sum(value.numel() for value in one.denoiser.parameters()) for one in (model, small)]
+    assert size[0] > 6 * size[1] and model.config.grid == small.config.grid
+    assert WorldModelConfig.from_header(model.config.to_header()) == base()
+    start = make_start(straight_road(), 0, 3)
+    world = DiffusionWorld(model, steps=1)
+    state = world.step(world.reset([start], [0]), torch.tensor([[[2.0, 0.0, 0.0], [4.0, 0.0, 0.0]]]))
+    assert state.occupancy.shape == (1, 2, *base().grid.shape)
