@@ -5,15 +5,14 @@ import torch
 
 from occsora_sim.grid import BICYCLE, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN
 from occsora_sim.models.columns import ground_image, road_user_image
-from occsora_sim.models.departures import Departures, standing_road_users
+from occsora_sim.models.departures import Departures, describe, moves, standing_road_users
 from occsora_sim.models.motion import MotionEstimator
-from occsora_sim.models.road_users import describe, moves
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.departures import draw_standing
 from occsora_sim.training.growth import with_traffic
-from occsora_sim.training.road_users import draw_road_users
 from occsora_sim.training.windows import WindowSampler
 
 Box = tuple[int, int, int, int, int]
@@ -143,20 +142,18 @@ def test_training_looks_at_vehicles_that_stand_and_at_what_they_did(tmp_path, st
     cars = [(12.0, 0.0, 2.0), *((float(x), 4.0, 0.0) for x in range(0, 200, 15))]
     save_scene(straight_road(cars=cars), tmp_path / "road.safetensors")
     sampler = WindowSampler(open_scenes(str(tmp_path)), config.grid, history=4, future=2, seed=3)
-    seen = draw_road_users(model, sampler, 8)
-    assert len(seen.standing) == len(seen.way) > 0
-    assert moves(seen.way).any()
-    assert not moves(seen.way).all()
-    assert len(seen.moving) == len(seen.difference) == 0
+    known, way = draw_standing(model, sampler, 8)
+    assert len(known) == len(way) > 0
+    assert moves(way).any()
+    assert not moves(way).all()
 
 
-def test_weights_from_before_get_departures_and_paces_and_draw_as_they_did():
+def test_weights_from_before_get_departures_and_let_everybody_stand():
     config = tiny()
-    old = WorldModel(WorldModelConfig(**{**vars(config), "departures": 0, "paces": 0}))
-    assert old.departures is None and old.paces is None
+    old = WorldModel(WorldModelConfig(**{**vars(config), "departures": 0}))
+    assert old.departures is None
     new = with_traffic(old)
     assert new.departures is not None
     assert with_traffic(new) is new
     assert new.config == config
-    assert new.paces is not None
     assert torch.equal(new.motion.head.weight, old.motion.head.weight)

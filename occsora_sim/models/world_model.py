@@ -17,7 +17,6 @@ from occsora_sim.models.departures import Departures
 from occsora_sim.models.flow import Denoise, flow_sample
 from occsora_sim.models.motion import MotionEstimator
 from occsora_sim.models.newcomers import Newcomers
-from occsora_sim.models.paces import Paces
 from occsora_sim.models.record import Record
 from occsora_sim.models.resampler import Resampler
 from occsora_sim.models.scene_condition import SceneCondition, guided, says
@@ -39,7 +38,6 @@ class WorldModelConfig:
         motion_width: its channels.
         departures: width of the network that lets set off who stands; 0: none, they stand until the motion
             estimator foretells otherwise.
-        paces: width of the network that says at what pace those go on who move; 0: none, they go as foretold.
         newcomers: width of the network that says who comes into view; 0: none, it is left to the denoiser.
         resampler: width of the network that reads the record between its samples; 0: none, the nearest answers.
         tokenizer: sizes of the tokenizer.
@@ -60,7 +58,6 @@ class WorldModelConfig:
     motion_frames: int = 4
     motion_width: int = 48
     departures: int = 128
-    paces: int = 128
     newcomers: int = 32
     resampler: int = 128
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
@@ -104,7 +101,6 @@ class WorldModelConfig:
             # Weights from before these existed have none.
             rest.setdefault("mixing", 0)
             rest.setdefault("departures", 0)
-            rest.setdefault("paces", 0)
             rest.setdefault("newcomers", 0)
             rest.setdefault("resampler", 0)
             rest.setdefault("scene_prompts", False)
@@ -128,7 +124,6 @@ class WorldModel(nn.Module):
         self.departures = (
             Departures(self.motion.channels, config.frames, config.departures) if config.departures else None
         )
-        self.paces = Paces(self.motion.channels, config.paces) if config.paces else None
         self.newcomers = Newcomers(config.newcomers) if config.newcomers else None
         self.resampler = Resampler(config.grid.shape[2], config.resampler) if config.resampler else None
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)

@@ -12,17 +12,16 @@ from occsora_sim.models.world_model import WorldModel, WorldModelConfig
 
 
 def with_traffic(model: WorldModel) -> WorldModel:
-    """The same model with departures, paces, newcomers and a resampler (fresh ones let everybody stand, go on as
-    foretold and nobody come, and the nearest sample answer); itself where it has them.
+    """The same model with departures, newcomers and a resampler (fresh ones let everybody stand, nobody come and the
+    nearest sample answer); itself where it has them.
     """
     config, new = model.config, WorldModelConfig()
-    if config.departures and config.paces and config.newcomers and config.resampler:
+    if config.departures and config.newcomers and config.resampler:
         return model
     grown = WorldModel(
         replace(
             config,
             departures=config.departures or new.departures,
-            paces=config.paces or new.paces,
             newcomers=config.newcomers or new.newcomers,
             resampler=config.resampler or new.resampler,
         )

@@ -1,4 +1,4 @@
-"""Train the motion estimator of a closed-loop model on, by itself, and the departures and paces that follow it."""
+"""Train the motion estimator of a closed-loop model on, by itself, and the departures that follow it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from occsora_sim.models.columns import ground_image
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.training.departures import BATCH, draw_standing
 from occsora_sim.training.known import aligned_images
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import windows_for
-from occsora_sim.training.road_users import train_road_users
-from occsora_sim.training.windows import Windows
+from occsora_sim.training.windows import Windows, WindowSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,8 @@ class MotionTraining:
         init: weights of a whole closed-loop model to go on from instead.
         scenes: what to train on (any spec that `open_scenes` takes).
         out: folder for checkpoints, curves and the weights.
-        departure_steps: steps of the departures of who stands, which the motion estimator tells, and of the paces of
-            who moves.
-        departure_windows: windows whose road users these look at.
+        departure_steps: steps of the departures of who stands, which the motion estimator tells.
+        departure_windows: windows whose standing road users these look at.
         loop: steps, batch, learning rate...
 
     """
@@ -45,7 +44,7 @@ class MotionTraining:
 
 def train_motion(options: MotionTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors or, with `init`, `out`/world_model.safetensors: all that was there,
-    with another motion estimator (EMA weights), other departures and paces; returns its path.
+    with another motion estimator (EMA weights) and other departures; returns its path.
 
     Raises:
         CheckpointError: the weights to begin with are unusable or of another kind.
@@ -59,7 +58,7 @@ def train_motion(options: MotionTraining) -> Path:
         return motion_loss(model, windows.draw(options.loop.batch, step))
 
     run(model.motion, loss, options.loop, options.out / "motion").copy_to(model.motion)
-    train_road_users(
+    train_departures(
         model, windows, options.departure_windows, options.departure_steps, options.loop, options.out
     )
     path = options.out / f"{kind}.safetensors"
@@ -75,3 +74,21 @@ def motion_loss(model: WorldModel, windows: Windows) -> tuple[Tensor, dict[str, 
     labels, poses = windows.labels[:, :h], windows.poses[:, :h]
     images = aligned_images(labels, poses, grid, model.config.motion_frames)
     return model.motion.loss(images, ground_image(labels[:, -1], grid), windows.displacement)
+
+
+def train_departures(
+    model: WorldModel, source: WindowSource, windows: int, steps: int, loop: LoopConfig, out: Path
+) -> None:
+    """Train the departures, where the model has them, for so many steps on who stands in some windows."""
+    departures = model.departures
+    if departures is None or not steps:
+        return
+    known, way = draw_standing(model, source, windows)
+    if not len(known):
+        return
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
+        return departures.loss(known[rows], way[rows])
+
+    run(departures, loss, loop.of_a_part(steps, 1e-3), out / "departures").copy_to(departures)

@@ -17,12 +17,11 @@ from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.known import window_context
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.motion import motion_loss
+from occsora_sim.training.motion import motion_loss, train_departures
 from occsora_sim.training.newcomers import draw_maps, newcomer_loss
 from occsora_sim.training.prefetch import windows_for
 from occsora_sim.training.reconstruction import reconstruction_loss
 from occsora_sim.training.resampling import draw_places, place_loss
-from occsora_sim.training.road_users import train_road_users
 from occsora_sim.training.small_code import code_loss, draw_pool
 from occsora_sim.training.windows import Windows, WindowSource
 
@@ -44,9 +43,9 @@ class TokenizerTraining:
             learning beside the tokenizer.
         code_steps: steps of the code for small road users alone, before the rest; closed loop only.
         code_windows: windows whose frames these look at.
-        departure_steps: steps of the departures of who stands and of the paces of who moves, which follow the motion
-            estimator; closed loop only.
-        departure_windows: windows whose road users these look at.
+        departure_steps: steps of the departures of who stands, which follow the motion estimator; closed loop
+            only.
+        departure_windows: windows whose standing road users these look at.
         newcomer_steps: steps of the newcomers, who come into view; closed loop only.
         newcomer_windows: windows on whose maps these look for them.
         resampler_steps: steps of the resampler of what was seen; closed loop only.
@@ -87,7 +86,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
     model = with_traffic(with_small_road_users(model))
     source = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
-    _train_road_users(options, model, source)
+    _train_departures(options, model, source)
     _train_newcomers(options, model, source)
     _train_resampler(options, model, source)
     _train_code(options, model, source)
@@ -146,9 +145,9 @@ def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSou
     run(small, loss, loop, options.out / "code").copy_to(small)
 
 
-def _train_road_users(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_departures(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
     steps, windows = options.departure_steps, options.departure_windows
-    train_road_users(model, source, windows, steps, options.loop, options.out)
+    train_departures(model, source, windows, steps, options.loop, options.out)
 
 
 def _train_newcomers(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
@@ -205,7 +204,7 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     parts = nn.ModuleDict({"motion": model.motion, "tokenizer": model.tokenizer})
     ema = run(parts, both, options.loop, options.out)
     ema.copy_to(parts)
-    _train_road_users(options, model, source)
+    _train_departures(options, model, source)
     _train_newcomers(options, model, source)
     _train_resampler(options, model, source)
     path = options.out / "tokenizer.safetensors"

@@ -31,7 +31,7 @@ def foresee(
     follow_route: bool,
 ) -> tuple[Context, Tensor]:
     """What is known about the frames at `poses` (b, f, 3), and the offsets (b, f, x, y, 2) [m] of their small road
-    users; where there are `generators` to draw it, who stands may set off, and who moves go on faster or slower.
+    users; who stands may set off where there are `generators` to draw it.
     """
     grid, now = model.config.grid, memory.poses[:, -1]
     older = [
@@ -43,8 +43,8 @@ def foresee(
     displacement = model.motion.foretell(levels, images)
     displacement = smooth_displacement(displacement, images[:, -1])
     displacement, offset = walk_on(displacement, memory.images, memory.offsets, memory.poses, grid)
-    if generators is not None:
-        displacement = _drawn(model, displacement, images[:, -1], levels, generators)
+    if generators is not None and model.departures is not None:
+        displacement = model.departures.draw(displacement, images[:, -1], levels, grid, generators)
     ego = relative(now[:, None], poses)
     displacement = stop_before(displacement, images[:, -1], ego, grid)
     gap = 0.0 if generators is None else GAP
@@ -67,21 +67,3 @@ def foresee(
     )
     offsets = landed(road_user_image(bodies.rest), displacement + offset[:, None], now, poses, grid)
     return known, torch.where(is_dynamic(bodies.labels).any(-1, keepdim=True), bodies.offset, offsets)
-
-
-def _drawn(
-    model: WorldModel,
-    foretold: Tensor,
-    image: Tensor,
-    levels: tuple[Tensor, ...],
-    generators: list[torch.Generator],
-) -> Tensor:
-    """Displacements (b, f, x, y, 2) [m] of one future of those that are foretold: who sets off, and at what pace others
-    go on.
-    """
-    grid, drawn = model.config.grid, foretold
-    if model.departures is not None:
-        drawn = model.departures.draw(foretold, image, levels, grid, generators)
-    if model.paces is not None:
-        drawn = drawn + model.paces.draw(foretold, image, levels, grid, generators)
-    return drawn
