@@ -245,7 +245,7 @@ def test_the_command_line_refuses_what_does_not_fit_in_one_line(
         (["train", "world-model", "--preset", "small", "--tokenizer", untrained, *out], "not 'small'"),
         (["train", "world-model", "--preset", "papyrus", *out], "preset 'papyrus' is unknown"),
         (["train", "world-model", "--tokenizer", tmp_path / "none", *out], "no such weights file"),
-        (["bench", "--preset", "paper", "--skip-paper"], "choose one of small, tiny"),
+        (["bench", "--preset", "paper", "--skip-paper"], "choose one of base, small, tiny"),
     ]:
         assert main(list(map(str, arguments))) == 2
         captured = capsys.readouterr()
