@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.geometry import relative
 from occsora_sim.grid import BICYCLE, FRAME_SECONDS, FREE, MOTORCYCLE, Grid
 from occsora_sim.models.columns import is_dynamic
-from occsora_sim.models.patches import connected, is_vehicle
+from occsora_sim.models.patches import connected, grown, is_vehicle
 from occsora_sim.models.warp import warp, warp_nearest
 
 STANDSTILL = 0.4
@@ -101,15 +100,15 @@ def draw_standing(
     several = (anchor.pose != anchor.pose[:, :1]).flatten(1).any(dim=1)[:, None, None, None]
     large = _outlined(last, several)
     standing = large.any(dim=-1) & (displacement[:, -1] == 0).all(dim=-1)  # (b, x, y)
-    seen = warp(_grown(standing)[..., None].byte(), last_pose, anchor.pose, grid, fill=0)[..., 0] > 0
+    seen = warp(grown(standing)[..., None].byte(), last_pose, anchor.pose, grid, fill=0)[..., 0] > 0
     vehicle = _outlined(anchor.labels, several[:, None])  # (b, h, x, y, z)
     there = vehicle.any(dim=-1)
     stood = seen & there & _whole(there, anchor.pose, seen, last_pose, grid)
     kept = torch.where(vehicle & stood[..., None], anchor.labels, FREE)
-    says = torch.where(there, stood, ~seen | _grown(stood.flatten(0, 1)).view_as(stood))
+    says = torch.where(there, stood, ~seen | grown(stood.flatten(0, 1)).view_as(stood))
     poses = torch.cat((last_pose[:, None], target_pose), dim=1)
     drawn = warp_nearest(kept, says, anchor.pose, poses, grid, fill=FREE)
-    covered = _grown(is_dynamic(drawn[:, 0]).any(dim=-1)) & standing
+    covered = grown(is_dynamic(drawn[:, 0]).any(dim=-1)) & standing
     rest = torch.where(covered[..., None] & large, FREE, last)
     return drawn[:, 1:], rest
 
@@ -161,13 +160,8 @@ def keep_standing(labels: Tensor, prior: Tensor, flow: Tensor, known: Tensor) ->
     carried = is_vehicle(prior)  # (b, f, x, y, z)
     there = carried.any(dim=-1)
     stands = there & (flow == 0).all(dim=-1)
-    near = F.max_pool2d(stands.flatten(0, 1).float()[:, None], 2 * _BESIDE + 1, 1, _BESIDE)[:, 0] > 0
-    grown = near.view_as(stands) & ~there & known
-    out = torch.where(grown[..., None] & is_vehicle(labels), FREE, labels)
+    near = grown(stands.flatten(0, 1), _BESIDE).view_as(stands)
+    beside = near & ~there & known
+    out = torch.where(beside[..., None] & is_vehicle(labels), FREE, labels)
     kept = torch.where(carried, prior, torch.where(is_vehicle(labels), FREE, labels))
     return torch.where(stands[..., None], kept, out)
-
-
-def _grown(mask: Tensor) -> Tensor:
-    """(b, x, y) bool with every true column's eight neighbours."""
-    return F.max_pool2d(mask.float()[:, None], 3, 1, 1)[:, 0] > 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from occsora_sim.grid import DYNAMIC, FREE, Grid
 from occsora_sim.models.columns import index_of_class
-from occsora_sim.models.patches import connected, is_vehicle, mean_of, rectangles
+from occsora_sim.models.patches import at_edge, connected, is_vehicle, mean_of, rectangles
 
 _LEAST, _MOST = 0.88, 1.12
 """Bounds of a vehicle's sides, as shares of its class's mean."""
@@ -47,8 +47,7 @@ def as_boxes(labels: Tensor, stands: Tensor, size: Tensor, grid: Grid) -> Tensor
     row, i, j = cells.unbind(1)
     place = grid.centres_xy(labels.device)[i, j].double()
     middle, sides, angle = rectangles(place, number, count, grid.voxel)
-    last = cells.new_tensor(image.shape[1:]) - 1
-    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    edge = at_edge(cells, image)
     about = torch.stack((edge, stands[row, i, j]), dim=1).double()
     share = mean_of(about, number, count)
     cut, still = share[:, 0] > 0, share[:, 1] > 0.5  # who turns has columns that hardly move

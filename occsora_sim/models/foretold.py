@@ -7,15 +7,14 @@ two, which touch, would go on as one: an L, a crescent, as large as two.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.grid import FREE
-from occsora_sim.models.patches import connected, is_vehicle
+from occsora_sim.models.patches import at_edge, connected, grown, is_vehicle
 
 _GROWTH = 1.5
-"""How many times the columns that were foretold a vehicle may fill. What decodes it adds an edge of a column here and
-there, up to a quarter; a second vehicle half over it makes it half as large again."""
+"""How many times the columns that were foretold a vehicle may fill. What decodes it adds a column here and there; a
+second vehicle half over it makes it half as large again."""
 
 
 def as_foretold(labels: Tensor, prior: Tensor, new: Tensor) -> Tensor:
@@ -33,15 +32,13 @@ def as_foretold(labels: Tensor, prior: Tensor, new: Tensor) -> Tensor:
 
     """
     drawn, told = is_vehicle(labels), is_vehicle(prior)
-    cells, blob, _ = connected((drawn | told).any(dim=-1).byte())
+    there, carried = drawn.any(dim=-1), told.any(dim=-1)
+    cells, blob, _ = connected((there | carried).byte())
     if not len(cells):
         return labels
     roots, number = blob.unique(return_inverse=True)
     at = tuple(cells.unbind(1))
-    last = cells.new_tensor(labels.shape[1:3]) - 1
-    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
-    near = F.max_pool2d(new.float()[:, None], 3, 1, 1)[:, 0] > 0
-    marks = torch.stack((drawn.any(-1)[at], told.any(-1)[at], edge | near[at]), dim=1).long()
+    marks = torch.stack((there[at], carried[at], at_edge(cells, labels) | grown(new)[at]), dim=1).long()
     columns, foretold, open_ended = marks.new_zeros(len(roots), 3).index_add_(0, number, marks).unbind(1)
     grew = (foretold > 0) & (columns > _GROWTH * foretold) & (open_ended == 0)
     at = tuple(cells[grew[number]].unbind(1))

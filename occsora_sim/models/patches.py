@@ -54,6 +54,17 @@ def connected(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         component = spread
 
 
+def at_edge(cells: Tensor, image: Tensor) -> Tensor:
+    """Whether cells (k, 3) of an image (n, x, y, ...) lie at its edge, where the view cuts: (k,) bool."""
+    last = cells.new_tensor(image.shape[1:3]) - 1
+    return ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+
+
+def grown(mask: Tensor, by: int = 1) -> Tensor:
+    """(n, x, y) bool with all that is up to `by` cells from what is true, along both axes."""
+    return F.max_pool2d(mask.float()[:, None], 2 * by + 1, 1, by)[:, 0] > 0
+
+
 def mean_of(values: Tensor, number: Tensor, count: Tensor) -> Tensor:
     """Means (m, ...) of `values` (k, ...) of the cells of patches: whose each is (k,), and how many each has (m,)."""
     total = values.new_zeros(len(count), *values.shape[1:]).index_add_(0, number, values)
@@ -103,8 +114,7 @@ def whole_vehicles(labels: Tensor) -> Tensor:
     rank = size[patch] * len(cells) + patch
     largest = rank.new_zeros(len(cells)).scatter_reduce_(0, blob, rank, reduce="amax")[blob]
     total = torch.bincount(blob, minlength=len(cells))[blob]
-    last = cells.new_tensor(image.shape[1:]) - 1
-    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    edge = at_edge(cells, image)
     cut = edge.new_zeros(len(cells)).index_put((blob[edge],), edge[edge])[blob]
     want = torch.where(size[patch] < SMALLEST, own[largest % len(cells)], own)
     want = torch.where((total < SMALLEST // 2) & ~cut, torch.full_like(want, FREE), want)
@@ -133,8 +143,8 @@ def without_shapeless(labels: Tensor, new: Tensor) -> Tensor:
     length, width = sides.unbind(1)
     shapeless = (length > _LONGEST) | (width > _WIDEST) | (width < _NARROWEST)
     shapeless |= count < _FILLED * length * width
-    edge = (i == 0) | (j == 0) | (i == labels.shape[1] - 1) | (j == labels.shape[2] - 1)
-    near = F.max_pool2d(new.float()[:, None], 5, 1, 2)[:, 0] > 0
+    edge = at_edge(cells, labels)
+    near = grown(new, 2)
     road = (labels == DRIVEABLE).any(-1)
     about = torch.stack((near[row, i, j], edge, road[row, i, j]), dim=1).double()
     fresh, cut, on_road = mean_of(about, number, count).unbind(1)
@@ -154,8 +164,7 @@ def without_crumbs(labels: Tensor) -> Tensor:
     image = (labels * rides).amax(dim=-1)
     vehicle = is_vehicle(image)
     cells, patch, _ = connected((image > 0).byte() + vehicle.byte())
-    last = cells.new_tensor(image.shape[1:]) - 1
-    edge = ((cells[:, 1:] == 0) | (cells[:, 1:] == last)).any(dim=1)
+    edge = at_edge(cells, image)
     cut = torch.zeros_like(edge).index_put((patch[edge],), edge[edge])[patch]
     at = tuple(cells.unbind(1))
     whole = torch.where(vehicle[at], SMALLEST // 2, _TWO_WHEELS)
