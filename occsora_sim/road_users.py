@@ -1,0 +1,212 @@
+"""Road users as instances: the state of whatever moves by itself, in slots; a value, with the batch axis first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from occsora_sim.geometry import relative, rotate
+from occsora_sim.grid import FRAME_SECONDS
+
+HISTORY = 4
+"""Last poses that a road user carries, FRAME_SECONDS apart, the newest included."""
+
+SLOTS = 64
+"""Road users that a world holds at most. Within 64 m of an ego of the usual towns stand 25, at most 57."""
+
+FEATURES = 10
+"""Numbers a road user in an observation: see `RoadUsers.observe`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoadUsers:
+    """The road users of b worlds, in n slots each.
+
+    Attributes:
+        label: (b, n) uint8, a label of `grid.DYNAMIC`, or another for loose objects; 0 in an empty slot.
+        size: (b, n, 3) float32: length, width, height [m].
+        pose: (b, n, h, 3) float64 world poses of the box's centre, FRAME_SECONDS apart, newest last: x, y [m], yaw
+            [rad]. Where `present` is false they repeat the nearest known one.
+        present: (b, n, h) bool, whether it was there at each of these instants; the last says whether a slot is in use.
+        velocity: (b, n, 2) float32 over the ground, world frame [m/s].
+        id: (b, n) int64, for as long as it lives; -1 in an empty slot.
+        age: (b, n) int32, frames since it came; those of a start count from their first pose.
+        shape: (b, n, l, w) int16, or None: what was seen of it in its own frame (`voxels.shape`): for each cell the
+            layers above the ground that it fills, a bit each. A user all of whose cells are 0 is a box.
+
+    """
+
+    label: Tensor
+    size: Tensor
+    pose: Tensor
+    present: Tensor
+    velocity: Tensor
+    id: Tensor
+    age: Tensor
+    shape: Tensor | None = None
+
+    @staticmethod
+    def empty(
+        worlds: int, slots: int = SLOTS, history: int = HISTORY, device: torch.device | str = "cpu"
+    ) -> RoadUsers:
+        """Nobody, in each of so many worlds."""
+
+        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(worlds, slots, *shape, dtype=dtype, device=device)
+
+        return RoadUsers(
+            label=zeros(dtype=torch.uint8),
+            size=zeros(3, dtype=torch.float32),
+            pose=zeros(history, 3, dtype=torch.float64),
+            present=zeros(history, dtype=torch.bool),
+            velocity=zeros(2, dtype=torch.float32),
+            id=zeros(dtype=torch.int64) - 1,
+            age=zeros(dtype=torch.int32),
+        )
+
+    @property
+    def valid(self) -> Tensor:
+        """(b, n) bool: the slots in use."""
+        return self.present[..., -1]
+
+    @property
+    def now(self) -> Tensor:
+        """(b, n, 3) float64: the newest poses."""
+        return self.pose[..., -1, :]
+
+    @property
+    def speed(self) -> Tensor:
+        """(b, n) float32 [m/s]."""
+        return self.velocity.norm(dim=-1)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> RoadUsers:
+        """Every tensor changed in the same way: to another device, rows picked."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return RoadUsers(**{name: None if v is None else change(v) for name, v in values.items()})
+
+    def select(self, rows: Tensor | Sequence[int]) -> RoadUsers:
+        """The worlds `rows`, which may repeat."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.label.device)
+        return self.map(lambda value: value[index])
+
+    def gather(self, slots: Tensor) -> RoadUsers:
+        """The slots (b, m) int64 of each world, in that order."""
+
+        def pick(value: Tensor) -> Tensor:
+            index = slots.view(*slots.shape, *[1] * (value.ndim - 2)).expand(*slots.shape, *value.shape[2:])
+            return value.gather(1, index)
+
+        return self.map(pick)
+
+    def where(self, keep: Tensor) -> RoadUsers:
+        """Slots that are not `keep` (b, n) bool emptied."""
+        return replace(
+            self,
+            label=self.label * keep,
+            size=self.size * keep[..., None],
+            present=self.present & keep[..., None],
+            velocity=self.velocity * keep[..., None],
+            id=self.id.masked_fill(~keep, -1),
+            age=self.age * keep,
+            shape=None if self.shape is None else self.shape * keep[..., None, None],
+        )
+
+    def moved(self, pose: Tensor, velocity: Tensor) -> RoadUsers:
+        """A frame later, at `pose` (b, n, 3) with `velocity` (b, n, 2)."""
+        return replace(
+            self,
+            pose=torch.cat((self.pose[:, :, 1:], pose.to(self.pose)[:, :, None]), dim=2),
+            present=torch.cat((self.present[:, :, 1:], self.present[:, :, -1:]), dim=2),
+            velocity=velocity.to(self.velocity),
+            age=self.age + self.valid,
+        )
+
+    def nearest(self, point: Tensor, count: int, reach: float = math.inf) -> RoadUsers:
+        """The `count` road users nearest to `point` (b, 2) [m] of each world and within `reach` [m], nearest first."""
+        distance = (self.now[..., :2] - point[:, None]).norm(dim=-1)
+        there = self.valid & (distance <= reach)
+        distance = distance.masked_fill(~there, math.inf)
+        slots = distance.argsort(dim=1, stable=True)[:, :count]
+        found = self.gather(slots).where(there.gather(1, slots))
+        return found if found.label.shape[1] == count else join(found, RoadUsers.empty(
+            len(point), count - found.label.shape[1], self.pose.shape[2], self.label.device
+        ))  # fmt: skip
+
+    def observe(self, ego: Tensor, count: int, reach: float) -> Tensor:
+        """What an agent at the world poses `ego` (b, 3) is told: (b, count, FEATURES) float32, nearest first.
+
+        Features: valid, x, y [m], cos and sin of the yaw in the ego frame, velocity over the ground along the ego's x
+        and y [m/s], length, width [m], label. Empty slots are zero.
+        """
+        seen = self.nearest(ego[:, :2].double(), count, reach)
+        local = relative(ego.double()[:, None], seen.now)
+        velocity = rotate(seen.velocity.double(), -ego[:, None, 2].double().expand_as(seen.label))
+        yaw = local[..., 2:]
+        parts = (
+            torch.ones_like(yaw), local[..., :2], yaw.cos(), yaw.sin(), velocity, seen.size[..., :2].double(),
+            seen.label[..., None].double(),
+        )  # fmt: skip
+        return (torch.cat(parts, dim=-1) * seen.valid[..., None]).float()
+
+
+def join(*groups: RoadUsers) -> RoadUsers:
+    """The slots of several groups of the same worlds, side by side. Shapes are kept where all groups have them."""
+    values: dict[str, Any] = {}
+    for entry in fields(RoadUsers):
+        parts = [getattr(group, entry.name) for group in groups]
+        values[entry.name] = None if any(part is None for part in parts) else torch.cat(parts, dim=1)
+    return RoadUsers(**values)
+
+
+def stack(worlds: Sequence[RoadUsers]) -> RoadUsers:
+    """Batches of worlds behind one another, with the slots of the largest."""
+    slots = max(users.label.shape[1] for users in worlds)
+    padded = []
+    for users in worlds:
+        lacking = slots - users.label.shape[1]
+        if lacking:
+            blank = RoadUsers.empty(len(users.label), lacking, users.pose.shape[2], users.label.device)
+            if users.shape is not None:
+                cells = users.shape.shape[2:]
+                blank = replace(blank, shape=users.shape.new_zeros(len(users.label), lacking, *cells))
+            users = join(users, blank)
+        padded.append(users)
+    values: dict[str, Any] = {}
+    for entry in fields(RoadUsers):
+        parts = [getattr(users, entry.name) for users in padded]
+        values[entry.name] = None if any(part is None for part in parts) else torch.cat(parts)
+    return RoadUsers(**values)
+
+
+def from_tracks(
+    pose: Tensor, present: Tensor, velocity: Tensor, size: Tensor, label: Tensor, identity: Tensor
+) -> RoadUsers:
+    """One world's road users from tracks: poses (n, h, 3), present (n, h), velocities (n, 2) at the newest instant, sizes
+    (n, 3), labels (n,), ids (n,). Those absent at the newest instant are dropped.
+    """
+    keep = present[:, -1]
+    order = torch.arange(present.shape[1])
+    # A pose that is not known repeats the nearest later one that is.
+    known = torch.where(present, order, present.shape[1]).flip(1).cummin(1).values.flip(1)
+    known = known.clamp(max=present.shape[1] - 1)
+    filled = pose.gather(1, known[..., None].expand(-1, -1, 3))
+    return RoadUsers(
+        label=label[None, keep].to(torch.uint8),
+        size=size[None, keep].float(),
+        pose=filled[None, keep].double(),
+        present=present[None, keep],
+        velocity=velocity[None, keep].float(),
+        id=identity[None, keep].long(),
+        age=present[None, keep].sum(-1, dtype=torch.int32),
+    )
+
+
+def velocity_of(pose: Tensor, present: Tensor) -> Tensor:
+    """Velocities (..., 2) [m/s] from the last two of poses (..., h, 3); zero where fewer are `present` (..., h)."""
+    step = (pose[..., -1, :2] - pose[..., -2, :2]) / FRAME_SECONDS
+    return (step * (present[..., -1] & present[..., -2])[..., None]).float()

@@ -1,0 +1,1 @@
+"""Voxels: from ground and road users to labels around an ego, and back."""
