@@ -86,7 +86,7 @@ class RoadUsers:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> RoadUsers:
         """Every tensor changed in the same way: to another device, rows picked."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return RoadUsers(**{name: None if v is None else change(v) for name, v in values.items()})
 
     def select(self, rows: Tensor | Sequence[int]) -> RoadUsers:
@@ -186,8 +186,8 @@ def stack(worlds: Sequence[RoadUsers]) -> RoadUsers:
 def from_tracks(
     pose: Tensor, present: Tensor, velocity: Tensor, size: Tensor, label: Tensor, identity: Tensor
 ) -> RoadUsers:
-    """One world's road users from tracks: poses (n, h, 3), present (n, h), velocities (n, 2) at the newest instant, sizes
-    (n, 3), labels (n,), ids (n,). Those absent at the newest instant are dropped.
+    """One world's road users from tracks: poses (n, h, 3), present (n, h), velocities (n, 2) at the newest instant,
+    sizes (n, 3), labels (n,), ids (n,). Those absent at the newest instant are dropped.
     """
     keep = present[:, -1]
     order = torch.arange(present.shape[1])

@@ -1,0 +1,51 @@
+"""Counter-based random numbers: Philox's own test vectors, and what a world may rely on."""
+
+import pytest
+import torch
+
+from occsora_sim.counter_random import categorical, normal, philox, uniform, words
+
+KNOWN = [  # Random123 1.09, examples/kat_vectors, philox4x32 10
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
+def test_philox_gives_the_published_numbers(counter, key, answer):
+    drawn = philox(tuple(torch.tensor([c]) for c in counter), tuple(torch.tensor([k]) for k in key))
+    assert tuple(int(word) for word in drawn) == answer
+
+
+def test_a_world_draws_the_same_alone_and_in_a_batch():
+    keys = torch.tensor([[3, 0], [1 << 40, 7], [3, 1]])
+    for draw in (uniform, normal):
+        together = draw(keys, 5, 6, 3)
+        for row in range(3):
+            assert torch.equal(together[row : row + 1], draw(keys[row : row + 1], 5, 6, 3))
+
+
+def test_seed_frame_and_use_each_change_what_is_drawn():
+    drawn = [
+        words(torch.tensor([key]), use, 8)
+        for key, use in (([1, 2], 3), ([2, 2], 3), ([1, 3], 3), ([1, 2], 4))
+    ]
+    for i in range(4):
+        for j in range(i):
+            assert not (drawn[i] == drawn[j]).any()
+
+
+def test_numbers_are_distributed_as_they_say():
+    key = torch.tensor([[11, 4]])
+    flat, bell = uniform(key, 0, 100_000)[0], normal(key, 1, 100_001)[0]
+    assert flat.min() > 0 and flat.max() < 1
+    assert abs(float(flat.mean()) - 0.5) < 0.005 and abs(float(flat.var()) - 1 / 12) < 0.002
+    assert abs(float(bell.mean())) < 0.01 and abs(float(bell.std()) - 1) < 0.01
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(1, 50_000, 3)
+    share = torch.bincount(categorical(key, 2, logits)[0], minlength=3) / 50_000
+    torch.testing.assert_close(share, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
