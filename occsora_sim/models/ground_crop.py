@@ -1,0 +1,70 @@
+"""What each road user sees of the ground: a crop in its own frame, a code a cell.
+
+Who looks at voxels, at a raster or at a record first says for each column which of five kinds it is; a model of traffic
+needs no more of the ground.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from occsora_sim.geometry import relative
+from occsora_sim.grid import (
+    BARRIER,
+    DRIVEABLE,
+    MANMADE,
+    OTHER_FLAT,
+    OTHERS,
+    SIDEWALK,
+    TERRAIN,
+    TRAFFIC_CONE,
+    VEGETATION,
+    Grid,
+)
+
+UNSEEN_GROUND, ROAD, PAVEMENT, LAWN, OBSTACLE = range(5)
+KINDS = 5
+"""Kinds of ground: not seen yet, driveable, pavement, any other ground, and where something stands."""
+
+CROP = (48, 32)
+"""Cells of a crop along and across the road user."""
+
+CELL = 0.8
+"""Edge of a cell [m]."""
+
+BEHIND = 9.6
+"""How far a crop reaches behind the road user [m]; ahead it reaches 28.8 m, to each side 12.8 m."""
+
+_STANDS = (MANMADE, VEGETATION, BARRIER, OTHERS, TRAFFIC_CONE)
+_REACH = 5  # layers above the ground in which something is in the way: up to 2 m
+
+
+def kinds_of_columns(columns: Tensor, grid: Grid) -> Tensor:
+    """Kinds (...) uint8 of columns of labels (..., z) uint8 without road users; 255 is unseen."""
+    ground, above = columns[..., grid.ground], columns[..., grid.ground + 1 : grid.ground + 1 + _REACH]
+    kind = torch.full_like(ground, LAWN)
+    kind = torch.where(ground == DRIVEABLE, ROAD, kind)
+    kind = torch.where(ground == SIDEWALK, PAVEMENT, kind)
+    stands = torch.zeros_like(above, dtype=torch.bool)
+    for label in _STANDS:
+        stands |= above == label
+    flat = (ground == DRIVEABLE) | (ground == SIDEWALK) | (ground == TERRAIN) | (ground == OTHER_FLAT)
+    kind = torch.where(stands.any(-1) | (~flat & (ground != 255)), OBSTACLE, kind)
+    return torch.where(ground == 255, UNSEEN_GROUND, kind).to(torch.uint8)
+
+
+def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
+    """Where the cells of crops around poses (..., 3) lie on a lattice of `cell` [m] in the frame `origin` (..., 3):
+    (..., 2, *CROP) float32, in cells.
+    """
+    along = (torch.arange(CROP[0], device=pose.device) + 0.5) * CELL - BEHIND
+    across = (torch.arange(CROP[1], device=pose.device) + 0.5) * CELL - CROP[1] * CELL / 2
+    grid = torch.stack(torch.meshgrid(along, across, indexing="ij")).flatten(1)  # (2, cells)
+    local = relative(
+        origin, pose
+    )  # far from the world's origin float32 is too coarse, beside the frame it is not
+    cos, sin = local[..., 2].cos(), local[..., 2].sin()
+    turn = torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2).float()
+    points = turn @ grid + local[..., :2, None].float()
+    return (points / cell).unflatten(-1, CROP)

@@ -1,0 +1,162 @@
+"""Two ways to draw an action from what a road user has seen: by a flow from a learned prior, or as tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from occsora_sim import counter_random
+from occsora_sim.models.traffic_motion import Motion
+
+_GATE, _NOISE, _MORE, _TURN, _WITHIN = range(100, 105)  # uses of random numbers
+
+_SCALE = (0.25, 0.08)
+"""About what actions deviate from nothing by: `more` [m], `turn` [rad]."""
+
+
+def _squeeze(action: Tensor) -> Tensor:
+    """Actions (..., 2) on a scale on which both the smallest and the largest ones can be told apart."""
+    return torch.asinh(action / action.new_tensor(_SCALE) * 4) / 2
+
+
+def _unsqueeze(squeezed: Tensor) -> Tensor:
+    return torch.sinh(squeezed * 2) / 4 * squeezed.new_tensor(_SCALE)
+
+
+class FlowHead(nn.Module):
+    """Whether a road user stands, exactly, by a gate; else an action by flow matching (Lipman et al. 2023).
+
+    The flow begins at a Gaussian that the road user's own feature gives, not at N(0, 1): a few steps are enough then
+    (FlowS, VectorWorld: few-step sampling is good where the base lies near the data).
+    """
+
+    steps = 4
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden, 1)
+        self.prior = nn.Linear(hidden, 4)
+        self.condition = nn.Linear(hidden, 128)
+        self.net = nn.Sequential(
+            nn.Linear(128 + 2 + 8, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 2)
+        )
+        nn.init.zeros_(self.net[-1].weight)
+
+    def base(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread (..., 2) of the Gaussian that the flow begins at."""
+        mean, spread = self.prior(seen).chunk(2, dim=-1)
+        return mean, F.softplus(spread) + 0.02
+
+    def velocity(self, z: Tensor, t: Tensor, seen: Tensor) -> Tensor:
+        """The flow's velocity at z (..., 2) and time t (..., 1) in [0, 1], from base to data."""
+        mean, spread = self.base(seen)
+        # Its straight part is known from the base; the network has only to say what bends it.
+        waves = torch.cat(
+            [torch.cat(((k * torch.pi * t).cos(), (k * torch.pi * t).sin()), -1) for k in (1, 2, 3, 4)], -1
+        )
+        inner = torch.cat((self.condition(seen), (z - mean.detach()) / spread.detach(), waves), dim=-1)
+        return self.net(inner) * spread.detach()
+
+    def loss(
+        self, seen: Tensor, motion: Motion, mask: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of recorded motions under `seen` (m, hidden), where `mask` (m,) counts."""
+        gate = F.binary_cross_entropy_with_logits(
+            self.gate(seen)[..., 0], motion.stand.float(), reduction="none"
+        )
+        gate = (gate * mask).sum() / mask.sum().clamp(min=1)
+        goes = mask & ~motion.stand
+        x = _squeeze(torch.stack((motion.more, motion.turn), dim=-1))
+        mean, spread = self.base(seen)
+        nll = (0.5 * ((x - mean) / spread) ** 2 + spread.log()).sum(-1)
+        t = torch.rand(len(x), 1, generator=generator).to(x)
+        z0 = (mean + spread * torch.randn(x.shape, generator=generator).to(x)).detach()
+        target = x - z0
+        bend = self.velocity((1 - t) * z0 + t * x, t, seen)
+        flow = ((bend - target) ** 2 / spread.detach() ** 2).sum(-1)
+        count = goes.sum().clamp(min=1)
+        nll, flow = (nll * goes).sum() / count, (flow * goes).sum() / count
+        return gate + 0.2 * nll + flow, {"gate": gate.detach(), "nll": nll.detach(), "flow": flow.detach()}
+
+    def sample(self, seen: Tensor, travel: Tensor, key: Tensor) -> Motion:
+        """Draw motions from `seen` (b, n, hidden)."""
+        n = seen.shape[1]
+        stand = counter_random.uniform(key, _GATE, n) < torch.sigmoid(self.gate(seen)[..., 0])
+        mean, spread = self.base(seen)
+        z = mean + spread * counter_random.normal(key, _NOISE, n, 2)
+        for k in range(self.steps):
+            t = z.new_full((*z.shape[:2], 1), k / self.steps)
+            z = z + self.velocity(z, t, seen) / self.steps
+        more, turn = _unsqueeze(z).unbind(-1)
+        return Motion(more=more.clamp(-4, 4), turn=turn.clamp(-3.1, 3.1), stand=stand)
+
+
+def _edges(largest: float, smallest: float, count: int) -> Tensor:
+    """Edges of 2 `count` + 1 bins from -largest to largest; the middle one, `smallest` to either side, is no action."""
+    side = smallest * (largest / smallest) ** (torch.arange(count + 1) / count)
+    return torch.cat((-side.flip(0), side))
+
+
+class TokenHead(nn.Module):
+    """Whether a road user stands, exactly, by a gate; else two tokens: how much farther it comes, how far it turns.
+
+    Bins widen away from nothing; the middle one of each is exactly nothing, so who goes on goes on evenly.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("more", _edges(4.0, 0.01, 24), persistent=False)
+        self.register_buffer("turn", _edges(3.1, 0.002, 24), persistent=False)
+        bins = len(self.more) - 1
+        self.gate = nn.Linear(hidden, 1)
+        self.first = nn.Sequential(nn.Linear(hidden, 128), nn.GELU(), nn.Linear(128, bins))
+        self.chosen = nn.Embedding(bins, hidden)
+        self.second = nn.Sequential(nn.Linear(hidden, 128), nn.GELU(), nn.Linear(128, len(self.turn) - 1))
+
+    def loss(
+        self, seen: Tensor, motion: Motion, mask: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of recorded motions under `seen` (m, hidden), where `mask` (m,) counts."""
+        gate = F.binary_cross_entropy_with_logits(
+            self.gate(seen)[..., 0], motion.stand.float(), reduction="none"
+        )
+        gate = (gate * mask).sum() / mask.sum().clamp(min=1)
+        goes = (mask & ~motion.stand).float()
+        first, second = self._bin(motion.more, self.more), self._bin(motion.turn, self.turn)
+        more = F.cross_entropy(self.first(seen), first, reduction="none")
+        turn = F.cross_entropy(self.second(seen + self.chosen(first)), second, reduction="none")
+        count = goes.sum().clamp(min=1)
+        more, turn = (more * goes).sum() / count, (turn * goes).sum() / count
+        return gate + 0.5 * (more + turn), {
+            "gate": gate.detach(),
+            "more": more.detach(),
+            "turn": turn.detach(),
+        }
+
+    def sample(self, seen: Tensor, travel: Tensor, key: Tensor) -> Motion:
+        """Draw motions from `seen` (b, n, hidden)."""
+        n = seen.shape[1]
+        stand = counter_random.uniform(key, _GATE, n) < torch.sigmoid(self.gate(seen)[..., 0])
+        first = counter_random.categorical(key, _MORE, self.first(seen))
+        second = counter_random.categorical(key, _TURN, self.second(seen + self.chosen(first)))
+        within = counter_random.uniform(key, _WITHIN, n, 2)
+        more = self._value(first, self.more, within[..., 0])
+        turn = self._value(second, self.turn, within[..., 1])
+        return Motion(more=more, turn=turn, stand=stand)
+
+    @staticmethod
+    def _bin(value: Tensor, edges: Tensor) -> Tensor:
+        return torch.bucketize(value.contiguous(), edges[1:-1])
+
+    @staticmethod
+    def _value(index: Tensor, edges: Tensor, within: Tensor) -> Tensor:
+        middle = (len(edges) - 1) // 2
+        value = edges[index] + within * (edges[index + 1] - edges[index])
+        return torch.where(index == middle, torch.zeros_like(value), value)
+
+
+HEADS: dict[str, Any] = {"flow": FlowHead, "tokens": TokenHead}
+"""Heads by name."""
