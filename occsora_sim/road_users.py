@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from occsora_sim.geometry import relative, rotate
-from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.geometry import compose, relative, rotate
+from occsora_sim.grid import CAR, FRAME_SECONDS
+from occsora_sim.vehicle import Vehicle
 
 HISTORY = 4
 """Last poses that a road user carries, FRAME_SECONDS apart, the newest included."""
@@ -132,10 +133,14 @@ class RoadUsers:
         there = self.valid & (distance <= reach)
         distance = distance.masked_fill(~there, math.inf)
         slots = distance.argsort(dim=1, stable=True)[:, :count]
-        found = self.gather(slots).where(there.gather(1, slots))
-        return found if found.label.shape[1] == count else join(found, RoadUsers.empty(
-            len(point), count - found.label.shape[1], self.pose.shape[2], self.label.device
-        ))  # fmt: skip
+        return self.gather(slots).where(there.gather(1, slots)).padded(count)
+
+    def padded(self, slots: int) -> RoadUsers:
+        """With empty slots up to so many."""
+        worlds, used = self.label.shape
+        if used >= slots:
+            return self
+        return join(self, RoadUsers.empty(worlds, slots - used, self.pose.shape[2], self.label.device))
 
     def observe(self, ego: Tensor, count: int, reach: float) -> Tensor:
         """What an agent at the world poses `ego` (b, 3) is told: (b, count, FEATURES) float32, nearest first.
@@ -155,31 +160,37 @@ class RoadUsers:
 
 
 def join(*groups: RoadUsers) -> RoadUsers:
-    """The slots of several groups of the same worlds, side by side. Shapes are kept where all groups have them."""
-    values: dict[str, Any] = {}
-    for entry in fields(RoadUsers):
-        parts = [getattr(group, entry.name) for group in groups]
-        values[entry.name] = None if any(part is None for part in parts) else torch.cat(parts, dim=1)
-    return RoadUsers(**values)
+    """The slots of several groups of the same worlds, side by side."""
+    return _concatenate(groups, dim=1)
 
 
 def stack(worlds: Sequence[RoadUsers]) -> RoadUsers:
     """Batches of worlds behind one another, with the slots of the largest."""
     slots = max(users.label.shape[1] for users in worlds)
-    padded = []
-    for users in worlds:
-        lacking = slots - users.label.shape[1]
-        if lacking:
-            blank = RoadUsers.empty(len(users.label), lacking, users.pose.shape[2], users.label.device)
-            if users.shape is not None:
-                cells = users.shape.shape[2:]
-                blank = replace(blank, shape=users.shape.new_zeros(len(users.label), lacking, *cells))
-            users = join(users, blank)
-        padded.append(users)
+    return _concatenate([users.padded(slots) for users in worlds], dim=0)
+
+
+def alike(*groups: RoadUsers) -> list[RoadUsers]:
+    """Groups that all have shapes if one of them has: those of the others are boxes."""
+    cells = next((group.shape.shape[2:] for group in groups if group.shape is not None), None)
+    if cells is None:
+        return list(groups)
+    return [
+        group
+        if group.shape is not None
+        else replace(
+            group, shape=torch.zeros(*group.label.shape, *cells, dtype=torch.int16, device=group.label.device)
+        )
+        for group in groups
+    ]
+
+
+def _concatenate(groups: Sequence[RoadUsers], dim: int) -> RoadUsers:
     values: dict[str, Any] = {}
+    same = alike(*groups)
     for entry in fields(RoadUsers):
-        parts = [getattr(users, entry.name) for users in padded]
-        values[entry.name] = None if any(part is None for part in parts) else torch.cat(parts)
+        parts = [getattr(group, entry.name) for group in same]
+        values[entry.name] = None if parts[0] is None else torch.cat(parts, dim=dim)
     return RoadUsers(**values)
 
 
@@ -210,3 +221,25 @@ def velocity_of(pose: Tensor, present: Tensor) -> Tensor:
     """Velocities (..., 2) [m/s] from the last two of poses (..., h, 3); zero where fewer are `present` (..., h)."""
     step = (pose[..., -1, :2] - pose[..., -2, :2]) / FRAME_SECONDS
     return (step * (present[..., -1] & present[..., -2])[..., None]).float()
+
+
+def of_ego(poses: Tensor, vehicle: Vehicle, history: int) -> RoadUsers:
+    """The ego as one road user of each world: its box, from poses (b, h, 3) of its rear axle, the newest last. A history
+    that is shorter than asked for repeats its oldest pose, which is then not known.
+    """
+    b, h = poses.shape[:2]
+    size = (vehicle.length, vehicle.width, 1.6)
+    middle = poses.new_tensor([vehicle.length / 2 - vehicle.rear_overhang, 0.0, 0.0]).double()
+    box = compose(poses.double(), middle.expand(b, h, 3))
+    lacking = max(history - h, 0)
+    box = torch.cat((box[:, :1].expand(b, lacking, 3), box), dim=1)[:, -history:]
+    present = torch.arange(lacking + h, device=poses.device)[-history:] >= lacking
+    return RoadUsers(
+        label=torch.full((b, 1), CAR, dtype=torch.uint8, device=poses.device),
+        size=box.new_tensor(size).float().expand(b, 1, 3),
+        pose=box[:, None],
+        present=present.expand(b, 1, history),
+        velocity=velocity_of(box, present.expand(b, history))[:, None],
+        id=torch.full((b, 1), -1, dtype=torch.int64, device=poses.device),
+        age=torch.full((b, 1), h, dtype=torch.int32, device=poses.device),
+    )

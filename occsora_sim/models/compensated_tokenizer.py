@@ -196,17 +196,9 @@ class CompensatedTokenizer(nn.Module):
         same = F.one_hot(static.long().clamp(max=FREE), NUM_CLASSES).bool()
         return logits.masked_fill(recorded[..., None] & ~(same | self.dynamic), -1e4)
 
-    def decode(
-        self,
-        latent: Tensor,
-        known: Context,
-        features: dict[str, Tensor] | None = None,
-        told: Tensor | None = None,
-    ) -> Tensor:
-        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context.
-
-        `told` (n, h, w) bool: the cells whose code for small road users is listened to; elsewhere they are those of the
-        prior. None: all.
+    def decode(self, latent: Tensor, known: Context, features: dict[str, Tensor] | None = None) -> Tensor:
+        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context; the code for small
+        road users is for `decode_small`.
         """
         features = self.context(known) if features is None else features
         z = self.grid.shape[2]
@@ -219,11 +211,14 @@ class CompensatedTokenizer(nn.Module):
             logits = self.logits(columns[new], static[new], prior[new], KEEP)
             logits[..., VEGETATION] += NEW_VEGETATION
             labels[new] = logits.argmax(dim=-1).to(torch.uint8)
-        labels = labels.view(len(latent), *self.grid.shape)
-        if self.small is not None:
-            code = latent[:, self.config.latent :]
-            labels = self.small.draw(labels, code, known.prior[:, 0], known.static[:, 0], self.grid, told)
-        return labels
+        return labels.view(len(latent), *self.grid.shape)
+
+    def decode_small(self, labels: Tensor, latent: Tensor, known: Context) -> Tensor:
+        """`labels` (n, x, y, z) as `decode` gives them with the small road users of the latent's code."""
+        if self.small is None:
+            return labels
+        code = latent[:, self.config.latent :]
+        return self.small.draw(labels, code, known.prior[:, 0], known.static[:, 0], self.grid)
 
     def _over_recorded(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
         """`logits(..., KEEP).argmax()` for recorded columns, (m, z) uint8: only the recorded class and the road users

@@ -1,23 +1,23 @@
-"""What is known about a future frame before it is drawn: the compensated past, as the networks' input."""
+"""What is known about future frames before their ground is drawn: the recorded ground and the road users, as input."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.geometry import to_frame
+from occsora_sim.geometry import rotate, to_frame
 from occsora_sim.grid import Grid
-from occsora_sim.models.columns import UNSEEN, is_dynamic
-from occsora_sim.models.motion import advect
+from occsora_sim.models.columns import UNSEEN
+from occsora_sim.road_users import RoadUsers
+from occsora_sim.voxels.cover import column_owners
+from occsora_sim.voxels.paint import paint_road_users
 
 AUXILIARY = 6
 """Channels of `Context.auxiliary`."""
-
-FLOW, ROUTE = slice(2, 4), 4
-"""Those of them that hold the velocity of the carried ones, and the route mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Context:
 
     Attributes:
         static: (b, f, x, y, z) uint8: what stands still, from the record; UNSEEN where nothing was ever shown.
-        prior: (b, f, x, y, z) uint8: `static` with the road users carried along their motion.
+        prior: (b, f, x, y, z) uint8: `static` with the road users where they are then.
         auxiliary: (b, f, AUXILIARY, x, y) float32: road users where they last stood (presence, height [4 voxels]),
-            velocity of the carried ones [10 m/s] x 2, route mask, time ahead [s].
+            mean velocity until then of those that are there then [10 m/s] x 2, route mask, time ahead [s].
 
     """
 
@@ -59,11 +59,10 @@ def mark_columns(voxel: Tensor, which: Tensor, grid: Grid) -> Tensor:
     """The columns `voxel` (b, f, n, 2) long, of them those that are `which` (b, f, n) bool, as a (b, f, x, y) float32
     image of 0 and 1.
     """
-    row, frame, _ = which.nonzero(as_tuple=True)
-    x, y = voxel[which].unbind(1)
-    mask = torch.zeros(*which.shape[:2], *grid.shape[:2], device=voxel.device)
-    mask[row, frame, x, y] = 1.0
-    return mask
+    x, y = grid.shape[:2]
+    cells = voxel[..., 0] * y + voxel[..., 1]
+    mask = torch.zeros(*which.shape[:2], x * y, device=voxel.device)
+    return mask.scatter_reduce(2, cells, which.float(), "amax").unflatten(2, (x, y))
 
 
 def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
@@ -77,59 +76,49 @@ def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
 def build_context(
     *,
     static: Tensor,
-    last: Tensor,
-    last_pose: Tensor,
-    last_image: Tensor,
-    displacement: Tensor,
-    target_pose: Tensor,
+    users: RoadUsers,
+    then: Sequence[RoadUsers],
+    pose: Tensor,
     seconds: Tensor,
     route: Tensor | None,
     grid: Grid,
-    drawn: tuple[Tensor, Tensor] | None = None,
-    offset: Tensor | None = None,
 ) -> Context:
     """Put the known parts together.
 
     Args:
-        static: (b, f, x, y, z) uint8, the record (or the warped history) in each target frame.
-        last: (b, x, y, z) uint8, the newest frame.
-        last_pose: (b, 3), its world pose.
-        last_image: (b, f, x, y, 2) uint8, the newest frame's `road_user_image` warped into each target frame.
-        displacement: (b, f, x, y, 2) [m] of the newest frame's road users until each instant, in its axes.
-        target_pose: (b, f, 3) world poses of the ego at the future instants.
+        static: (b, f, x, y, z) uint8, the record in each future frame.
+        users: the road users of b worlds now.
+        then: f of them: where the same slots are in each future frame.
+        pose: (b, f, 3) world poses of the ego in the future frames.
         seconds: (f,) how far ahead they are [s].
         route: (b, r, 2) world points [m], NaN-padded, or None where no route is given.
         grid: the voxel grid.
-        drawn: (b, f, x, y, z) uint8, road users already drawn in the target frames (`anchor.draw_standing`,
-            `bodies.draw_bodies`), FREE elsewhere, and (b, f, x, y, 2) how far they have come [m] in the axes of each;
-            `last` then holds the others alone.
-        offset: (b, x, y, 2) [m], how far off the middles of their columns the newest frame's small road users are.
 
     """
-    b, f = target_pose.shape[:2]
-    way = displacement if offset is None else displacement + offset[:, None]
-    moved, flow = advect(last, way, last_pose, target_pose, grid)
-    if drawn is not None:
-        labels, come = drawn
-        there = is_dynamic(labels)
-        moved = torch.where(there, labels, moved)
-        flow = torch.where(there.any(dim=-1, keepdim=True), come, flow)
-    flow = flow / seconds.view(1, f, 1, 1, 1)  # mean velocity [m/s]
-    prior = torch.where(is_dynamic(moved), moved, static)
-    known = route_mask(route, target_pose, grid) if route is not None else torch.zeros_like(flow[..., 0])
-    ahead = seconds.view(1, f, 1, 1).expand(b, f, *grid.shape[:2])
-    auxiliary = torch.stack(
-        (
-            (last_image[..., 0] > 0).float(),
-            last_image[..., 1].float() / 4,
-            flow[..., 0] / 10,
-            flow[..., 1] / 10,
-            known,
-            ahead,
-        ),
-        dim=2,
-    )
-    return Context(static=static, prior=prior, auxiliary=auxiliary)
+    b, f = pose.shape[:2]
+    shape = (b, f, *grid.shape[:2])
+    prior, parts = [], []
+    for k, later in enumerate(then):
+        at = pose[:, k]
+        before, owner = column_owners(users, at, grid), column_owners(later, at, grid)
+        height = _of_owner(before, users.size[..., 2:] / grid.voxel / 4)[..., 0]
+        way = rotate(
+            (later.now - users.now)[..., :2], -at[:, None, 2].to(users.now).expand(later.valid.shape)
+        )
+        flow = _of_owner(owner, (way / seconds[k] / 10).float())
+        parts.append(torch.stack(((before >= 0).float(), height, flow[..., 0], flow[..., 1]), dim=1))
+        prior.append(paint_road_users(static[:, k], later, at, grid))
+    lane = route_mask(route, pose, grid) if route is not None else torch.zeros(shape, device=pose.device)
+    ahead = seconds.view(1, f, 1, 1).expand(shape)
+    auxiliary = torch.cat((torch.stack(parts, dim=1), torch.stack((lane, ahead), dim=2)), dim=2)
+    return Context(static=static, prior=torch.stack(prior, dim=1), auxiliary=auxiliary)
+
+
+def _of_owner(owner: Tensor, values: Tensor) -> Tensor:
+    """What is said of the road users that have the columns: owner (b, x, y), values (b, n, c) -> (b, x, y, c)."""
+    index = owner.clamp(min=0).flatten(1)[..., None].expand(-1, -1, values.shape[-1])
+    found = values.gather(1, index).view(*owner.shape, -1)
+    return found * (owner >= 0)[..., None]
 
 
 def unseen(static: Tensor) -> Tensor:

@@ -7,13 +7,12 @@ network answers the clean latent, so that one step from t = 1 is the conditional
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from occsora_sim.models.noise import randn
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(z (b, ...), t (b,)) -> clean latent (b, ...)."""
@@ -67,25 +66,19 @@ def sampling_levels(steps: int, shift: float = SHIFT) -> list[float]:
     return [shift * t / (1 + (shift - 1) * t) for t in even]
 
 
-def flow_sample(
-    denoise: Denoise,
-    shape: Sequence[int],
-    steps: int,
-    generators: Sequence[torch.Generator],
-    device: torch.device,
-) -> Tensor:
-    """From noise to a latent of `shape` (b, ...), row i from generators[i]; one step gives the mean.
+def flow_sample(denoise: Denoise, noise: Tensor, steps: int) -> Tensor:
+    """From standard normal `noise` (b, ...) to a latent of its shape; one step gives the mean.
 
     DPM-Solver++(2M), deterministic (Lu et al. 2022, algorithm 2): with l = log((1 - t) / t), a step from l_i to l_i+1
     takes for clean not x_i but x_i + (x_i - x_i-1) (l_i+1 - l_i) / (2 (l_i - l_i-1)), the line through the last two
     answers. It calls the network once a step, as Euler's method does. Where one of the three l is infinite, at pure
     noise and at the end, the step is Euler's.
     """
-    z = randn(shape, generators, device)
+    z = noise
     levels = sampling_levels(steps)
     before: Tensor | None = None
     for i, (now, after) in enumerate(pairwise(levels)):
-        clean = denoise(z, torch.full((len(z),), now, device=device))
+        clean = denoise(z, torch.full((len(z),), now, device=z.device))
         towards = clean
         if before is not None and i > 1 and after > 0:
             earlier, here, there = (math.log((1 - t) / t) for t in (levels[i - 1], now, after))

@@ -21,6 +21,7 @@ from torch import Tensor
 from occsora_sim.geometry import relative, to_frame, to_world
 from occsora_sim.grid import Grid
 from occsora_sim.models.columns import UNSEEN
+from occsora_sim.models.ground_crop import UNSEEN_GROUND, crop_cells, kinds_of_columns
 
 _NEVER = torch.iinfo(torch.int32).min
 
@@ -142,6 +143,17 @@ class Record:
         return Answer(
             labels=labels.view(*x.shape, grid.shape[2]), place=points, disputed=(disputed & own).view(x.shape)
         )
+
+    def crops(self, poses: Tensor, grid: Grid) -> Tensor:
+        """What road users at world poses (b, n, 3) see of the ground: (b, n, *CROP) uint8 (`ground_crop`)."""
+        origin = self.origin[:, None].to(poses)
+        first = origin.new_tensor(_first(grid)).float().view(2, 1, 1) / self.cell
+        x, y = torch.floor(crop_cells(poses, origin, self.cell) - first + 0.5).int().unbind(2)
+        (at_x, lap_x), (at_y, lap_y) = self._locate(x), self._locate(y)
+        index = ((self._rows(x) + at_x * self.stamp.shape[2]) + at_y).flatten()
+        current = self.stamp.view(-1).index_select(0, index) == _stamp(lap_x, lap_y).flatten()
+        kinds = kinds_of_columns(self.labels.view(-1, grid.shape[2]).index_select(0, index), grid)
+        return torch.where(current, kinds, UNSEEN_GROUND).view(x.shape)
 
     def around(self, row: Tensor, place: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
         """The cells up to `reach` around places (n, 2) [cells] of the canvases `row` (n,): k of them in each.

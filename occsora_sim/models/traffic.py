@@ -19,7 +19,7 @@ from occsora_sim.geometry import relative, rotate, wrap_angle
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
 from occsora_sim.models.ground_crop import CROP, KINDS
 from occsora_sim.models.traffic_heads import HEADS
-from occsora_sim.models.traffic_motion import STANDS, Motion, travel_of
+from occsora_sim.models.traffic_motion import STANDS, travel_of
 from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 
@@ -170,10 +170,6 @@ class TrafficModel(nn.Module):
         for block in self.blocks:
             x = block(x, pair, seen)
         return self.norm(x).float()
-
-    def sample(self, users: RoadUsers, seen: Tensor, key: Tensor) -> Motion:
-        """Draw what each does in the next frame from `seen` (b, n, hidden); key (b, 2) int64, seed and frame."""
-        return self.head.sample(seen, travel_of(users), key)
 
     def describe(self, users: RoadUsers, ego: Tensor) -> Tensor:
         """What a token knows of itself: (b, n, features) float32, in its own frame."""

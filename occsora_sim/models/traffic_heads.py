@@ -81,12 +81,20 @@ class FlowHead(nn.Module):
         nll, flow = (nll * goes).sum() / count, (flow * goes).sum() / count
         return gate + 0.2 * nll + flow, {"gate": gate.detach(), "nll": nll.detach(), "flow": flow.detach()}
 
-    def sample(self, seen: Tensor, travel: Tensor, key: Tensor) -> Motion:
+    def sample(self, seen: Tensor, key: Tensor) -> Motion:
         """Draw motions from `seen` (b, n, hidden)."""
         n = seen.shape[1]
         stand = counter_random.uniform(key, _GATE, n) < torch.sigmoid(self.gate(seen)[..., 0])
         mean, spread = self.base(seen)
         z = mean + spread * counter_random.normal(key, _NOISE, n, 2)
+        return self._follow(z, seen, stand)
+
+    def mean(self, seen: Tensor) -> Motion:
+        """The motion that the flow leads to from the middle of its base; who stands more likely than not stands."""
+        return self._follow(self.base(seen)[0], seen, self.gate(seen)[..., 0] > 0)
+
+    def _follow(self, z: Tensor, seen: Tensor, stand: Tensor) -> Motion:
+        """Euler's method along the flow from z (b, n, 2)."""
         for k in range(self.steps):
             t = z.new_full((*z.shape[:2], 1), k / self.steps)
             z = z + self.velocity(z, t, seen) / self.steps
@@ -98,6 +106,10 @@ def _edges(largest: float, smallest: float, count: int) -> Tensor:
     """Edges of 2 `count` + 1 bins from -largest to largest; the middle one, `smallest` to either side, is no action."""
     side = smallest * (largest / smallest) ** (torch.arange(count + 1) / count)
     return torch.cat((-side.flip(0), side))
+
+
+def _middles(edges: Tensor) -> Tensor:
+    return (edges[1:] + edges[:-1]) / 2
 
 
 class TokenHead(nn.Module):
@@ -136,7 +148,7 @@ class TokenHead(nn.Module):
             "turn": turn.detach(),
         }
 
-    def sample(self, seen: Tensor, travel: Tensor, key: Tensor) -> Motion:
+    def sample(self, seen: Tensor, key: Tensor) -> Motion:
         """Draw motions from `seen` (b, n, hidden)."""
         n = seen.shape[1]
         stand = counter_random.uniform(key, _GATE, n) < torch.sigmoid(self.gate(seen)[..., 0])
@@ -146,6 +158,13 @@ class TokenHead(nn.Module):
         more = self._value(first, self.more, within[..., 0])
         turn = self._value(second, self.turn, within[..., 1])
         return Motion(more=more, turn=turn, stand=stand)
+
+    def mean(self, seen: Tensor) -> Motion:
+        """The means of both tokens, the second given the likeliest first; who stands more likely than not stands."""
+        logits = self.first(seen)
+        more = (logits.softmax(-1) * _middles(self.more)).sum(-1)
+        turn = (self.second(seen + self.chosen(logits.argmax(-1))).softmax(-1) * _middles(self.turn)).sum(-1)
+        return Motion(more=more, turn=turn, stand=self.gate(seen)[..., 0] > 0)
 
     @staticmethod
     def _bin(value: Tensor, edges: Tensor) -> Tensor:

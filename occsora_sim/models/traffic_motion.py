@@ -54,6 +54,12 @@ def apply(users: RoadUsers, motion: Motion) -> RoadUsers:
     return users.moved(pose, velocity)
 
 
+def keep_on(users: RoadUsers) -> RoadUsers:
+    """The road users a frame later, all of them going on as they went."""
+    nothing = torch.zeros_like(users.velocity[..., 0])
+    return apply(users, Motion(more=nothing, turn=nothing, stand=torch.zeros_like(users.valid)))
+
+
 def motion_between(pose: Tensor, travel: Tensor, later: Tensor) -> Motion:
     """The actions that lead from `pose` (..., 3), reached with `travel` (...) [m], to about `later` (..., 3)."""
     step = relative(pose, later)

@@ -1,8 +1,7 @@
-"""The closed-loop world model: motion estimator, tokenizer and denoiser, from known past to drawn future."""
+"""The closed-loop world model: traffic and entries of road users, tokenizer and denoiser of the ground."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import Grid
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
-from occsora_sim.models.context import Context, unseen
-from occsora_sim.models.departures import Departures
+from occsora_sim.models.context import Context
+from occsora_sim.models.entries import Entries, EntriesConfig
 from occsora_sim.models.flow import Denoise, flow_sample
-from occsora_sim.models.motion import MotionEstimator
-from occsora_sim.models.newcomers import Newcomers
 from occsora_sim.models.record import Record
 from occsora_sim.models.resampler import Resampler
 from occsora_sim.models.scene_condition import SceneCondition, guided, says
+from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
 
 _PROMPT_SCALE = (5.0, 5.0, 0.5)  # [m, m, rad]; brings a frame's motion to the order of one
@@ -34,11 +32,6 @@ class WorldModelConfig:
         grid: the voxel grid.
         history: frames that a start needs.
         frames: f, frames per chunk.
-        motion_frames: frames that the motion estimator reads.
-        motion_width: its channels.
-        departures: width of the network that lets set off who stands; 0: none, they stand until the motion
-            estimator foretells otherwise.
-        newcomers: width of the network that says who comes into view; 0: none, it is left to the denoiser.
         resampler: width of the network that reads the record between its samples; 0: none, the nearest answers.
         tokenizer: sizes of the tokenizer.
         hidden: token width of the denoiser.
@@ -48,6 +41,8 @@ class WorldModelConfig:
         prompt_dropout: share of chunks trained without the trajectory prompt.
         scene_prompts: whether it takes scene prompts.
         scene_dropout: share of chunks trained with each part of the scene prompt left open.
+        traffic: sizes of the traffic model.
+        entries: sizes of the model of who comes into view.
 
     """
 
@@ -55,10 +50,6 @@ class WorldModelConfig:
     grid: Grid = field(default_factory=Grid)
     history: int = 4
     frames: int = 2
-    motion_frames: int = 4
-    motion_width: int = 48
-    departures: int = 128
-    newcomers: int = 32
     resampler: int = 128
     tokenizer: CompensatedTokenizerConfig = field(default_factory=CompensatedTokenizerConfig)
     hidden: int = 192
@@ -68,12 +59,13 @@ class WorldModelConfig:
     prompt_dropout: float = 0.1
     scene_prompts: bool = True
     scene_dropout: float = 0.2
+    traffic: TrafficConfig = field(default_factory=TrafficConfig)
+    entries: EntriesConfig = field(default_factory=EntriesConfig)
 
     def __post_init__(self) -> None:
-        if self.history < self.motion_frames or self.frames < 1 or self.motion_frames < 2:
+        if self.history < 2 or self.frames < 1:
             raise ConfigurationError(
-                f"world model: history {self.history} must be at least motion_frames {self.motion_frames} >= 2, "
-                f"frames {self.frames} at least 1"
+                f"world model: history {self.history} must be at least 2, frames {self.frames} at least 1"
             )
 
     @property
@@ -97,15 +89,14 @@ class WorldModelConfig:
             grid: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in header["grid"].items()
             }
-            rest = {k: v for k, v in header.items() if k not in ("grid", "tokenizer")}
-            # Weights from before these existed have none.
-            rest.setdefault("mixing", 0)
-            rest.setdefault("departures", 0)
-            rest.setdefault("newcomers", 0)
-            rest.setdefault("resampler", 0)
-            rest.setdefault("scene_prompts", False)
-            tokenizer = CompensatedTokenizerConfig(**{"small_road_users": 0, **header["tokenizer"]})
-            return WorldModelConfig(grid=Grid(**grid), tokenizer=tokenizer, **rest)
+            parts = ("grid", "tokenizer", "traffic", "entries")
+            return WorldModelConfig(
+                grid=Grid(**grid),
+                tokenizer=CompensatedTokenizerConfig(**header["tokenizer"]),
+                traffic=TrafficConfig.from_header(header["traffic"]),
+                entries=EntriesConfig.from_header(header["entries"]),
+                **{name: value for name, value in header.items() if name not in parts},
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"weights: their configuration does not fit this release ({error})"
@@ -113,18 +104,15 @@ class WorldModelConfig:
 
 
 class WorldModel(nn.Module):
-    """Draws the next chunk of occupancy from a `Context` and a trajectory prompt."""
+    """What a generated world is made of: road users that move and enter, and ground that is drawn."""
 
     latent_scale: Tensor
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.motion = MotionEstimator(config.motion_frames, config.frames, config.motion_width)
-        self.departures = (
-            Departures(self.motion.channels, config.frames, config.departures) if config.departures else None
-        )
-        self.newcomers = Newcomers(config.newcomers) if config.newcomers else None
+        self.traffic = TrafficModel(config.traffic)
+        self.entries = Entries(config.entries)
         self.resampler = Resampler(config.grid.shape[2], config.resampler) if config.resampler else None
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
         channels = config.frames * config.tokenizer.channels
@@ -182,15 +170,15 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, known: Context, prompt: Tensor, generators: Sequence[torch.Generator] | None, steps: int,
-        scene: Tensor | None = None, guidance: float = 1.0,
+        self, known: Context, prompt: Tensor, noise: Tensor | None, steps: int, scene: Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Labels (b, f, x, y, z) uint8 of the next chunk.
+        """Labels (b, f, x, y, z) uint8 of the next frames; of the road users in them no notice need be taken.
 
         Args:
             known: the context of the f frames.
             prompt: (b, f, 3).
-            generators: one per row; None takes the mean (one step from zero noise).
+            noise: (b, f c, 1, h, w) standard normal; None takes the mean (one step from zero noise).
             steps: denoising steps.
             scene: (b, 2) scene prompts (`ScenePrompt.tensor`); None: open. Models without ignore it.
             guidance: by the scene prompts, see `guided`; all but 1 cost a second call of the network.
@@ -201,20 +189,18 @@ class WorldModel(nn.Module):
         context = self.chunk(features["eighth"])
         denoise = self.denoising(context, prompt, condition=self.condition(scene))
         if guidance != 1 and self.scene is not None and scene is not None:
-            asks = says(scene)
-            if asks.any():
-                open_one = self.denoising(context, prompt)
-                denoise = guided(denoise, open_one, asks, guidance)
+            denoise = guided(denoise, self.denoising(context, prompt), says(scene), guidance)
         b, f = known.static.shape[:2]
-        shape = (b, f * self.config.tokenizer.channels, 1, *self.config.latent_shape)
-        if generators is None:
-            z = denoise(prompt.new_zeros(shape), prompt.new_ones(b))
+        if noise is None:
+            z = denoise(prompt.new_zeros((b, *self.noise_shape)), prompt.new_ones(b))
         else:
-            z = flow_sample(denoise, shape, steps, generators, prompt.device)
-        # Where most of a cell's ground is known, the motion that carries small road users is to be trusted more than a
-        # draw.
-        new = nn.functional.avg_pool2d(unseen(flat.static[:, 0]).float()[:, None], 8)[:, 0] > 0.5
-        return self.tokenizer.decode(self.frames(z), flat, features, told=new).unflatten(0, (b, f))
+            z = flow_sample(denoise, noise, steps)
+        return self.tokenizer.decode(self.frames(z), flat, features).unflatten(0, (b, f))
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int, int]:
+        """The shape f c, 1, h, w of a chunk's latent."""
+        return self.config.frames * self.config.tokenizer.channels, 1, *self.config.latent_shape
 
     @torch.no_grad()
     def reconstruct(self, labels: Tensor, known: Context) -> Tensor:
@@ -222,13 +208,5 @@ class WorldModel(nn.Module):
         flat = known.flatten()
         features = self.tokenizer.context(flat)
         mean, _ = self.tokenizer.encode(labels.flatten(0, 1), flat, features)
-        return self.tokenizer.decode(mean, flat, features).unflatten(0, labels.shape[:2])
-
-    @torch.no_grad()
-    def predict(self, known: Context) -> Tensor:
-        """The decoder's own prediction, with an empty latent: (b, f, x, y, z) uint8."""
-        flat = known.flatten()
-        b, f = known.static.shape[:2]
-        empty = flat.auxiliary.new_zeros(b * f, self.config.tokenizer.channels, *self.config.latent_shape)
-        told = torch.zeros(b * f, *self.config.latent_shape, dtype=torch.bool, device=empty.device)
-        return self.tokenizer.decode(empty, flat, told=told).unflatten(0, (b, f))
+        frames = self.tokenizer.decode_small(self.tokenizer.decode(mean, flat, features), mean, flat)
+        return frames.unflatten(0, labels.shape[:2])

@@ -11,6 +11,7 @@ from torch import Tensor
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows, targets
 
 
@@ -22,13 +23,15 @@ class TrafficTraining:
         scenes: what to train on: any source with tracks (towns, ScenarioNet logs).
         out: folder for checkpoints, curves and the weights.
         model: sizes of the model.
-        loop: steps, batch, learning rate...
+        rollouts: steps on the model's own rollouts, after those on the recording.
+        loop: steps, batch, learning rate... of those on the recording.
 
     """
 
     scenes: str = "traffic:0-119+arterial:0-31+roundabout:0-31+motorway:0-31"
     out: Path = Path("runs/traffic")
     model: TrafficConfig = field(default_factory=TrafficConfig)
+    rollouts: int = 2000
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=1e-3, warmup=100))
 
 
@@ -57,4 +60,12 @@ def train_traffic(options: TrafficTraining, sampler: TrafficSampler | None = Non
         return traffic_loss(model, source.draw(options.loop.batch, step), generator)
 
     run(model, loss, options.loop, options.out).copy_to(model)
+    if options.rollouts:
+        own = RolloutSampler(model, source)
+
+        def closed(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+            return traffic_loss(model, own.draw(options.loop.batch, step), generator)
+
+        loop = replace(options.loop, steps=options.rollouts, minutes=0.0, lr=options.loop.lr / 3)
+        run(model, closed, loop, options.out / "rollouts").copy_to(model)
     return model

@@ -1,4 +1,4 @@
-"""DiffusionWorld: the generated world. A chunk is drawn from the compensated past and the trajectory prompt."""
+"""DiffusionWorld: the generated world. Ground is drawn once, road users move and enter as a learned model says."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from occsora_sim import counter_random
 from occsora_sim.errors import ActionError, ConfigurationError
-from occsora_sim.geometry import compose, relative
-from occsora_sim.grid import Grid
-from occsora_sim.models.anchor import Anchor
-from occsora_sim.models.arrivals import arrive
-from occsora_sim.models.columns import (
-    UNSEEN,
-    is_dynamic,
-    is_ground,
-    road_user_image,
-    without_road_users,
-)
-from occsora_sim.models.context import ROUTE
+from occsora_sim.geometry import compose, relative, to_frame, to_world
+from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.models.columns import UNSEEN, without_road_users
+from occsora_sim.models.context import Context, build_context, route_mask, unseen
+from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS
+from occsora_sim.models.entry_view import ground_of, in_view
+from occsora_sim.models.evenness import evened
 from occsora_sim.models.lane import open_lane
-from occsora_sim.models.mending import as_it_stood, mended
-from occsora_sim.models.patches import whole_vehicles
+from occsora_sim.models.record import Record
+from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.worlds.foresight import foresee
-from occsora_sim.worlds.memory import DiffusionMemory, remember, tensors_of
+from occsora_sim.road_users import RoadUsers, join, of_ego
+from occsora_sim.vehicle import Vehicle
+from occsora_sim.voxels.paint import paint_road_users
+from occsora_sim.worlds.memory import DiffusionMemory, remember
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
+
+REACH = 64.0
+"""Road users are simulated within this distance of the ego [m]; it sees 40 m ahead and to each side."""
+
+_GROUND = 0x6E0
+"""Use of random numbers (`counter_random`)."""
 
 
 class DiffusionWorld:
@@ -41,27 +45,21 @@ class DiffusionWorld:
 
     Args:
         model: the closed-loop world model.
-        mode: "sample" draws a future, "mean" takes the denoiser's expectation (for forecasting scores).
-        steps: denoising steps when sampling.
+        mode: "sample" draws a future, "mean" takes the expectation (for forecasting scores): ground by one denoising
+            step from zero noise, road users by their likeliest motion, and nobody enters.
+        steps: denoising steps of new ground.
         follow_route: let the model see the route, so that new streets lead along it; its lane is drivable wherever
             nothing was drawn before.
         guidance: how much further than the model's own answer a scene prompt takes what is drawn; all but 1 cost a
             second call of the network at each step.
-        rows_per_call: worlds per model call; None: all on a GPU, one on a CPU, where a batch brings no speed and
-            one at a time makes a world's floats independent of its neighbours, bit for bit.
+        vehicle: the ego as the others see it.
 
     """
 
     def __init__(
-        self,
-        model: WorldModel,
-        *,
-        mode: Mode = "sample",
-        steps: int = 8,
-        follow_route: bool = True,
-        guidance: float = 1.0,
-        rows_per_call: int | None = None,
-    ) -> None:
+        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 8, follow_route: bool = True,
+        guidance: float = 1.0, vehicle: Vehicle | None = None,
+    ) -> None:  # fmt: skip
         if mode not in ("sample", "mean") or steps < 1 or not 0 <= guidance <= 20:
             raise ConfigurationError(
                 f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1, guidance "
@@ -69,8 +67,8 @@ class DiffusionWorld:
             )
         self.model = model.eval()
         self.mode, self.steps, self.follow_route, self.guidance = mode, steps, follow_route, guidance
+        self.vehicle = vehicle or Vehicle()
         self.device = next(model.parameters()).device
-        self.rows_per_call = rows_per_call or (1 if self.device.type == "cpu" else 1 << 30)
         self.grid: Grid = model.config.grid
         self.frames_per_chunk: int = model.config.frames
 
@@ -80,12 +78,12 @@ class DiffusionWorld:
         return self.model.scene is not None
 
     def variant(self, **options: Any) -> DiffusionWorld:
-        """The same model with other options (`mode`, `steps`, `follow_route`, `guidance`, `rows_per_call`)."""
-        names = ("mode", "steps", "follow_route", "guidance", "rows_per_call")
-        mine = {name: getattr(self, name) for name in names}
-        return DiffusionWorld(self.model, **{**mine, **options})
+        """The same model with other options (`mode`, `steps`, `follow_route`, `guidance`, `vehicle`)."""
+        names = ("mode", "steps", "follow_route", "guidance", "vehicle")
+        return DiffusionWorld(self.model, **{**{name: getattr(self, name) for name in names}, **options})
 
     # ------------------------------------------------------------------ protocol
+    @torch.no_grad()
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
         """Begin worlds from the histories of `starts`; those without a frame from nothing, the first chunk drawn along
         their last poses.
@@ -106,47 +104,44 @@ class DiffusionWorld:
                     f"start {start.name!r}: occupancy {tuple(start.occupancy.shape)}, need at least {need} frames of "
                     f"{grid.shape}; make it with this world's grid"
                 )
-        memory = remember(starts, seeds, grid, need, self.model.config.motion_frames, self.device)
-        state = WorldState(occupancy=memory.last[:, None], ego_pose=memory.poses[:, -1:], memory=memory)
+        memory, newest = remember(starts, seeds, grid, need, self.device)
         blank = [row for row, start in enumerate(starts) if not len(start.occupancy)]
-        if not blank:
-            return state
-        poses = torch.stack([starts[row].ego_pose[-need:] for row in blank]).to(self.device, torch.float32)
-        return self.replace(state, blank, self._invent(self.select(state, blank), poses))
-
-    @torch.no_grad()
-    def _invent(self, state: WorldState, poses: Tensor) -> WorldState:
-        """Worlds of which nothing was seen, with a chunk drawn that ends at the last of `poses` (b, t, 3)."""
-        memory, f = state.memory, min(self.frames_per_chunk, poses.shape[1] - 1)
-        before, along = poses[:, -f - 1 : -f], poses[:, -f:]
-        memory = replace(memory, poses=before.expand(-1, memory.poses.shape[1], -1))
-        drawn = self._advance(replace(state, memory=memory), relative(before, along), None)
-        last, pose = drawn.occupancy[:, -1], poses[:, -1]
-        return WorldState(
-            occupancy=last[:, None],
-            ego_pose=pose[:, None],
-            memory=replace(drawn.memory, anchor=Anchor.of(last, pose, self.model.config.history)),
-        )
+        state = _state(memory, newest[:, None], memory.poses[:, -1:])
+        return self.replace(state, blank, self._invent(self.select(state, blank))) if blank else state
 
     @torch.no_grad()
     def step(self, state: WorldState, trajectories: Tensor) -> WorldState:
         """Roll every world on along `trajectories` (b, f, 3)."""
-        return self._advance(state, trajectories, None)
+        memory = state.memory
+        poses = self._poses(memory, trajectories)
+        frames = []
+        for pose in poses.unbind(1):
+            memory, frame = self._advance(memory, pose)
+            frames.append(frame)
+        return _state(memory, torch.stack(frames, dim=1), poses)
 
     @torch.no_grad()
     def reconstruct(self, state: WorldState, trajectories: Tensor, future: Tensor) -> WorldState:
-        """As `step`, with the latent encoded from the true `future` (b, f, x, y, z) uint8 instead of denoised: what a
-        perfect denoiser would draw (f must be `frames_per_chunk`).
+        """As `step`, with the latent encoded from the true `future` (b, f, x, y, z) uint8 and road users as the tokenizer
+        gives them: its ceiling. f must be `frames_per_chunk`.
         """
-        return self._advance(state, trajectories, future.to(self.device))
+        memory = state.memory
+        poses, then = self._poses(memory, trajectories), [keep_on(memory.users)]
+        for _ in range(self.frames_per_chunk - 1):
+            then.append(keep_on(then[-1]))
+        known = self._known(memory, poses, then)
+        frames = self.model.reconstruct(future.to(self.device), known)
+        record = memory.record
+        for frame, pose in zip(without_road_users(frames).unbind(1), poses.unbind(1), strict=True):
+            record = record.write(frame, pose, self.grid)
+        kept = torch.cat((memory.poses, poses), dim=1)[:, -memory.poses.shape[1] :]
+        return _state(replace(memory, record=record, users=then[-1], poses=kept), frames, poses)
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """The state of the worlds `rows` alone; rows may repeat."""
-        index = torch.as_tensor(list(rows), dtype=torch.long)
-        return WorldState(
-            occupancy=state.occupancy[index.to(self.device)],
-            ego_pose=state.ego_pose[index.to(self.device)],
-            memory=state.memory.map(lambda field: field[index.to(field.device)]),
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self.device)
+        return _state(
+            state.memory.map(lambda field: field[index]), state.occupancy[index], state.ego_pose[index]
         )
 
     def replace(self, state: WorldState, rows: Sequence[int], other: WorldState) -> WorldState:
@@ -155,114 +150,126 @@ class DiffusionWorld:
         Where the two hold chunks of unlike length, the result holds the newest frame of each.
         """
         index = torch.as_tensor(list(rows), dtype=torch.long, device=self.device)
+        at = slice(None) if state.occupancy.shape[1] == other.occupancy.shape[1] else slice(-1, None)
+        occupancy, poses = state.occupancy[:, at].clone(), state.ego_pose[:, at].clone()
+        occupancy[index], poses[index] = other.occupancy[:, at], other.ego_pose[:, at]
+        return _state(state.memory.replace(index, other.memory), occupancy, poses)
 
-        def put(mine: Tensor, theirs: Tensor) -> Tensor:
-            out = mine.clone()
-            out[index.to(mine.device)] = theirs.to(mine.device)
-            return out
+    # ------------------------------------------------------------------ one frame
+    def _advance(
+        self, memory: DiffusionMemory, pose: Tensor, *, first: bool = False
+    ) -> tuple[DiffusionMemory, Tensor]:
+        """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z)."""
+        users = self._move(memory)
+        ground, record = self._ground(memory, users, pose)
+        if self.mode == "sample":
+            users = self._enter(memory, users, ground, pose, first)
+        users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
+        frame = paint_road_users(ground, users, pose.double(), self.grid)
+        after = replace(
+            memory, record=record, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
+            key=memory.key + memory.key.new_tensor([0, 1]),
+        )  # fmt: skip
+        return after, frame
 
-        length = max(state.memory.route.shape[1], other.memory.route.shape[1])
-        mine, theirs = (memory.lengthen(length) for memory in (state.memory, other.memory))
-        rest = iter(tensors_of(theirs))
-        memory = mine.map(lambda field: put(field, next(rest)))
-        same = state.occupancy.shape[1] == other.occupancy.shape[1]
-        at = slice(None) if same else slice(-1, None)
-        return WorldState(
-            occupancy=put(state.occupancy[:, at], other.occupancy[:, at]),
-            ego_pose=put(state.ego_pose[:, at], other.ego_pose[:, at]),
-            memory=memory,
+    def _move(self, memory: DiffusionMemory) -> RoadUsers:
+        """The road users a frame later. They see where the ego was, never where its prompt will take it."""
+        model, users = self.model.traffic, memory.users
+        everyone = join(users, of_ego(memory.poses, self.vehicle, users.pose.shape[2]))
+        ego = torch.zeros_like(everyone.valid)
+        ego[:, -1] = True
+        crops = memory.record.crops(everyone.now, self.grid)
+        seen = model(everyone, ego, crops, memory.scene[:, 0].long())[:, :-1]
+        return apply(
+            users, model.head.sample(seen, memory.key) if self.mode == "sample" else model.head.mean(seen)
         )
 
-    # ------------------------------------------------------------------ one chunk
-    def _advance(self, state: WorldState, trajectories: Tensor, future: Tensor | None) -> WorldState:
-        memory, frames, b = state.memory, self.frames_per_chunk, len(state.memory.last)
-        wanted = trajectories.ndim == 3 and trajectories.shape[0] == b and trajectories.shape[2] == 3
-        if not wanted or not 1 <= trajectories.shape[1] <= frames:
-            raise ActionError(
-                f"trajectories: shape {tuple(trajectories.shape)}, need ({b}, 1 to {frames}, 3)"
-            )
-        trajectories = trajectories.to(self.device, torch.float32)
+    def _ground(self, memory: DiffusionMemory, users: RoadUsers, pose: Tensor) -> tuple[Tensor, Record]:
+        """What stands still around `pose` (b, 3): as recorded, and drawn where nothing was ever shown; and the record
+        with it.
+
+        The denoiser draws `frames` frames at once. Only the first is taken, the others along the same motion, so that a
+        frame does not depend on where the prompt leads after it.
+        """
+        model, grid, now = self.model, self.grid, memory.poses[:, -1]
+        step, ahead, then = relative(now, pose), [pose], [users]
+        for _ in range(self.frames_per_chunk - 1):
+            ahead.append(compose(ahead[-1], step))
+            then.append(keep_on(then[-1]))
+        poses = torch.stack(ahead, dim=1)
+        known = self._known(memory, poses, then)
+        noise = (
+            counter_random.normal(memory.key, _GROUND, *model.noise_shape) if self.mode == "sample" else None
+        )
+        prompt = relative(now[:, None], poses)
+        labels = model.sample(known, prompt, noise, self.steps, memory.scene, self.guidance)[:, 0]
+        static = known.static[:, 0]
+        labels = evened(without_road_users(labels), unseen(static))
+        if self.follow_route:
+            labels = open_lane(labels[:, None], memory.route, pose[:, None], grid)[:, 0]
+        ground = torch.where(static == UNSEEN, labels, static)
+        return ground, memory.record.write(ground, pose, grid)
+
+    def _known(self, memory: DiffusionMemory, poses: Tensor, then: Sequence[RoadUsers]) -> Context:
+        """What is known of frames at `poses` (b, f, 3), in which the road users stand as in `then`."""
+        return build_context(
+            static=self.model.read(memory.record, poses),
+            users=memory.users,
+            then=then,
+            pose=poses,
+            seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=self.device),
+            route=memory.route if self.follow_route else None,
+            grid=self.grid,
+        )
+
+    def _enter(
+        self, memory: DiffusionMemory, users: RoadUsers, ground: Tensor, pose: Tensor, first: bool
+    ) -> RoadUsers:
+        """The road users with those who come into view at `pose` (b, 3)."""
+        grid, before = self.grid, memory.poses[:, -1]
+        centres = grid.centres_xy(self.device)
+        new = ~in_view(to_frame(to_world(centres, pose[:, None, None]), before[:, None, None]), grid)
+        entered = self.model.entries.enter(
+            users,
+            ground=ground_of(ground, grid),
+            pose=pose,
+            speed=(pose - before)[:, :2].norm(dim=-1) / FRAME_SECONDS,
+            new=torch.ones_like(new) if first else new,
+            route=route_mask(memory.route, pose[:, None], grid)[:, 0] if self.follow_route else None,
+            prompt=memory.scene,
+            key=memory.key,
+            slots=START_SLOTS if first else STEP_SLOTS,
+            vehicle=self.vehicle,
+        )
+        return join(users, entered)
+
+    def _invent(self, state: WorldState) -> WorldState:
+        """Worlds of which nothing was seen, with frames drawn up to their last pose."""
+        poses, memory = state.memory.poses, state.memory
+        count = min(self.frames_per_chunk, poses.shape[1] - 1)
+        begin = poses[:, -count - 1 : -count]
+        memory = replace(memory, poses=begin.expand_as(poses))
+        for k in range(-count, 0):
+            memory, frame = self._advance(memory, poses[:, k], first=k == -count)
+        return _state(memory, frame[:, None], poses[:, -1:])
+
+    def _poses(self, memory: DiffusionMemory, trajectories: Tensor) -> Tensor:
+        """World poses (b, f, 3) along a prompt.
+
+        Raises:
+            ActionError: wrong shape, or not finite.
+
+        """
+        b, shape = len(memory.key), tuple(trajectories.shape)
+        if len(shape) != 3 or shape[0] != b or shape[2] != 3 or not 1 <= shape[1] <= self.frames_per_chunk:
+            raise ActionError(f"trajectories: shape {shape}, need ({b}, 1 to {self.frames_per_chunk}, 3)")
         if not torch.isfinite(trajectories).all():
             raise ActionError("trajectories: hold NaN or infinite numbers; give finite metres and radians")
-        groups = []
-        for begin in range(0, b, self.rows_per_call):
-            rows = slice(begin, begin + self.rows_per_call)
-            part = future[rows] if future is not None else None
-            groups.append(
-                self._draw(memory.map(lambda field, rows=rows: field[rows]), trajectories[rows], part)
-            )
-        return WorldState(
-            occupancy=torch.cat([group.occupancy for group in groups]),
-            ego_pose=torch.cat([group.ego_pose for group in groups]),
-            memory=DiffusionMemory.merge([group.memory for group in groups]),
-        )
-
-    def _draw(self, memory: DiffusionMemory, trajectories: Tensor, future: Tensor | None) -> WorldState:
-        """One chunk of some worlds in one model call."""
-        grid, given = self.grid, trajectories.shape[1]
-        prompt = _extend(trajectories, self.frames_per_chunk)
-        poses = compose(memory.poses[:, -1:], prompt)
-        generators = memory.generators() if self.mode == "sample" and future is None else None
-        known, offsets = foresee(self.model, memory, poses, generators, self.follow_route)
-        if future is not None:
-            labels = self.model.reconstruct(future, known)
-        else:
-            labels = self.model.sample(known, prompt, generators, self.steps, memory.scene, self.guidance)
-        labels = whole_vehicles(labels.flatten(0, 1)).view_as(labels)
-        if future is None:
-            labels = as_it_stood(labels, known)
-        if generators is not None:
-            labels = mended(labels, known, self.model.newcomers, grid)
-        if self.follow_route and future is None:
-            labels = open_lane(labels, memory.route, poses, grid)
-        record, drawn = memory.record, []
-        for k in range(given):
-            at = poses[:, k]
-            static = known.static[:, k]
-            if k:  # later frames are shown what the chunk's earlier ones have drawn
-                static = torch.where(static == UNSEEN, record.read(at[:, None], grid)[:, 0], static)
-            stands = is_dynamic(labels[:, k]) & ~is_ground(static)  # on the ground, and not in it
-            frame = torch.where(stands | (static == UNSEEN), labels[:, k], static)
-            record = record.write(without_road_users(frame), at, grid)
-            drawn.append(frame)
-        occupancy = torch.stack(drawn, dim=1)
-        placed = None
-        if generators is not None and self.model.newcomers is not None:
-            occupancy, placed = arrive(
-                self.model.newcomers,
-                occupancy,
-                known.auxiliary[:, given - 1, ROUTE],
-                memory.route if self.follow_route else None,
-                memory.poses[:, -1],
-                poses[:, :given],
-                (known.static == UNSEEN).flatten(1).all(1),
-                memory.scene[:, 1],
-                generators,
-                grid,
-            )
-        images = road_user_image(occupancy)
-        carried = images[..., 0] == road_user_image(known.prior[:, :given])[..., 0]
-        offsets = offsets[:, :given] * carried[..., None]
-        if placed is not None:
-            offsets = torch.where(placed == 0, offsets, placed)
-        new = memory.after(
-            record=record,
-            occupancy=occupancy,
-            images=images,
-            offsets=offsets,
-            poses=poses[:, :given],
-            generators=generators,
-        )
-        return WorldState(occupancy=occupancy, ego_pose=poses[:, :given], memory=new)
+        return compose(memory.poses[:, -1:], trajectories.to(self.device, torch.float32))
 
 
-def _extend(trajectories: Tensor, frames: int) -> Tensor:
-    """Go on with the last motion until `frames` poses are given: (b, g, 3) -> (b, frames, 3)."""
-    while trajectories.shape[1] < frames:
-        last = trajectories[:, -1:]
-        before = trajectories[:, -2:-1] if trajectories.shape[1] > 1 else torch.zeros_like(last)
-        trajectories = torch.cat((trajectories, compose(last, relative(before, last))), dim=1)
-    return trajectories
+def _state(memory: DiffusionMemory, occupancy: Tensor, poses: Tensor) -> WorldState:
+    return WorldState(occupancy=occupancy, ego_pose=poses, users=memory.users, memory=memory)
 
 
 def default_weights() -> Path:
@@ -272,7 +279,7 @@ def default_weights() -> Path:
 
 def load_world(
     weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 8,
-    follow_route: bool = True,
+    follow_route: bool = True, vehicle: Vehicle | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).
 
@@ -281,4 +288,4 @@ def load_world(
 
     """
     model, _ = load_world_model(Path(weights) if weights is not None else default_weights(), device=device)
-    return DiffusionWorld(model, mode=mode, steps=steps, follow_route=follow_route)
+    return DiffusionWorld(model, mode=mode, steps=steps, follow_route=follow_route, vehicle=vehicle)

@@ -1,4 +1,4 @@
-"""What generated worlds remember from chunk to chunk; a value, with the batch axis first."""
+"""What generated worlds remember from frame to frame; a value, with the batch axis first."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
-from occsora_sim.models.anchor import Anchor
-from occsora_sim.models.columns import UNSEEN, road_user_image, without_road_users
+from occsora_sim.models.columns import UNSEEN, without_road_users
 from occsora_sim.models.record import Record
+from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers, alike, stack
 from occsora_sim.scenes.start import Start
+from occsora_sim.voxels.fit_road_users import fit_road_users
+from occsora_sim.voxels.shape import observe_shape
 
 _ROUTE_POINTS = 160  # [about m]
 
@@ -23,102 +27,70 @@ class DiffusionMemory:
     """What the generated worlds remember; every field has the batch axis first.
 
     Attributes:
-        record: what stands still, in the world frame.
-        images: (b, h, x, y, 2) uint8, `road_user_image` of the last frames, each in its own ego frame.
-        offsets: (b, h, x, y, 2) float16 [m], how far off the middles of their columns the small road users are.
-        poses: (b, h, 3) their world poses.
-        last: (b, x, y, z) uint8, the newest frame.
-        anchor: earlier frames, from which standing road users are drawn.
+        record: the ground, in the world frame.
+        users: the road users.
+        poses: (b, h, 3) float32, the ego's last world poses.
         route: (b, r, 2) world points [m], NaN-padded.
-        noise: (b, n) uint8, the state of each world's random generator.
         scene: (b, 2) scene prompts (`ScenePrompt.tensor`).
+        key: (b, 2) int64, the seed of each world and the frames that it has drawn; all randomness follows from it.
 
     """
 
     record: Record
-    images: Tensor
-    offsets: Tensor
+    users: RoadUsers
     poses: Tensor
-    last: Tensor
-    anchor: Anchor
     route: Tensor
-    noise: Tensor
     scene: Tensor
+    key: Tensor
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> DiffusionMemory:
-        """`function` applied to every tensor."""
-        record = replace(
-            self.record,
-            labels=function(self.record.labels),
-            place=function(self.record.place),
-            stamp=function(self.record.stamp),
-            origin=function(self.record.origin),
+    def map(self, change: Callable[[Tensor], Tensor]) -> DiffusionMemory:
+        """Every tensor changed in the same way: rows picked, say."""
+        record = self.record
+        return DiffusionMemory(
+            record=replace(
+                record, labels=change(record.labels), place=change(record.place), stamp=change(record.stamp),
+                origin=change(record.origin),
+            ),
+            users=self.users.map(change),
+            poses=change(self.poses),
+            route=change(self.route),
+            scene=change(self.scene),
+            key=change(self.key),
+        )  # fmt: skip
+
+    def replace(self, rows: Tensor, other: DiffusionMemory) -> DiffusionMemory:
+        """These worlds with `rows` (m,) int64 taken from `other`, in order."""
+        length = max(self.route.shape[1], other.route.shape[1])
+        mine, theirs = (
+            replace(
+                memory,
+                route=F.pad(memory.route, (0, 0, 0, length - memory.route.shape[1]), value=math.nan),
+                users=users,
+            )
+            for memory, users in zip((self, other), alike(self.users, other.users), strict=True)
         )
-        names = ("images", "offsets", "poses", "last", "route", "noise", "scene")
-        fields = {name: function(getattr(self, name)) for name in names}
-        anchor = Anchor(labels=function(self.anchor.labels), pose=function(self.anchor.pose))
-        return DiffusionMemory(record=record, anchor=anchor, **fields)
+        rest = iter(tensors_of(theirs))
 
-    def generators(self) -> list[torch.Generator]:
-        """Each world's random generator, as its last chunk left it."""
-        generators = [torch.Generator() for _ in self.noise]
-        for generator, row in zip(generators, self.noise, strict=True):
-            generator.set_state(row.clone())  # a view would be read from its storage's start
-        return generators
+        def put(field: Tensor) -> Tensor:
+            out = field.clone()
+            out[rows] = next(rest).to(field)
+            return out
 
-    def after(
-        self, *, record: Record, occupancy: Tensor, images: Tensor, offsets: Tensor, poses: Tensor,
-        generators: Sequence[torch.Generator] | None,
-    ) -> DiffusionMemory:  # fmt: skip
-        """What is remembered after a chunk of t frames.
+        return mine.map(put)
 
-        Args:
-            record: with what stands still in the chunk.
-            occupancy: (b, t, x, y, z) uint8.
-            images: (b, t, x, y, 2) uint8, their `road_user_image`.
-            offsets: (b, t, x, y, 2) [m], of their small road users.
-            poses: (b, t, 3) their world poses.
-            generators: as the chunk left them; None: it drew nothing.
 
-        """
-        h, noise = self.images.shape[1], self.noise
-        if generators is not None:
-            noise = torch.stack([generator.get_state() for generator in generators])
-        return replace(
-            self,
-            record=record,
-            images=torch.cat((self.images, images), dim=1)[:, -h:],
-            offsets=torch.cat((self.offsets, offsets.half()), dim=1)[:, -h:],
-            poses=torch.cat((self.poses, poses), dim=1)[:, -h:],
-            last=occupancy[:, -1],
-            anchor=self.anchor.renew(occupancy[:, -1], poses[:, -1]),
-            noise=noise,
-        )
-
-    def lengthen(self, points: int) -> DiffusionMemory:
-        """The same with routes padded to `points` points."""
-        pad = points - self.route.shape[1]
-        return replace(self, route=torch.nn.functional.pad(self.route, (0, 0, 0, pad), value=math.nan))
-
-    @staticmethod
-    def merge(parts: Sequence[DiffusionMemory]) -> DiffusionMemory:
-        """The batches of `parts`, one after another."""
-        if len(parts) == 1:
-            return parts[0]
-        rest = iter(list(zip(*(list(tensors_of(part)) for part in parts), strict=True)))
-        return parts[0].map(lambda _: torch.cat(next(rest)))
+def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
+    """The memory's tensors in the order of `DiffusionMemory.map`."""
+    found: list[Tensor] = []
+    memory.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
+    return found
 
 
 def remember(
-    starts: Sequence[Start],
-    seeds: Sequence[int],
-    grid: Grid,
-    history: int,
-    motion_frames: int,
-    device: torch.device,
-) -> DiffusionMemory:
-    """What worlds remember that begin from the last `history` frames of `starts`, of which the motion estimator will
-    read `motion_frames`; of a start without frames nothing is known.
+    starts: Sequence[Start], seeds: Sequence[int], grid: Grid, history: int, device: torch.device
+) -> tuple[DiffusionMemory, Tensor]:
+    """What worlds remember that begin from the last `history` frames of `starts`, of a start without frames nothing; and
+    the newest frames (b, x, y, z) uint8.
     """
     nothing = torch.full((history, *grid.shape), UNSEEN, dtype=torch.uint8)
     seen = [start.occupancy[-history:].cpu() if len(start.occupancy) else nothing for start in starts]
@@ -128,22 +100,39 @@ def remember(
     route = torch.full((len(starts), length, 2), math.nan, device=device)
     for row, start in enumerate(starts):
         route[row, : len(start.route)] = start.route.to(route)
-    h = motion_frames
-    return DiffusionMemory(
+    users = stack([road_users_of(start, frames[row], poses[row], grid) for row, start in enumerate(starts)])
+    memory = DiffusionMemory(
         record=Record.of(without_road_users(frames), poses, grid),
-        images=road_user_image(frames[:, -h:]),
-        offsets=torch.zeros(len(starts), h, *grid.shape[:2], 2, dtype=torch.float16, device=device),
-        poses=poses[:, -h:],
-        last=frames[:, -1],
-        anchor=Anchor(labels=frames.flip(1), pose=poses.flip(1)),
+        users=users,
+        poses=poses,
         route=route,
-        noise=torch.stack([torch.Generator().manual_seed(int(seed)).get_state() for seed in seeds]),
         scene=torch.stack([start.prompt.tensor() for start in starts]).to(device),
+        key=torch.tensor([[int(seed), 0] for seed in seeds], device=device),
     )
+    return memory, frames[:, -1]
 
 
-def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
-    """The memory's tensors in the order of `DiffusionMemory.map`."""
-    found: list[Tensor] = []
-    memory.map(lambda field: found.append(field) or field)  # type: ignore[func-returns-value]
-    return found
+def road_users_of(start: Start, frames: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
+    """The road users that a world begins with, one row of SLOTS: those of the start's tracks that were in view in its
+    history; where it has no tracks, boxes fitted to its frames (h, x, y, z), which keep the voxels that were seen.
+    """
+    device = frames.device
+    if not len(start.occupancy):
+        return RoadUsers.empty(1, SLOTS, HISTORY, device)
+    if start.users is not None:
+        users = start.users.map(lambda field: field.to(device))
+        users = users.where(_seen(users, poses, grid))
+    else:
+        users = fit_road_users(frames, poses, grid).map(lambda field: field.to(device))
+        shape = observe_shape(frames[-1:], users, poses[-1:].double(), grid)
+        users = replace(users, shape=shape)
+    return users.nearest(poses[-1:, :2].double(), SLOTS)
+
+
+def _seen(users: RoadUsers, poses: Tensor, grid: Grid) -> Tensor:
+    """Whose centre (1, n) was in view in one of the last frames, seen from `poses` (h, 3)."""
+    count = min(len(poses), users.pose.shape[2])
+    past = users.pose[0, :, -count:]
+    local = relative(poses[-count:].to(past), past)[..., :2]
+    low, up = (local.new_tensor(corner[:2]) for corner in (grid.lower, grid.upper))
+    return (((local >= low) & (local < up)).all(-1) & users.present[0, :, -count:]).any(-1)[None]
