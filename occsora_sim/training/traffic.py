@@ -24,6 +24,7 @@ class TrafficTraining:
         out: folder for checkpoints, curves and the weights.
         model: sizes of the model.
         rollouts: steps on the model's own rollouts, after those on the recording.
+        rollout_frames: length of each of them; checkpoints must fall on multiples of it.
         loop: steps, batch, learning rate... of those on the recording.
 
     """
@@ -32,6 +33,7 @@ class TrafficTraining:
     out: Path = Path("runs/traffic")
     model: TrafficConfig = field(default_factory=TrafficConfig)
     rollouts: int = 2000
+    rollout_frames: int = 10
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=1e-3, warmup=100))
 
 
@@ -61,7 +63,7 @@ def train_traffic(options: TrafficTraining, sampler: TrafficSampler | None = Non
 
     run(model, loss, options.loop, options.out).copy_to(model)
     if options.rollouts:
-        own = RolloutSampler(model, source)
+        own = RolloutSampler(model, source, options.rollout_frames)
 
         def closed(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
             return traffic_loss(model, own.draw(options.loop.batch, step), generator)

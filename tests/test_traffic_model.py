@@ -1,0 +1,313 @@
+"""The traffic model: how road users move, what they may know, and what it learns from recorded tracks."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from occsora_sim.geometry import compose
+from occsora_sim.grid import CAR, PEDESTRIAN
+from occsora_sim.models.ground_crop import (
+    CELL,
+    CROP,
+    LAWN,
+    OBSTACLE,
+    PAVEMENT,
+    ROAD,
+    UNSEEN_GROUND,
+    crop_cells,
+)
+from occsora_sim.models.traffic import TrafficConfig, TrafficModel
+from occsora_sim.models.traffic_heads import HEADS
+from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
+from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
+from occsora_sim.training.loop import LoopConfig
+from occsora_sim.training.traffic import TrafficTraining, traffic_loss, train_traffic
+from occsora_sim.training.traffic_rollouts import RolloutSampler
+from occsora_sim.training.traffic_windows import TrafficSampler, targets
+from occsora_sim.vehicle import Vehicle
+
+SMALL = TrafficConfig(hidden=32, depth=2, heads=2, edge=16)
+
+
+def traffic(count: int = 5, seed: int = 0) -> RoadUsers:
+    """Cars and a pedestrian here and there, each with a past along its heading."""
+    generator = torch.Generator().manual_seed(seed)
+    now = torch.rand(count, 3, generator=generator, dtype=torch.float64) * torch.tensor([40.0, 40.0, 6.0])
+    speed = torch.rand(count, generator=generator) * 8
+    ago = torch.arange(3, -1, -1)
+    back = torch.zeros(count, 4, 3, dtype=torch.float64)
+    back[..., 0] = -speed[:, None] * 0.5 * ago
+    pose = compose(now[:, None].expand(-1, 4, -1), back)
+    velocity = torch.stack((speed * now[:, 2].cos(), speed * now[:, 2].sin()), dim=-1)
+    label = torch.full((count,), CAR)
+    label[-1] = PEDESTRIAN
+    size = torch.tensor([4.5, 1.8, 1.5]).expand(count, 3)
+    return from_tracks(
+        pose, torch.ones(count, 4, dtype=torch.bool), velocity, size, label, torch.arange(count)
+    )
+
+
+def crops(users: RoadUsers) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 5, (*users.valid.shape, *CROP), generator=generator, dtype=torch.uint8)
+
+
+def model(head: str = "flow") -> TrafficModel:
+    torch.manual_seed(0)
+    return TrafficModel(replace(SMALL, head=head)).eval()
+
+
+def sees(net: TrafficModel, users: RoadUsers, ground: torch.Tensor | None = None) -> torch.Tensor:
+    nobody = torch.zeros_like(users.valid)
+    with torch.no_grad():
+        return net(
+            users, nobody, crops(users) if ground is None else ground, torch.tensor([-1] * len(users.label))
+        )
+
+
+# ------------------------------------------------------------------ motion
+def test_no_action_is_going_on():
+    users = traffic()
+    later = keep_on(users)
+    there = users.now[..., :2] + users.velocity.double() * 0.5
+    torch.testing.assert_close(later.now[..., :2], there, atol=1e-5, rtol=0)
+    torch.testing.assert_close(later.velocity, users.velocity, atol=1e-5, rtol=0)
+
+
+def test_who_stands_stands_exactly_whatever_the_action_says():
+    users = traffic()
+    everybody = torch.ones_like(users.valid)
+    later = apply(users, Motion(more=torch.ones(1, 5), turn=torch.ones(1, 5), stand=everybody))
+    assert torch.equal(later.now, users.now) and not later.velocity.any()
+
+
+def test_nobody_reverses():
+    users = traffic()
+    brake = Motion(more=torch.full((1, 5), -99.0), turn=torch.ones(1, 5), stand=torch.zeros_like(users.valid))
+    assert torch.equal(apply(users, brake).now, users.now)
+
+
+def test_a_quarter_of_a_circle():
+    step = arc(torch.tensor(math.pi * 10 / 2), torch.tensor(math.pi / 2))
+    torch.testing.assert_close(step, torch.tensor([10.0, 10.0, math.pi / 2]))
+
+
+def test_the_action_between_two_poses_leads_from_one_to_the_other():
+    users = traffic()
+    moved = apply(
+        users,
+        Motion(
+            more=torch.full((1, 5), 0.4), turn=torch.full((1, 5), 0.2), stand=torch.zeros_like(users.valid)
+        ),
+    )
+    found = motion_between(users.now, travel_of(users), moved.now)
+    torch.testing.assert_close(found.turn, torch.full((1, 5), 0.2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(apply(users, found).now, moved.now, atol=0.02, rtol=0)
+
+
+# ------------------------------------------------------------------ the network
+@pytest.mark.parametrize("head", HEADS)
+def test_where_the_world_has_its_origin_makes_no_difference(head):
+    users, net = traffic(), model(head)
+    frame = torch.tensor([300.0, -900.0, 2.0], dtype=torch.float64)
+    turn = torch.tensor([[math.cos(2), -math.sin(2)], [math.sin(2), math.cos(2)]])
+    elsewhere = replace(
+        users, pose=compose(frame.expand_as(users.pose), users.pose), velocity=users.velocity @ turn.T
+    )
+    torch.testing.assert_close(sees(net, users), sees(net, elsewhere), atol=1e-4, rtol=0)
+
+
+def test_the_order_of_slots_and_empty_ones_make_no_difference():
+    users, net = traffic(), model()
+    order = torch.tensor([[4, 0, 2, 1, 3]])
+    plain, ground = sees(net, users), crops(users)
+    shuffled = sees(net, users.gather(order), ground[:, order[0]])
+    torch.testing.assert_close(shuffled, plain[:, order[0]], atol=1e-5, rtol=0)
+    more = join(users, RoadUsers.empty(1, 3))
+    padded = torch.cat((ground, torch.full((1, 3, *CROP), ROAD, dtype=torch.uint8)), dim=1)
+    torch.testing.assert_close(sees(net, more, padded)[:, :5], plain, atol=1e-5, rtol=0)
+
+
+def test_a_world_is_the_same_alone_and_in_a_batch():
+    one, other, net = traffic(seed=1), traffic(seed=2), model()
+    both = RoadUsers(**{
+        name: None if value is None else torch.cat((value, getattr(other, name)))
+        for name, value in vars(one).items()
+    })  # fmt: skip
+    key = torch.tensor([[3, 0], [4, 0]])
+    together = net.head.sample(sees(net, both, crops(one).expand(2, -1, -1, -1)), key)
+    alone = net.head.sample(sees(net, other, crops(one)), key[1:])
+    torch.testing.assert_close(together.more[1:], alone.more, atol=1e-4, rtol=0)
+    assert torch.equal(together.stand[1:], alone.stand)
+
+
+def test_others_see_where_the_ego_is_and_the_ground_around_them():
+    users, net = traffic(), model()
+
+    def with_ego(x: float) -> torch.Tensor:
+        poses = torch.tensor([[[x, 10.0, 0.0]] * 4])
+        everyone = join(users, of_ego(poses, Vehicle(), 4))
+        ego = torch.zeros_like(everyone.valid)
+        ego[:, -1] = True
+        ground = torch.cat((crops(users), torch.zeros(1, 1, *CROP, dtype=torch.uint8)), dim=1)
+        with torch.no_grad():
+            return net(everyone, ego, ground, torch.tensor([-1]))[:, :-1]
+
+    assert (with_ego(10.0) - with_ego(12.0)).abs().max() > 1e-3
+    blind = torch.full_like(crops(users), UNSEEN_GROUND)
+    assert (sees(net, users) - sees(net, users, blind)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_learns_to_draw_what_two_kinds_of_road_users_do(head):
+    """Of one kind a third stand and the rest go on evenly; the other kind brakes by half a metre and turns."""
+    torch.manual_seed(0)
+    net, generator = HEADS[head](8), torch.Generator().manual_seed(0)
+    kind = torch.arange(256) % 2
+    seen = torch.nn.functional.one_hot(kind, 8).float() * 3
+    stand = (kind == 0) & (torch.arange(256) % 6 == 0)
+    motion = Motion(more=-0.5 * kind.float(), turn=0.3 * kind.float(), stand=stand)
+    optimiser = torch.optim.Adam(net.parameters(), 5e-3)
+    for _ in range(600):
+        loss, _ = net.loss(seen, motion, torch.ones(256, dtype=torch.bool), generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        drawn, mean = net.sample(seen[None], torch.tensor([[5, 0]])), net.mean(seen[None])
+    for motion in (drawn, mean):
+        goes = (kind == 0) & ~motion.stand[0]
+        assert float(motion.more[0, goes].abs().median()) < 0.02
+        assert float((motion.more[0, kind == 1] + 0.5).abs().median()) < 0.08
+        assert float((motion.turn[0, kind == 1] - 0.3).abs().median()) < 0.05
+    assert 0.2 < float(drawn.stand[0, kind == 0].float().mean()) < 0.47
+    assert not mean.stand.any(), "who stands in a third of all cases goes, if one has to choose"
+    assert float(drawn.stand[0, kind == 1].float().mean()) < 0.06
+
+
+# ------------------------------------------------------------------ the ground
+def test_a_crop_looks_ahead_of_the_road_user():
+    pose = torch.tensor([[0.0, 0.0, math.pi / 2]], dtype=torch.float64)  # heading north
+    cells = crop_cells(pose, torch.zeros(1, 3, dtype=torch.float64), 1.0)[0]
+    first, last = cells[:, 0, 0], cells[:, -1, -1]
+    assert float(first[1]) == pytest.approx(-9.6 + CELL / 2, abs=1e-4) and float(first[0]) > 0
+    assert float(last[1]) == pytest.approx(28.8 - CELL / 2, abs=1e-4) and float(last[0]) < 0
+
+
+# ------------------------------------------------------------------ training
+@pytest.fixture
+def road(straight_road):
+    """A car at 6 m/s on the right, one that stands, one that follows the ego's car."""
+    return straight_road(cars=[(10.0, -2.5, 6.0), (60.0, 3.0, 0.0), (-15.0, 0.0, 8.0)])
+
+
+def test_windows_hold_what_road_users_did_and_what_they_see(road):
+    sampler = TrafficSampler([road], nudged=0.0, hidden=0.0)
+    windows = sampler.with_crops(sampler.windows([(0, 0, 10)]), [(0, 0, 10)], torch.tensor([False]))
+    assert windows.users.id[0].tolist() == [0, 1, 3, 2], "the ego, then the nearest first"
+    assert windows.ego[0].tolist() == [True, False, False, False]
+    motion, known = targets(windows)
+    assert known[0].tolist() == [False, True, True, True]
+    stands = windows.users.id[0] == 2
+    assert torch.equal(motion.stand[0, 1:], stands[1:])
+    assert motion.more[0].abs().max() < 1e-4 and motion.turn[0].abs().max() < 1e-4
+    middle = windows.crops[0, 0, 12, 16]
+    assert middle == ROAD and windows.crops[0, 0, 12, 0] == PAVEMENT
+    assert not ((windows.crops == LAWN) | (windows.crops == OBSTACLE)).any()
+
+
+def test_ground_that_the_ego_was_never_near_to_is_hidden(road):
+    sampler = TrafficSampler([road], nudged=0.0)
+    rows = [(0, 0, 4)]
+    shown = sampler.with_crops(sampler.windows(rows), rows, torch.tensor([False])).crops
+    hidden = sampler.with_crops(sampler.windows(rows), rows, torch.tensor([True])).crops
+    far = sampler.windows(rows).users.id[0] == 2  # stands at 60 m, the ego at 16 m sees up to 56 m
+    assert (
+        (hidden[0, far] == UNSEEN_GROUND).float().mean()
+        > 0.7
+        > (shown[0, far] == UNSEEN_GROUND).float().mean()
+    )
+
+
+def test_who_is_nudged_off_its_way_is_led_back_to_it(road):
+    sampler = TrafficSampler([road], nudged=0.0)
+    rows = [(0, 0, 8)]
+    windows = sampler.windows(rows)
+    mover = int((windows.users.id[0] == 1).nonzero())
+    aside = torch.zeros_like(windows.users.pose)
+    aside[0, mover, :, 1] = 0.4
+    users = replace(windows.users, pose=compose(windows.users.pose, aside))
+    for k in range(16):
+        recorded = sampler.windows([(0, 0, 8 + k)])
+        assert recorded.users.id.equal(windows.users.id)
+        motion, _ = targets(replace(recorded, users=users))
+        users = apply(users, motion)
+        off = users.now[0, mover, 1] - recorded.later[0, mover, 0, 1]
+        if k == 0:
+            assert motion.turn[0, mover] < -0.01, "it is to the left, so it turns right"
+    assert abs(float(off)) < 0.06 and abs(float(users.now[0, mover, 2])) < 0.03
+
+
+def test_a_step_of_training_is_the_same_by_its_number(road):
+    one, other = TrafficSampler([road], seed=3).draw(2, 5), TrafficSampler([road], seed=3).draw(2, 5)
+    assert torch.equal(one.users.pose, other.users.pose) and torch.equal(one.crops, other.crops)
+    assert not torch.equal(one.users.pose, TrafficSampler([road], seed=3).draw(2, 6).users.pose)
+
+
+def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
+    net = model("tokens")
+    own = RolloutSampler(net, TrafficSampler([road], nudged=0.0), frames=6)
+    for step in range(6):
+        windows = own.draw(2, step)
+        off = (windows.users.now - windows.recorded)[..., :2].norm(dim=-1)[windows.users.valid]
+        assert float(off.max()) < 3.5
+        assert (float(off.max()) > 0) == (step > 0), "they are the model's own from the second frame on"
+    assert float((own.draw(2, 6).users.now - own.windows.recorded).abs().max()) == 0, "then others begin"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("head", HEADS)
+def test_it_trains_in_each_precision_and_resumes_exactly(tmp_path, road, head, precision):
+    loop = LoopConfig(steps=4, batch=2, precision=precision, checkpoint_every=2, log_every=2)
+    options = TrafficTraining(
+        out=tmp_path / "whole", model=replace(SMALL, head=head), rollouts=4, loop=loop, rollout_frames=2
+    )
+    sampler = TrafficSampler([road])
+    whole = train_traffic(options, sampler)
+    cut = replace(options, out=tmp_path / "cut")
+    calls = {"n": 0}
+
+    def stop(windows_of):
+        def draw(count, step):
+            calls["n"] += 1
+            if calls["n"] in (4, 9):
+                raise KeyboardInterrupt
+            return windows_of(count, step)
+
+        return draw
+
+    sampler.draw = stop(sampler.draw)  # type: ignore[method-assign]
+    for _ in range(3):
+        try:
+            resumed = train_traffic(cut, sampler)
+        except KeyboardInterrupt:
+            continue
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_it_learns_a_town(road):
+    torch.manual_seed(0)
+    net, sampler = model("tokens").train(), TrafficSampler([road], nudged=0.0)
+    optimiser, generator = torch.optim.Adam(net.parameters(), 3e-3), torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(40):
+        loss, _ = traffic_loss(net, sampler.draw(2, step), generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
