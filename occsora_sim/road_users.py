@@ -224,8 +224,8 @@ def velocity_of(pose: Tensor, present: Tensor) -> Tensor:
 
 
 def of_ego(poses: Tensor, vehicle: Vehicle, history: int) -> RoadUsers:
-    """The ego as one road user of each world: its box, from poses (b, h, 3) of its rear axle, the newest last. A history
-    that is shorter than asked for repeats its oldest pose, which is then not known.
+    """The ego as one road user of each world: its box, from poses (b, h, 3) of its rear axle, the newest last. A
+    history that is shorter than asked for repeats its oldest pose, which is then not known.
     """
     b, h = poses.shape[:2]
     size = (vehicle.length, vehicle.width, 1.6)

@@ -232,8 +232,8 @@ def test_ground_that_the_ego_was_never_near_to_is_hidden(road):
     )
 
 
-def test_who_is_nudged_off_its_way_is_led_back_to_it(road):
-    sampler = TrafficSampler([road], nudged=0.0)
+def test_who_is_nudged_off_its_way_is_led_back_to_it(straight_road):
+    sampler = TrafficSampler([straight_road(cars=[(10.0, -2.5, 6.0)])], nudged=0.0)
     rows = [(0, 0, 8)]
     windows = sampler.windows(rows)
     mover = int((windows.users.id[0] == 1).nonzero())

@@ -13,7 +13,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(z (b, ...), t (b,)) -> clean latent (b, ...)."""
 

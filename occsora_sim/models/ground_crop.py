@@ -36,6 +36,14 @@ CELL = 0.8
 BEHIND = 9.6
 """How far a crop reaches behind the road user [m]; ahead it reaches 28.8 m, to each side 12.8 m."""
 
+RAYS = 25
+"""Directions in which a road user looks how far its ground goes on, from 100 degrees to the right to 100 to the left."""
+
+RAY_FEATURES = 4 * RAYS
+"""Numbers of `rays`."""
+
+_RAY_STEPS = 32  # places along a ray, a cell apart: 25.6 m
+
 _STANDS = (MANMADE, VEGETATION, BARRIER, OTHERS, TRAFFIC_CONE)
 _REACH = 5  # layers above the ground in which something is in the way: up to 2 m
 
@@ -68,3 +76,25 @@ def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
     turn = torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2).float()
     points = turn @ grid + local[..., :2, None].float()
     return (points / cell).unflatten(-1, CROP)
+
+
+def rays(crops: Tensor) -> Tensor:
+    """How far it is along each ray, from the middle of crops (..., *CROP) uint8, until the ground is no road any more, no
+    pavement, until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1 is 25.6 m.
+
+    A crop says all of this too; a network learns to read it from there, but takes hours for what is one sum.
+    """
+    cells = _ray_cells(crops.device)
+    seen = crops.flatten(-2)[..., cells]  # (..., rays, steps)
+    ends = torch.stack((seen != ROAD, seen != PAVEMENT, seen == OBSTACLE, seen == UNSEEN_GROUND), dim=-3)
+    far = (~ends).int().cummin(dim=-1).values.sum(dim=-1)
+    return far.flatten(-2).float() / _RAY_STEPS
+
+
+def _ray_cells(device: torch.device) -> Tensor:
+    """Flat crop cells (RAYS, steps) int64 under the rays; those beyond the crop's edge are the last ones within."""
+    angle = torch.linspace(-100, 100, RAYS, device=device).deg2rad()
+    far = (torch.arange(_RAY_STEPS, device=device) + 0.5) * CELL
+    i = (angle.cos()[:, None] * far + BEHIND) / CELL
+    j = (angle.sin()[:, None] * far + CROP[1] * CELL / 2) / CELL
+    return i.long().clamp(0, CROP[0] - 1) * CROP[1] + j.long().clamp(0, CROP[1] - 1)

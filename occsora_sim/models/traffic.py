@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.geometry import relative, rotate, wrap_angle
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
-from occsora_sim.models.ground_crop import CROP, KINDS
+from occsora_sim.models.ground_crop import CROP, KINDS, RAY_FEATURES, rays
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.traffic_motion import STANDS, travel_of
 from occsora_sim.road_users import HISTORY, RoadUsers
@@ -142,8 +142,8 @@ class TrafficModel(nn.Module):
 
     @property
     def features(self) -> int:
-        """Numbers that a token knows of itself."""
-        return 5 * (self.config.history - 1) + 4 + 3 + len(DYNAMIC) + 2
+        """Numbers that a token knows of itself and of how far its ground goes on."""
+        return 5 * (self.config.history - 1) + 4 + 3 + len(DYNAMIC) + 2 + RAY_FEATURES
 
     def forward(self, users: RoadUsers, ego: Tensor, crops: Tensor, place: Tensor) -> Tensor:
         """What each road user has seen.
@@ -164,7 +164,8 @@ class TrafficModel(nn.Module):
         seen = seen & valid[:, None] | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
         kinds = torch.arange(KINDS, device=crops.device, dtype=torch.uint8)[:, None, None]
         images = (crops.flatten(0, 1)[:, None] == kinds).to(self.norm.weight.dtype)
-        x = self.own(self.describe(users, ego)) + self.crop(images).view(*valid.shape, -1)
+        known = torch.cat((self.describe(users, ego), rays(crops)), dim=-1)
+        x = self.own(known) + self.crop(images).view(*valid.shape, -1)
         x = x + self.place(place.remainder(len(PLACES) + 1))[:, None]
         pair = self.pair(edges)
         for block in self.blocks:
@@ -172,7 +173,7 @@ class TrafficModel(nn.Module):
         return self.norm(x).float()
 
     def describe(self, users: RoadUsers, ego: Tensor) -> Tensor:
-        """What a token knows of itself: (b, n, features) float32, in its own frame."""
+        """What a token knows of itself, in its own frame: (b, n, features - RAY_FEATURES) float32."""
         h = self.config.history
         past = relative(users.now[:, :, None], users.pose[:, :, -h:-1])  # (b, n, h - 1, 3)
         there = users.present[:, :, -h:-1, None]

@@ -122,8 +122,8 @@ class DiffusionWorld:
 
     @torch.no_grad()
     def reconstruct(self, state: WorldState, trajectories: Tensor, future: Tensor) -> WorldState:
-        """As `step`, with the latent encoded from the true `future` (b, f, x, y, z) uint8 and road users as the tokenizer
-        gives them: its ceiling. f must be `frames_per_chunk`.
+        """As `step`, with the latent encoded from the true `future` (b, f, x, y, z) uint8 and road users as the
+        tokenizer gives them: its ceiling. f must be `frames_per_chunk`.
         """
         memory = state.memory
         poses, then = self._poses(memory, trajectories), [keep_on(memory.users)]

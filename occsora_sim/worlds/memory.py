@@ -89,8 +89,8 @@ def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
 def remember(
     starts: Sequence[Start], seeds: Sequence[int], grid: Grid, history: int, device: torch.device
 ) -> tuple[DiffusionMemory, Tensor]:
-    """What worlds remember that begin from the last `history` frames of `starts`, of a start without frames nothing; and
-    the newest frames (b, x, y, z) uint8.
+    """What worlds remember that begin from the last `history` frames of `starts`, of a start without frames nothing;
+    and the newest frames (b, x, y, z) uint8.
     """
     nothing = torch.full((history, *grid.shape), UNSEEN, dtype=torch.uint8)
     seen = [start.occupancy[-history:].cpu() if len(start.occupancy) else nothing for start in starts]
