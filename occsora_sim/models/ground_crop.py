@@ -37,7 +37,7 @@ BEHIND = 9.6
 """How far a crop reaches behind the road user [m]; ahead it reaches 28.8 m, to each side 12.8 m."""
 
 RAYS = 25
-"""Directions in which a road user looks how far its ground goes on, from 100 degrees to the right to 100 to the left."""
+"""Directions in which a road user looks how far its ground goes on, from 100 degrees on the right to the left."""
 
 RAY_FEATURES = 4 * RAYS
 """Numbers of `rays`."""
@@ -79,8 +79,8 @@ def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
 
 
 def rays(crops: Tensor) -> Tensor:
-    """How far it is along each ray, from the middle of crops (..., *CROP) uint8, until the ground is no road any more, no
-    pavement, until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1 is 25.6 m.
+    """How far it is along each ray, from the middle of crops (..., *CROP) uint8, until the ground is no road any more,
+    no pavement, until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1 is 25.6 m.
 
     A crop says all of this too; a network learns to read it from there, but takes hours for what is one sum.
     """
