@@ -189,8 +189,9 @@ class DriveSimulation:
         world = self.world.step(state.world, trajectory.float())
         occupancy, poses = world.occupancy, world.ego_pose
         episodes, score = advance(
-            state.episodes, occupancy, poses, speeds.float(), self.world.grid, config.vehicle, config.score
-        )
+            state.episodes, occupancy, poses, speeds.float(), self.world.grid, config.vehicle, config.score,
+            getattr(world, "users", None),
+        )  # fmt: skip
         before = torch.cat((state.motion[:, :1], speeds), dim=1)  # (b, f + 1)
         last = trajectory[:, -1]
         origin = trajectory[:, -2] if self.frames > 1 else torch.zeros_like(last)

@@ -19,18 +19,19 @@ class Options:
     """Options of `evaluate world`.
 
     Attributes:
-        world: diffusion (generated), or replay (recorded scenes: what the control and drift tables say of a perfect
-            world; it has nothing to forecast).
+        world: diffusion (generated), or replay (recorded scenes: what the control, drift and traffic tables say of a
+            perfect world; it has nothing to forecast).
         weights: weights of the generated world; by default the shipped ones.
         scenes: what really happened: a file, a folder or `traffic:A-B`.
         forecast: score forecasts; --no-forecast leaves them out.
         windows_per_scene: how many instants of a scene to forecast from.
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
-        drift_seconds: length of each of them [s].
+        drift_seconds: length of each of them, and of those of --traffic [s].
         generation: rollouts whose frames are held against real ones in the shipped encoder's space; 0: none.
         revisit: starts from which to drive round a block, to see whether the street is still there on return; 0: none.
         scene_prompts: starts from nothing to check that place and number of vehicles are obeyed; 0: none.
+        traffic: rollouts along recorded egos whose road users are held against the recorded ones; 0: none.
         pictures: folder for forecasts.png (of the windows the two best, the middle one and the two worst), rollouts.png
             (two long drives) and nothing.png (two from nothing); what is real stands above what was drawn.
         batch: windows, starts or rollouts at once.
@@ -52,6 +53,7 @@ class Options:
     generation: int = 0
     revisit: int = 0
     scene_prompts: int = 0
+    traffic: int = 0
     pictures: Path | None = None
     batch: int = 4
     steps: int = 8
@@ -65,12 +67,16 @@ class Options:
                 f"--windows-per-scene {self.windows_per_scene}, --batch {self.batch} and --steps {self.steps} must be "
                 "1 or more"
             )
-        parts = (self.control, self.drift, self.generation, self.revisit, self.scene_prompts)
+        parts = (self.control, self.drift, self.generation, self.revisit, self.scene_prompts, self.traffic)
         if min(*parts, self.seed) < 0 or not 2.0 <= self.drift_seconds <= 3600.0:
             raise ConfigurationError(
                 f"--control {self.control}, --drift {self.drift}, --generation {self.generation}, --revisit "
-                f"{self.revisit}, --scene-prompts {self.scene_prompts} and --seed {self.seed} must be 0 or more, "
-                f"--drift-seconds {self.drift_seconds:g} from 2 to 3600"
+                f"{self.revisit}, --scene-prompts {self.scene_prompts}, --traffic {self.traffic} and --seed "
+                f"{self.seed} must be 0 or more, --drift-seconds {self.drift_seconds:g} from 2 to 3600"
+            )
+        if self.traffic and self.drift_seconds < 4.0:
+            raise ConfigurationError(
+                f"--traffic needs --drift-seconds of 4 or more, not {self.drift_seconds:g}"
             )
         if self.world == "replay" and (self.weights is not None or self.forecast or self.pictures):
             raise ConfigurationError(
@@ -79,7 +85,7 @@ class Options:
         if not (self.forecast or any(parts) or self.pictures):
             raise ConfigurationError(
                 "--no-forecast leaves nothing to do; add --control N, --drift N, --generation N, --revisit N, "
-                "--scene-prompts N or --pictures FOLDER"
+                "--scene-prompts N, --traffic N or --pictures FOLDER"
             )
 
 
@@ -114,6 +120,8 @@ def run(options: Options) -> None:
         report["revisit"] = world_tables.revisit(options, world, scenes)
     if options.scene_prompts:
         report["scene_prompts"] = world_tables.scene_prompts(options, world, scenes)
+    if options.traffic:
+        report["traffic"] = world_tables.traffic(options, world, scenes)
     if options.pictures:
         world_tables.pictures(options, world, scenes)
     if options.json:

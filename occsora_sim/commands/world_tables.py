@@ -110,6 +110,24 @@ def scene_prompts(options: Options, world: World, scenes: list[Recorded]) -> dic
     return report
 
 
+def traffic(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+    """Road users of rollouts along recorded egos, against the recorded ones."""
+    from occsora_sim.scoring.traffic_report import print_traffic_report, traffic_report
+
+    with Bar("chunks", None) as told:
+        report = traffic_report(
+            world,
+            scenes,
+            rollouts=options.traffic,
+            seconds=options.drift_seconds,
+            seed=options.seed,
+            batch=options.batch,
+            on_chunk=told,
+        )
+    print_traffic_report(report)
+    return report
+
+
 def pictures(options: Options, world: Any, scenes: list[Recorded]) -> None:
     """Sheets of what was drawn under what was real."""
     import numpy as np

@@ -56,6 +56,12 @@ class ScoreConfig:
                 "score: min_voxels, ttc_horizon, ttc_step and reference_speed must be positive"
             )
 
+    @property
+    def instants(self) -> tuple[float, ...]:
+        """The projected instants of the time to collision [s], from now to the horizon."""
+        count = int(self.ttc_horizon / self.ttc_step + 1e-6)
+        return (*(self.ttc_step * k for k in range(count + 1)), self.ttc_horizon)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contact:
@@ -193,13 +199,11 @@ def time_to_collision(
 ) -> torch.Tensor:
     """TTC: whether the ego, going straight on at constant speed, stays clear of road users for the horizon.
 
-    NAVSIM moves the others at constant velocity too; voxels carry none, so they stand here, which also judges
-    the headway to a moving leader. An ego that stands passes. `occupancy` (b, x, y, z), `speed` (b,) [m/s] ->
-    (b,) float in {0, 1}.
+    For worlds whose road users are voxels alone. These carry no velocity, so everybody stands here, which also judges
+    the headway to a moving leader; where velocities are known, `moving_collision` judges as NAVSIM does. An ego that
+    stands passes. `occupancy` (b, x, y, z), `speed` (b,) [m/s] -> (b,) float in {0, 1}.
     """
-    count = int(config.ttc_horizon / config.ttc_step + 1e-6)
-    times = torch.arange(1, count + 1, device=speed.device) * config.ttc_step
-    times = torch.cat((times, times.new_tensor([config.ttc_horizon])))
+    times = torch.tensor(config.instants[1:], dtype=speed.dtype, device=speed.device)
     poses = torch.zeros(len(speed), len(times), 3, device=speed.device)
     poses[..., 0] = speed[:, None] * times
     hit = find_contact(occupancy, grid, vehicle, config, poses).road_user

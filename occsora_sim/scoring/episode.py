@@ -10,6 +10,7 @@ import torch
 
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.comfort import HISTORY, comfortable
 from occsora_sim.scoring.driving import (
@@ -23,6 +24,7 @@ from occsora_sim.scoring.driving import (
     pdms,
     time_to_collision,
 )
+from occsora_sim.scoring.moving_collision import moving_time_to_collision
 from occsora_sim.scoring.route import Routes, make_routes
 from occsora_sim.vehicle import Vehicle
 
@@ -173,6 +175,7 @@ def advance(
     grid: Grid,
     vehicle: Vehicle,
     config: ScoreConfig,
+    users: RoadUsers | None = None,
 ) -> tuple[Episodes, StepScore]:
     """Score one step.
 
@@ -184,6 +187,8 @@ def advance(
         grid: where the voxels are.
         vehicle: its size.
         config: options.
+        users: the road users at the last frame, for their velocities; None: the time to collision takes them for
+            standing, as it does in frames from before the poses that they remember.
 
     """
     frames = occupancy.shape[1]
@@ -208,7 +213,11 @@ def advance(
         nc.append(fault)
         contact.append(touch.any)
         off.append(points.any(dim=-1))
-        ttc.append(time_to_collision(now, speed[:, frame], grid, vehicle, config))
+        back = frames - 1 - frame
+        if users is not None and back < users.pose.shape[2]:
+            ttc.append(moving_time_to_collision(users, back, pose, speed[:, frame], vehicle, config))
+        else:
+            ttc.append(time_to_collision(now, speed[:, frame], grid, vehicle, config))
         near, distance = episodes.routes.project(pose[:, :2].float(), near, 2 * moved + 2.0)
         on_route = (distance <= config.route_width) & ~points.all(dim=-1)
         best = torch.where(on_route, torch.maximum(best, near), best)
