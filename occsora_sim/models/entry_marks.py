@@ -1,0 +1,124 @@
+"""The marks of an entry: of which class it is, where in its cell, heading where, how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from occsora_sim.counter_random import categorical, uniform
+from occsora_sim.grid import DYNAMIC
+from occsora_sim.models.entry_view import GROUPS, group_of
+
+HEADINGS = 16
+"""Bins of the heading; the first is centred on straight ahead."""
+
+STANDS = 0.05
+"""Who is slower stands [m/s]: exactly."""
+
+SPEEDS = (
+    STANDS, 0.5, 0.8, 1.0, 1.2, 1.4, 1.7, 2.2, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 16.0,
+    18.0, 20.0, 22.0, 25.0, 28.0, 32.0, 36.0, 42.0,
+)  # fmt: skip
+"""Edges of the bins of the speed [m/s]; below the first is the atom of those that stand."""
+
+_SUB = 4
+"""Parts of a cell's edge: places are drawn to a column's width."""
+
+_TURN = 2 * math.pi / HEADINGS
+"""Width of a bin of the heading [rad]."""
+
+_KIND, _WHERE, _JITTER, _HEADING, _SPEED, _PACE = range(0x4E2, 0x4E8)
+"""Uses of random numbers (`counter_random`)."""
+
+
+class Marks(nn.Module):
+    """Three small networks that tell the marks of one entry, one after another: each is given those before it.
+
+    Args:
+        features: numbers that describe a cell.
+        width: of the networks.
+
+    """
+
+    groups: Tensor
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        kinds = len(DYNAMIC)
+
+        def network(given: int, out: int) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(features + given, width), nn.GELU(), nn.Linear(width, out))
+
+        self.where = network(len(GROUPS), kinds + _SUB**2)
+        self.heading = network(kinds + 2, 2 * HEADINGS)
+        self.speed = network(kinds + 4, len(SPEEDS))
+        of_group = F.one_hot(group_of(torch.tensor(DYNAMIC)), len(GROUPS)).T.bool()
+        self.register_buffer("groups", of_group, persistent=False)
+
+    def loss(self, f: Tensor, kind: Tensor, part: Tensor, yaw: Tensor, speed: Tensor) -> dict[str, Tensor]:
+        """Negative log likelihood [nats] of m entries, each (m,): of the class, the place, the heading and the speed,
+        and the error of the heading within its bin.
+
+        Args:
+            f: (m, f) features of their cells.
+            kind: (m,) index in DYNAMIC.
+            part: (m, 2) where in their cells they are, 0 to 1.
+            yaw: (m,) [rad].
+            speed: (m,) [m/s], 0 for those that stand.
+
+        """
+        named = F.one_hot(kind, len(DYNAMIC)).float()
+        which, where = self._where(f, group_of(torch.tensor(DYNAMIC, device=kind.device)[kind]))
+        column = (part * _SUB).long().clamp(0, _SUB - 1)
+        bins, rest = self._heading(f, named, part)
+        turn = (yaw / _TURN).round()
+        at = turn.long() % HEADINGS
+        off = rest.gather(1, at[:, None])[:, 0] - (yaw / _TURN - turn)
+        pace = torch.bucketize(speed, speed.new_tensor(SPEEDS), right=True).clamp(max=len(SPEEDS) - 1)
+        return {
+            "class": F.cross_entropy(which, kind, reduction="none"),
+            "place": F.cross_entropy(where, column[:, 0] * _SUB + column[:, 1], reduction="none"),
+            "heading": F.cross_entropy(bins, at, reduction="none"),
+            "turn": 10 * F.huber_loss(off, torch.zeros_like(off), reduction="none", delta=0.2),
+            "speed": F.cross_entropy(self._speed(f, named, part, yaw), pace, reduction="none"),
+        }
+
+    def draw(self, f: Tensor, group: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw the marks of entries with features (b, k, f) and groups (b, k).
+
+        Returns:
+            kind (b, k) int64, index in DYNAMIC; part of the cell (b, k, 2), 0 to 1; yaw [rad] and speed [m/s] (b, k).
+
+        """
+        slots = group.shape[1]
+        which, where = self._where(f, group)
+        kind, sub = categorical(key, _KIND, which), categorical(key, _WHERE, where)
+        part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + uniform(key, _JITTER, slots, 2)) / _SUB
+        named = F.one_hot(kind, len(DYNAMIC)).float()
+        bins, rest = self._heading(f, named, part)
+        turn = categorical(key, _HEADING, bins)
+        yaw = (turn + rest.gather(-1, turn[..., None])[..., 0]) * _TURN
+        pace = categorical(key, _SPEED, self._speed(f, named, part, yaw))
+        edges = f.new_tensor((0.0, *SPEEDS))
+        low, up = edges[pace], edges[(pace + 1).clamp(max=len(SPEEDS))]
+        speed = torch.where(pace > 0, low + (up - low) * uniform(key, _PACE, slots), 0.0)
+        return kind, part, yaw, speed
+
+    def _where(self, f: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the class, of those of the group (...), and of the part of the cell."""
+        out = self.where(torch.cat((f, F.one_hot(group, len(GROUPS)).float()), dim=-1)).float()
+        which, where = out.split((len(DYNAMIC), _SUB**2), dim=-1)
+        return which.masked_fill(~self.groups[group], -1e9), where
+
+    def _heading(self, f: Tensor, named: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the bins of the heading, and how far off the middle of each it lies [bins]."""
+        bins, rest = self.heading(torch.cat((f, named, part * 2 - 1), dim=-1)).float().chunk(2, dim=-1)
+        return bins, rest.tanh()
+
+    def _speed(self, f: Tensor, named: Tensor, part: Tensor, yaw: Tensor) -> Tensor:
+        """Logits of the bins of the speed, of those that head along `yaw` (...)."""
+        ahead = torch.stack((yaw.cos(), yaw.sin()), dim=-1)
+        return self.speed(torch.cat((f, named, part * 2 - 1, ahead), dim=-1)).float()

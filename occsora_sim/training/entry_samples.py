@@ -1,0 +1,295 @@
+"""Frames of recorded ego motions as samples for the entries, drawn from small arrays: no voxels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.errors import SceneError
+from occsora_sim.geometry import relative, to_frame, to_world
+from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, Grid
+from occsora_sim.models.context import route_mask
+from occsora_sim.models.entries import SIZES, Entered
+from occsora_sim.models.entry_marks import STANDS
+from occsora_sim.models.entry_view import UNSEEN, ground_of, group_of, in_view
+from occsora_sim.road_users import RoadUsers
+from occsora_sim.scenes.raster import rasterise
+from occsora_sim.scenes.road_users import SIZES as USUAL
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.start import place_of
+from occsora_sim.training.windows import clip_route
+
+REACH = 64.0
+"""Road users further from the ego are let go [m]; those that come back enter again."""
+
+_RUN_UP = 8
+"""Frames of an ego motion before those that are trained on: who was in view then is known."""
+
+_AHEAD = 16
+"""Frames within which as many vehicles as are asked for shall be in view."""
+
+_SLOTS = 64
+"""Known road users of a sample, the nearest."""
+
+_START, _OPEN_VEHICLES, _OPEN_PLACE, _NO_ROUTE, _UNSEEN = 0.15, 0.3, 0.2, 0.3, 0.15
+"""Shares of the samples that begin with nobody, leave the vehicles or the place open, have no route, and in which some
+of the ground is unseen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """b frames, as `Entries.enter` is given them, and who entered.
+
+    Attributes:
+        users: those that are known, with their newest pose alone.
+        ground: (b, x, y) uint8.
+        pose: (b, 3) float64.
+        speed: (b,) of the ego [m/s].
+        new: (b, x, y) bool.
+        route: (b, x, y) float32.
+        prompt: (b, 2) place and vehicles asked for.
+        vehicles: (b,) how many of the known ones are in view.
+        start: (b,) bool, which begin with nobody.
+        entered: who came into view.
+
+    """
+
+    users: RoadUsers
+    ground: Tensor
+    pose: Tensor
+    speed: Tensor
+    new: Tensor
+    route: Tensor
+    prompt: Tensor
+    vehicles: Tensor
+    start: Tensor
+    entered: Entered
+
+    def to(self, device: torch.device) -> Samples:
+        """The same on `device`."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        tensors = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
+        entered = Entered(**{name: move(value) for name, value in vars(self.entered).items()})
+        return Samples(users=self.users.map(move), entered=entered, **tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A frame of an ego motion.
+
+    Attributes:
+        ego: index of the ego motion.
+        step: the time step.
+        known: (k,) tracks that are known, the nearest first.
+        seen: (s,) tracks in view.
+        entered: (e,) those of them that came into view.
+        known_vehicles: how many vehicles of the known ones are in view.
+        vehicles: how many are in view.
+
+    """
+
+    ego: int
+    step: int
+    known: np.ndarray
+    seen: np.ndarray
+    entered: np.ndarray
+    known_vehicles: int
+    vehicles: int
+
+
+class TownTracks:
+    """A scene's ground from above and, for each frame of each ego motion, who is known and who enters."""
+
+    def __init__(self, scene: Scene, grid: Grid) -> None:
+        raster = rasterise(scene, grid, grid.voxel)
+        self._ground = ground_of(raster.palette, grid)[raster.columns.int()]
+        self._origin, self._cell, self._grid = raster.origin, raster.cell, grid
+        stride = max(1, round(FRAME_SECONDS / scene.dt))
+        tracks = np.isin(scene.track_class, DYNAMIC)
+        state = np.where(scene.track_valid[..., None], scene.track_state, 0.0)
+        self.state = state[tracks, ::stride].astype(np.float32)
+        self.label, self.size = scene.track_class[tracks], scene.track_size[tracks].astype(np.float32)
+        self.pose = scene.ego_pose[:, ::stride].astype(np.float64)
+        self.place = float(place_of(scene).tensor()[0])
+        self.routes = [torch.from_numpy(scene.route(ego)).float() for ego in range(len(self.pose))]
+        self._valid = scene.track_valid[tracks, ::stride]
+        self._vehicle = group_of(torch.from_numpy(self.label)).numpy() == 0
+        number = np.where(tracks, np.cumsum(tracks) - 1, -1)  # of each of the scene's tracks among these
+        self.frames: list[Frame] = []
+        self._last: list[int] = []
+        for ego, valid in enumerate(scene.ego_valid[:, ::stride]):
+            own = int(scene.ego_track[ego])
+            self._follow(ego, np.flatnonzero(valid), int(number[own]) if own >= 0 else -1)
+
+    def _follow(self, ego: int, steps: np.ndarray, own: int) -> None:
+        """Go along an ego motion and note who is known and who enters in each of its frames."""
+        x, y, yaw = self.pose[ego, steps].T[..., None]  # (t, 1)
+        dx, dy = self.state[:, steps, 0].T - x, self.state[:, steps, 1].T - y  # (t, k)
+        local = np.stack((np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx), axis=-1)
+        there = self._valid[:, steps].T.copy()
+        if own >= 0:
+            there[:, own] = False
+        seen = there & in_view(torch.from_numpy(local), self._grid).numpy()
+        distance = np.hypot(dx, dy)
+        held, known = there & (distance < REACH), np.zeros(len(self.label), dtype=bool)
+        for t, step in enumerate(steps):
+            kept = known & held[t]
+            if t >= _RUN_UP:
+                mine = np.flatnonzero(kept)
+                frame = Frame(
+                    ego=ego,
+                    step=int(step),
+                    known=mine[np.argsort(distance[t, mine], kind="stable")].astype(np.int16),
+                    seen=np.flatnonzero(seen[t]).astype(np.int16),
+                    # A track that begins in the midst of the view was put there; nobody came.
+                    entered=np.flatnonzero(seen[t] & ~known & there[t - 1]).astype(np.int16),
+                    known_vehicles=int((kept & seen[t] & self._vehicle).sum()),
+                    vehicles=int((seen[t] & self._vehicle).sum()),
+                )
+                self.frames.append(frame)
+            known = kept | seen[t]
+        self._last += [len(self.frames) - 1] * (len(self.frames) - len(self._last))
+
+    def vehicles_later(self, number: int, ahead: int) -> int:
+        """Vehicles in view `ahead` frames after the frame, or at the end of the ego motion."""
+        return self.frames[min(number + ahead, self._last[number])].vehicles
+
+    def ground_at(self, points: Tensor) -> Tensor:
+        """The ground image (...) uint8 at world points (..., 2) [m]."""
+        at = torch.floor((points - points.new_tensor(self._origin)) / self._cell + 0.5).long()
+        width, height = self._ground.shape
+        return self._ground[at[..., 0].clamp(0, width - 1), at[..., 1].clamp(0, height - 1)]
+
+
+class EntrySampler:
+    """Draws frames of recorded ego motions."""
+
+    def __init__(self, scenes: Sequence[Scene], grid: Grid) -> None:
+        """Work out who is known and who enters in each frame of each ego motion of `scenes`.
+
+        Raises:
+            SceneError: there is no frame to train on.
+
+        """
+        self.grid = grid
+        self.towns = [TownTracks(scene, grid) for scene in scenes]
+        self._first = np.cumsum([0] + [len(town.frames) for town in self.towns])
+        if not len(self):
+            raise SceneError(
+                f"none of the {len(scenes)} scenes has an ego motion of more than {_RUN_UP * FRAME_SECONDS:g} s; "
+                "use longer scenes"
+            )
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def sizes(self) -> Tensor:
+        """SIZES sizes of each class among the tracks, from the shortest to the longest: (len(DYNAMIC), SIZES, 3)."""
+        label = np.concatenate([town.label for town in self.towns])
+        size = np.concatenate([town.size for town in self.towns])
+        rows = []
+        for one in DYNAMIC:
+            mine = size[label == one] if (label == one).any() else np.array([USUAL[one]])
+            mine = mine[np.lexsort((mine[:, 1], mine[:, 0]))]
+            rows.append(mine[((np.arange(SIZES) + 0.5) / SIZES * len(mine)).astype(int)])
+        return torch.from_numpy(np.stack(rows)).float()
+
+    def draw(self, count: int, generator: torch.Generator) -> Samples:
+        """`count` samples of frames at random, with what is asked of them."""
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        numbers = rng.integers(len(self), size=count)
+        ahead = rng.integers(_AHEAD + 1, size=count)
+        samples = self.frames(numbers, start=rng.random(count) < _START, ahead=ahead)
+
+        def some(share: float) -> Tensor:
+            return torch.from_numpy(rng.random(count) < share)
+
+        samples.route[some(_NO_ROUTE)] = 0
+        samples.prompt[some(_OPEN_PLACE), 0] = -1
+        samples.prompt[some(_OPEN_VEHICLES), 1] = math.nan
+        # Some ground beyond a random line is not known.
+        angle, away = torch.from_numpy(rng.random((2, count, 1, 1)))
+        centres = self.grid.centres_xy()
+        side = centres[..., 0] * (angle * 2 * math.pi).cos() + centres[..., 1] * (angle * 2 * math.pi).sin()
+        beyond = (side > away * self.grid.upper[0]) & some(_UNSEEN)[:, None, None]
+        samples.ground[beyond] = UNSEEN
+        return samples
+
+    def frames(self, numbers: np.ndarray, start: np.ndarray, ahead: np.ndarray) -> Samples:
+        """The frames `numbers` (b,) below len(self); of those that `start` (b,) bool nobody is known; as many vehicles
+        are asked for as are in view `ahead` (b,) frames later.
+        """
+        place = np.searchsorted(self._first, numbers, side="right") - 1
+        towns = [self.towns[k] for k in place]
+        local = numbers - self._first[place]
+        rows = [(town, town.frames[k]) for town, k in zip(towns, local, strict=True)]
+        pose = torch.from_numpy(np.stack([town.pose[frame.ego, frame.step] for town, frame in rows]))
+        before = torch.from_numpy(np.stack([town.pose[frame.ego, frame.step - 1] for town, frame in rows]))
+        points = to_world(self.grid.centres_xy().double()[None], pose[:, None, None])
+        begins = torch.from_numpy(start)
+        new = ~in_view(to_frame(points, before[:, None, None]), self.grid) | begins[:, None, None]
+        routes = [
+            clip_route(town.routes[f.ego], at.float()) for (town, f), at in zip(rows, pose, strict=True)
+        ]
+        asked = [town.vehicles_later(k, more) for town, k, more in zip(towns, local, ahead, strict=True)]
+        kinds = [town.place for town in towns]
+        came = [f.seen if now else f.entered for (_, f), now in zip(rows, start, strict=True)]
+        known = [0 if now else f.known_vehicles for (_, f), now in zip(rows, start, strict=True)]
+        return Samples(
+            users=_known([(town, frame) for town, frame in rows], begins),
+            ground=torch.stack([town.ground_at(xy) for town, xy in zip(towns, points, strict=True)]),
+            pose=pose,
+            speed=(pose - before)[:, :2].norm(dim=-1).float() / FRAME_SECONDS,
+            new=new,
+            route=route_mask(torch.stack(routes), pose[:, None].float(), self.grid)[:, 0],
+            prompt=torch.tensor([kinds, asked], dtype=torch.float32).T.contiguous(),
+            vehicles=torch.tensor(known, dtype=torch.float32),
+            start=begins,
+            entered=_entered(rows, came, pose),
+        )
+
+
+def _entered(rows: list[tuple[TownTracks, Frame]], came: list[np.ndarray], pose: Tensor) -> Entered:
+    """The tracks that `came` into each frame."""
+    row = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in came]))
+    state = np.concatenate([town.state[one, f.step] for (town, f), one in zip(rows, came, strict=True)])
+    label = np.concatenate([town.label[one] for (town, _), one in zip(rows, came, strict=True)])
+    world = torch.from_numpy(state).double()
+    speed = world[:, 3:].norm(dim=-1).float()
+    return Entered(
+        row=row,
+        label=torch.from_numpy(label),
+        place=relative(pose[row], world[:, :3]).float(),
+        speed=speed * (speed > STANDS),
+    )
+
+
+def _known(rows: list[tuple[TownTracks, Frame]], start: Tensor) -> RoadUsers:
+    """The tracks that are known in each frame; nobody in those that `start` (b,)."""
+    b = len(rows)
+    state, label = np.zeros((b, _SLOTS, 5)), np.zeros((b, _SLOTS), dtype=np.uint8)
+    size, there = np.zeros((b, _SLOTS, 3), dtype=np.float32), np.zeros((b, _SLOTS), dtype=bool)
+    for row, (town, frame) in enumerate(rows):
+        mine = frame.known[:_SLOTS]
+        state[row, : len(mine)] = town.state[mine, frame.step]
+        label[row, : len(mine)], size[row, : len(mine)] = town.label[mine], town.size[mine]
+        there[row, : len(mine)] = True
+    world, valid = torch.from_numpy(state), torch.from_numpy(there)
+    return RoadUsers(
+        label=torch.from_numpy(label),
+        size=torch.from_numpy(size),
+        pose=world[:, :, None, :3],
+        present=valid[..., None],
+        velocity=world[..., 3:].float(),
+        id=valid.long() - 1,
+        age=valid.int(),
+    ).where(valid & ~start[:, None])
