@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,9 +19,27 @@ BATCH = 512
 """Road users of a step."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What `draw_standing` returns.
+
+    Attributes:
+        known: (m, c) float32.
+        way: (m, f, 2) float32 [m].
+
+    """
+
+    known: Tensor
+    way: Tensor
+
+
 @torch.no_grad()
 def draw_standing(
-    model: WorldModel, source: WindowSource, windows: int, first: int = 0
+    model: WorldModel,
+    source: WindowSource,
+    windows: int,
+    first: int = 0,
+    draws: Callable[[int], Iterable[int]] = range,
 ) -> tuple[Tensor, Tensor]:
     """The road users of some windows that the motion estimator expects to stand: what is known of each (m, c) float32,
     and the way that it went (m, f, 2) [m].
@@ -28,11 +49,12 @@ def draw_standing(
         source: of the windows.
         windows: how many.
         first: step number of the first batch of them.
+        draws: of how many batches are wanted, the numbers of those that there is time for (`Turn.draws`).
 
     """
     known, ways, grid = [], [], model.config.grid
     h = model.config.history
-    for step in range(-(-windows // 8)):
+    for step in draws(-(-windows // 8)):
         drawn = source.draw(min(8, windows - step * 8), first + step)
         labels, poses = drawn.labels[:, :h], drawn.poses[:, :h]
         images = aligned_images(labels, poses, grid, model.motion.frames)

@@ -11,10 +11,12 @@ from torch import Tensor
 from occsora_sim.models.columns import ground_image
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.training.departures import BATCH, draw_standing
+from occsora_sim.recipe import recipe_of
+from occsora_sim.training.departures import BATCH, Standing, draw_standing
 from occsora_sim.training.known import aligned_images
-from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.loop import LoopConfig, restored, run
 from occsora_sim.training.prefetch import windows_for
+from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.windows import Windows, WindowSource
 
 
@@ -47,21 +49,32 @@ def train_motion(options: MotionTraining) -> Path:
     with another motion estimator (EMA weights) and other departures; returns its path.
 
     Raises:
-        CheckpointError: the weights to begin with are unusable or of another kind.
+        CheckpointError: the weights to begin with are unusable or of another kind, or `out` holds a training with
+            other options.
 
     """
     kind = "tokenizer" if options.init is None else "world_model"
+    path = options.out / f"{kind}.safetensors"
+    stages = Stages(
+        options.out,
+        options.loop.minutes,
+        recipe_of("train motion", options, unused=() if options.init is None else ("tokenizer",)),
+        [
+            Stage(name="motion", steps=options.loop.steps, share=0.7, main=True),
+            Stage(name="departures", steps=options.departure_steps, share=0.3),
+        ],
+        weights=path,
+    )
+    if stages.finished:
+        return path
     model, header = load_world_model(options.init or options.tokenizer, kind=kind, device=options.loop.device)
     windows = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return motion_loss(model, windows.draw(options.loop.batch, step))
 
-    run(model.motion, loss, options.loop, options.out / "motion").copy_to(model.motion)
-    train_departures(
-        model, windows, options.departure_windows, options.departure_steps, options.loop, options.out
-    )
-    path = options.out / f"{kind}.safetensors"
+    run(model.motion, loss, options.loop, stages.begin("motion")).copy_to(model.motion)
+    train_departures(model, windows, options.departure_windows, options.departure_steps, options.loop, stages)
     before = header.get("recipe", {})
     recipe = {**(before if options.init is None else {"init": before}), "motion": options}
     save_world_model(model, path, kind=kind, trained_on=options.scenes, recipe=recipe)
@@ -77,18 +90,27 @@ def motion_loss(model: WorldModel, windows: Windows) -> tuple[Tensor, dict[str, 
 
 
 def train_departures(
-    model: WorldModel, source: WindowSource, windows: int, steps: int, loop: LoopConfig, out: Path
+    model: WorldModel, source: WindowSource, windows: int, steps: int, loop: LoopConfig, stages: Stages
 ) -> None:
     """Train the departures, where the model has them, for so many steps on who stands in some windows."""
     departures = model.departures
     if departures is None or not steps:
         return
-    known, way = draw_standing(model, source, windows)
-    if not len(known):
+    turn, loop = stages.begin("departures"), loop.of_a_part(steps, 1e-3)
+    if restored(departures, loop, turn):
+        return
+
+    def draw() -> Standing:
+        known, way = draw_standing(model, source, windows, draws=turn.draws)
+        return Standing(known=known, way=way)
+
+    pool = turn.pool(Standing, draw, loop.device)
+    if not len(pool.known):
+        turn.skip()
         return
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(len(known), (BATCH,), generator=generator).to(known.device)
-        return departures.loss(known[rows], way[rows])
+        rows = torch.randint(len(pool.known), (BATCH,), generator=generator).to(pool.known.device)
+        return departures.loss(pool.known[rows], pool.way[rows])
 
-    run(departures, loss, loop.of_a_part(steps, 1e-3), out / "departures").copy_to(departures)
+    run(departures, loss, loop, turn).copy_to(departures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +54,13 @@ class Maps:
 
 
 @torch.no_grad()
-def draw_maps(model: WorldModel, source: WindowSource, windows: int) -> Maps:
-    """The newest history frame of each of some windows."""
+def draw_maps(
+    model: WorldModel, source: WindowSource, windows: int, draws: Callable[[int], Iterable[int]] = range
+) -> Maps:
+    """The newest history frame of each of some windows; of fewer where `draws` ends before its count."""
     grid, h = model.config.grid, model.config.history
     around, vehicles, rows, marks = [], [], [], []
-    for step in range(-(-windows // 8)):
+    for step in draws(-(-windows // 8)):
         drawn = source.draw(min(8, windows - step * 8), step)
         labels = drawn.labels[:, h - 1]
         mask = route_mask(drawn.route, drawn.poses[:, h - 1 : h], grid)[:, 0]
@@ -71,10 +74,11 @@ def draw_maps(model: WorldModel, source: WindowSource, windows: int) -> Maps:
     count = torch.bincount(kind, minlength=len(DYNAMIC))[:, None]
     size = mark.new_zeros(len(DYNAMIC), 3).index_add_(0, kind, mark[:, 5:])
     present = Present(row=row, kind=kind, cell=mark[:, 1:3].long(), velocity=mark[:, 3:5])
-    first = torch.zeros(windows + 1, dtype=torch.long, device=row.device)
-    first[1:] = torch.bincount(row, minlength=windows).cumsum(0)
+    frames = torch.cat(around)
+    first = torch.zeros(len(frames) + 1, dtype=torch.long, device=row.device)
+    first[1:] = torch.bincount(row, minlength=len(frames)).cumsum(0)
     return Maps(
-        around=torch.cat(around),
+        around=frames,
         vehicles=torch.cat(vehicles),
         present=present,
         first=first,

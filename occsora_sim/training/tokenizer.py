@@ -9,20 +9,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
+from occsora_sim.recipe import option_name, recipe_of
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.known import window_context
-from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.loop import LoopConfig, restored, run
 from occsora_sim.training.motion import motion_loss, train_departures
-from occsora_sim.training.newcomers import draw_maps, newcomer_loss
+from occsora_sim.training.newcomers import Maps, draw_maps, newcomer_loss
 from occsora_sim.training.prefetch import windows_for
 from occsora_sim.training.reconstruction import reconstruction_loss
-from occsora_sim.training.resampling import draw_places, place_loss
-from occsora_sim.training.small_code import code_loss, draw_pool
+from occsora_sim.training.resampling import Places, draw_places, place_loss
+from occsora_sim.training.small_code import Frames, code_loss, draw_pool
+from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.windows import Windows, WindowSource
 
 _MOTION_WEIGHT = 20.0  # brings the two gradients to one size; they share no parameter
@@ -39,8 +42,8 @@ class TokenizerTraining:
         init: weights of a whole closed-loop model whose encoder and decoder learn on, instead of a new tokenizer. The
             motion estimator and what the denoiser is shown stay as they are, so the denoiser has only to follow the
             latent (`train world-model --init`).
-        motion_steps: steps of the motion estimator alone, first; closed loop only. It goes on
-            learning beside the tokenizer.
+        motion_steps: steps of the motion estimator alone, first; closed loop only. It goes on learning beside the
+            tokenizer. Every stage with no steps is left out.
         code_steps: steps of the code for small road users alone, before the rest; closed loop only.
         code_windows: windows whose frames these look at.
         departure_steps: steps of the departures of who stands, which follow the motion estimator; closed loop
@@ -71,6 +74,12 @@ class TokenizerTraining:
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 0 if name.endswith("_steps") else 1
+            if name.endswith(("_steps", "_windows")) and value < least:
+                raise ConfigurationError(f"{option_name(name)} {value}: must be {least} or more")
+
 
 def train_tokenizer(options: TokenizerTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors (EMA weights); returns its path.
@@ -78,18 +87,43 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     With `init`, the file holds the whole model.
 
     Raises:
-        CheckpointError: the weights to begin with are unusable, of another kind or of another preset.
+        CheckpointError: the weights to begin with are unusable, of another kind or of another preset, or `out` holds
+            a training with other options.
 
     """
-    if options.init is None:
-        return _from_nothing(options)
+    path = options.out / "tokenizer.safetensors"
+    stages = Stages(
+        options.out,
+        options.loop.minutes,
+        recipe_of("train tokenizer", options),
+        _stages(options),
+        weights=path,
+    )
+    if not stages.finished:
+        (_from_nothing if options.init is None else _learning_on)(options, stages, path)
+    return path
+
+
+def _stages(options: TokenizerTraining) -> list[Stage]:
+    """What is trained, in this order, and its share of the time."""
+    motion = Stage(name="motion", steps=options.motion_steps, share=0.12)
+    code = Stage(name="code", steps=options.code_steps, share=0.06)
+    tokenizer = Stage(name="tokenizer", steps=options.loop.steps, share=0.62, main=True)
+    traffic = [
+        Stage(name="departures", steps=options.departure_steps, share=0.05),
+        Stage(name="newcomers", steps=options.newcomer_steps, share=0.07),
+        Stage(name="resampler", steps=options.resampler_steps, share=0.08),
+    ]
+    return [motion, code, tokenizer, *traffic] if options.init is None else [*traffic, code, tokenizer]
+
+
+def _learning_on(options: TokenizerTraining, stages: Stages, path: Path) -> None:
+    assert options.init is not None
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
     model = with_traffic(with_small_road_users(model))
     source = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
-    _train_departures(options, model, source)
-    _train_newcomers(options, model, source)
-    _train_resampler(options, model, source)
-    _train_code(options, model, source)
+    _train_traffic(options, model, source, stages)
+    _train_code(options, model, source, stages)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
         part.requires_grad_(True)
@@ -98,12 +132,9 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         return tokenizer_loss(source.draw(options.loop.batch, step), generator)
 
-    ema = run(model.tokenizer, loss, options.loop, options.out)
-    ema.copy_to(model.tokenizer)
-    path = options.out / "tokenizer.safetensors"
+    run(model.tokenizer, loss, options.loop, stages.begin("tokenizer")).copy_to(model.tokenizer)
     recipe = {"init": header.get("recipe", {}), "tokenizer": options}
     save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
-    return path
 
 
 def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
@@ -130,57 +161,83 @@ def _tokenizer_loss(
     return loss
 
 
-def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages) -> None:
     small = model.tokenizer.small
     if small is None or not options.code_steps:
         return
-    generator = torch.Generator().manual_seed(options.loop.seed)
-    pool = draw_pool(model, source, options.code_windows, options.corruption, generator)
-    weight = class_weights(options.loop.device)
+    turn, loop = stages.begin("code"), options.loop.of_a_part(options.code_steps, 2e-3)
+    if restored(small, loop, turn):
+        return
+
+    def draw() -> Frames:
+        generator, windows = torch.Generator().manual_seed(options.loop.seed), options.code_windows
+        return Frames(columns=draw_pool(model, source, windows, options.corruption, generator, turn.draws))
+
+    pool, weight = turn.pool(Frames, draw, loop.device).columns, class_weights(loop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return code_loss(small, pool, weight, generator)
 
-    loop = options.loop.of_a_part(options.code_steps, 2e-3)
-    run(small, loss, loop, options.out / "code").copy_to(small)
+    run(small, loss, loop, turn).copy_to(small)
 
 
-def _train_departures(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_traffic(
+    options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages
+) -> None:
     steps, windows = options.departure_steps, options.departure_windows
-    train_departures(model, source, windows, steps, options.loop, options.out)
+    train_departures(model, source, windows, steps, options.loop, stages)
+    _train_newcomers(options, model, source, stages)
+    _train_resampler(options, model, source, stages)
 
 
-def _train_newcomers(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_newcomers(
+    options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages
+) -> None:
     newcomers = model.newcomers
     if newcomers is None or not options.newcomer_steps:
         return
-    maps = draw_maps(model, source, options.newcomer_windows)
+    turn, loop = stages.begin("newcomers"), options.loop.of_a_part(options.newcomer_steps, 2e-3)
+    if restored(newcomers, loop, turn):
+        return
+
+    def draw() -> Maps:
+        return draw_maps(model, source, options.newcomer_windows, turn.draws)
+
+    maps = turn.pool(Maps, draw, loop.device)
     newcomers.begin_with(maps.size, maps.rate)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return newcomer_loss(newcomers, maps, model.config.grid.voxel, generator)
 
-    loop = options.loop.of_a_part(options.newcomer_steps, 2e-3)
-    run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
+    run(newcomers, loss, loop, turn).copy_to(newcomers)
 
 
-def _train_resampler(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_resampler(
+    options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages
+) -> None:
     resampler = model.resampler
     if resampler is None or not options.resampler_steps:
         return
-    generator = torch.Generator().manual_seed(options.loop.seed)
-    places = draw_places(source, model.config.grid, options.resampler_windows, generator)
+    turn, loop = stages.begin("resampler"), options.loop.of_a_part(options.resampler_steps, 1e-3)
+    if restored(resampler, loop, turn):
+        return
+
+    def draw() -> Places:
+        generator = torch.Generator().manual_seed(options.loop.seed)
+        return draw_places(source, model.config.grid, options.resampler_windows, generator, turn.draws)
+
+    places = turn.pool(Places, draw, loop.device)
     if not len(places.right):
+        turn.skip()
         return
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return place_loss(resampler, places, generator)
 
-    loop = options.loop.of_a_part(options.resampler_steps, 1e-3)
-    run(resampler, loss, loop, options.out / "resampler").copy_to(resampler)
+    run(resampler, loss, loop, turn).copy_to(resampler)
 
 
-def _from_nothing(options: TokenizerTraining) -> Path:
+def _from_nothing(options: TokenizerTraining, stages: Stages, path: Path) -> None:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
     model = WorldModel(config).to(options.loop.device)
@@ -189,10 +246,10 @@ def _from_nothing(options: TokenizerTraining) -> Path:
     def first(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return motion_loss(model, source.draw(options.loop.batch, step))
 
-    motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
-    ema = run(model.motion, first, motion_loop, options.out / "motion")
-    ema.copy_to(model.motion)
-    _train_code(options, model, source)
+    if options.motion_steps:
+        motion_loop = replace(options.loop, steps=options.motion_steps, lr=1e-3)
+        run(model.motion, first, motion_loop, stages.begin("motion")).copy_to(model.motion)
+    _train_code(options, model, source, stages)
     tokenizer_loss = _tokenizer_loss(options, model)
 
     def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -202,11 +259,6 @@ def _from_nothing(options: TokenizerTraining) -> Path:
         return loss + _MOTION_WEIGHT * motion, logs | more
 
     parts = nn.ModuleDict({"motion": model.motion, "tokenizer": model.tokenizer})
-    ema = run(parts, both, options.loop, options.out)
-    ema.copy_to(parts)
-    _train_departures(options, model, source)
-    _train_newcomers(options, model, source)
-    _train_resampler(options, model, source)
-    path = options.out / "tokenizer.safetensors"
+    run(parts, both, options.loop, stages.begin("tokenizer")).copy_to(parts)
+    _train_traffic(options, model, source, stages)
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
-    return path
