@@ -219,9 +219,9 @@ class Stages:
             over=bool(state) and self._over(stage, state),
         )
         self._turns[name] = turn
-        text = f"{turn.step} of {stage.steps} steps are done" if turn.step else f"{stage.steps} steps"
+        text = f"{turn.step} of {stage.steps} steps done before" if turn.step else f"steps: {stage.steps}"
         if self.seconds and not turn.over:
-            text += f", at most {turn.seconds / 60:.1f} min; {left / 60:.1f} min are left in all"
+            text += f", at most {turn.seconds / 60:.1f} min; {left / 60:.1f} min left in all"
         say(f"{turn.title}: {text}")
         return turn
 
