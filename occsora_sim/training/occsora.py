@@ -16,7 +16,6 @@ from occsora_sim.recipe import recipe_of
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.clips import ClipSampler
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.report import say
 from occsora_sim.training.stages import Stage, Stages, Turn
 from occsora_sim.training.tokenizer import TokenizerTraining
 from occsora_sim.training.world_model import WorldModelTraining
@@ -40,7 +39,6 @@ def _sampler(scenes: str, config: OccSoraConfig, seed: int, loop: LoopConfig) ->
             f"--workers {loop.workers}: clips are drawn by no other process; leave it out"
         )
     frames = config.tokenizer.frames
-    say("opening the scenes ...")
     return ClipSampler(open_scenes(scenes), config.grid, frames=frames, seed=seed, device=loop.device)
 
 

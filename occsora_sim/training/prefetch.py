@@ -13,7 +13,6 @@ from occsora_sim.grid import Grid
 from occsora_sim.models.world_model import WorldModelConfig
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig
-from occsora_sim.training.report import say
 from occsora_sim.training.windows import Windows, WindowSampler
 
 BATCHES_AHEAD = 3
@@ -30,7 +29,6 @@ def open_windows(
         SceneError: the scenes cannot be read, or hold no window.
 
     """
-    say("opening the scenes ...")
     sampler = WindowSampler(
         open_scenes(scenes), grid, history=history, future=future, seed=seed,
         device="cpu" if loop.workers else loop.device, workers=loop.workers,

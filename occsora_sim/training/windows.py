@@ -17,6 +17,7 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.patches import count_vehicles
 from occsora_sim.scenes.recorded import Recorded, drawers_of
 from occsora_sim.scenes.start import place_of
+from occsora_sim.training.report import say
 
 ROUTE_POINTS = 160
 """Points of a route that a model sees, about 1 m apart, around the ego."""
@@ -91,7 +92,6 @@ class WindowSampler:
     ) -> None:  # fmt: skip
         self.scenes, self.grid, self.history, self.future = list(scenes), grid, history, future
         self.seed, self.device = seed, torch.device(device)
-        self.voxelisers = drawers_of(self.scenes, grid, device, workers)
         self.spans: list[tuple[int, int, int, int]] = []  # scene, ego, first and last admissible present step
         for index, scene in enumerate(self.scenes):
             stride = round(FRAME_SECONDS / scene.dt)
@@ -104,6 +104,8 @@ class WindowSampler:
             raise SceneError(
                 f"training: none of {len(self.scenes)} scenes holds {history + future} frames of ego motion"
             )
+        say(f"preparing {len(self.scenes)} scenes ...")
+        self.voxelisers = drawers_of(self.scenes, grid, device, workers)
 
     def draw(self, count: int, step: int) -> Windows:
         """`count` windows for training step `step`.
