@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,73 +20,15 @@ from stable_baselines3.common.logger import configure
 from occsora_sim.agents.imitation import SPREAD, Demonstrations, demonstrate, fit_policy, fit_value
 from occsora_sim.agents.intelligent_driver import IntelligentDriver
 from occsora_sim.agents.learned import PolicyConfig, save_policy
+from occsora_sim.agents.learner_config import KIND, LearnerConfig, finished, recipe_of_learner
 from occsora_sim.agents.learner_env import LearnerEnv
 from occsora_sim.agents.route_follower import RouteFollower
 from occsora_sim.checkpoint import read_tensors, write_tensors
-from occsora_sim.errors import CheckpointError, ConfigurationError, MissingDependencyError
+from occsora_sim.errors import CheckpointError, MissingDependencyError
 
-KIND = "agent-resume"
 SHOWN = ("score", "nc", "dac", "ttc", "ep", "comfort", "reward")
 CURVE = ("decisions", "phase", "minutes", "episodes", *SHOWN, "loss")
 """Columns of curve.csv: a row for each rollout, means over the episodes that ended in it (with exploration)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerConfig:
-    """How to learn.
-
-    Attributes:
-        imitate: whose answers are learned before reinforcement begins.
-        rounds: of imitation, each one rollout.
-        decisions: environment steps in all, those of imitation included; by default imitation alone, since
-            reinforcement on top has not gained anything yet (docs/lab_book.md).
-        minutes: stop after this long [min]; 0 means by decisions alone.
-        copies: episodes side by side.
-        rollout: decisions of each copy between two updates; every rollout begins with new episodes.
-        epochs: passes over a rollout.
-        minibatches: that a pass is cut into.
-        lr: learning rate of PPO.
-        gamma: discount of a decision.
-        gae: lambda of the generalised advantage estimate (Schulman et al. 2016).
-        kl: an update ends where the policy has moved by 1.5 times this.
-        hidden: widths of the layers of policy and value.
-        keep_every: rollouts between policies that are kept under their own names.
-        seed: of weights, episodes and exploration.
-
-    """
-
-    imitate: Literal["route-follower", "idm", "none"] = "route-follower"
-    rounds: int = 7
-    decisions: int = 2_240
-    minutes: float = 0.0
-    copies: int = 16
-    rollout: int = 20
-    epochs: int = 8
-    minibatches: int = 4
-    lr: float = 2e-4
-    gamma: float = 0.95
-    gae: float = 0.9
-    kl: float = 0.02
-    hidden: tuple[int, ...] = (128, 128)
-    keep_every: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        whole = ("decisions", "copies", "rollout", "epochs", "minibatches", "keep_every")
-        for name in whole:
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"learner: {name} {getattr(self, name)} must be 1 or more")
-        if self.rounds < 0 or self.minutes < 0 or self.seed < 0 or not self.lr > 0 or not self.kl > 0:
-            raise ConfigurationError(
-                "learner: rounds, minutes and seed must be 0 or more, lr and kl positive"
-            )
-        if not 0 < self.gamma < 1 or not 0 <= self.gae <= 1:
-            raise ConfigurationError(f"learner: gamma {self.gamma} and gae {self.gae} must lie within 0 to 1")
-        if self.copies * self.rollout < 2 * self.minibatches:
-            raise ConfigurationError(
-                f"learner: {self.copies} copies x {self.rollout} decisions are too few for {self.minibatches} "
-                "minibatches; give at least two for each"
-            )
 
 
 class _TimeUp(Exception):
@@ -133,7 +75,7 @@ class Learner:
         """Train from where `out` was left, or from the beginning; returns the path of the policy.
 
         Raises:
-            CheckpointError: the resume file is damaged or of another configuration.
+            CheckpointError: the resume file is damaged or of another configuration, or `out` cannot be written.
             MissingDependencyError: TensorBoard is not installed.
 
         """
@@ -143,6 +85,19 @@ class Learner:
             raise MissingDependencyError(
                 'TensorBoard is not installed: pip install "occsora-sim[train]"'
             ) from error
+        if not finished(self.out, self.config, self.about):
+            try:
+                self._train()
+            except OSError as error:
+                if error.filename is not None:
+                    raise
+                raise CheckpointError(
+                    f"{self.out}: cannot be written ({error.strerror or error}); make room and give the same command "
+                    "again"
+                ) from error
+        return self.out / "policy.safetensors"
+
+    def _train(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         if (self.out / "resume.safetensors").exists():
             self._load()
@@ -161,9 +116,8 @@ class Learner:
                     self.model.learn(left, _Rollouts(self), reset_num_timesteps=False)
                     self._finish_rollout()
             except _TimeUp:
-                pass
+                self.spent = time.monotonic() - self._started
         self.save()
-        return self.out / "policy.safetensors"
 
     @property
     def decisions(self) -> int:
@@ -258,7 +212,7 @@ class Learner:
         if self.data is not None:  # more rounds may follow
             tensors |= {f"data.{name}": value for name, value in vars(self.data).items()}
         header = {
-            "kind": KIND, "learner": asdict(c), "about": self.about, "rollouts": self.rollouts,
+            "kind": KIND, "recipe": recipe_of_learner(c, self.about), "rollouts": self.rollouts,
             "spent": self.spent, "updates": self.model._n_updates, "curve": self.curve,
         }  # fmt: skip
         write_tensors(self.out / "resume.safetensors", tensors, header)
@@ -272,16 +226,6 @@ class Learner:
     def _load(self) -> None:
         path = self.out / "resume.safetensors"
         tensors, header = read_tensors(path, kind=KIND)
-        free = ("rounds", "decisions", "minutes", "keep_every")  # may be changed on the way
-        theirs = {**header["learner"], **header["about"]}
-        ours = {**asdict(self.config), **self.about}
-        ours["hidden"] = list(self.config.hidden)
-        for name, value in ours.items():
-            if name not in free and theirs.get(name) != value:
-                raise CheckpointError(
-                    f"{path}: was begun with {name} {theirs.get(name)}, not {value}; use the same options or "
-                    "another --out"
-                )
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

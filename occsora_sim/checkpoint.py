@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
-    # Tied or sliced tensors share memory, which the format refuses: each is stored on its own.
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(own, metadata))
+        with temporary.open("wb") as file:
+            file.write(save(_apart(tensors), metadata))
+            file.flush()
+            os.fsync(file.fileno())  # a disk that is full may say so only here
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(
@@ -38,6 +40,19 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """On the CPU, none a slice or sharing its memory with another, which the format refuses."""
+    own, seen = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        seen.add(memory.data_ptr())
+        own[name] = tensor
+    return own
 
 
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 VERBS: dict[str, tuple[str, str]] = {
     "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
     "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
-    "train motion": (
-        "train_motion",
-        "train a trained motion estimator on, and the departures after it",
-    ),
+    "train traffic": ("train_traffic", "train what moves and enters: road users, on recorded tracks"),
     "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
     "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),
     "train agent": ("train_agent", "train a driving policy in a world, the generated one by default"),
@@ -43,7 +40,8 @@ PROGRAM = "occsora-sim"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns the exit status: 0 done, 2 unusable input (one line on standard error says what), 130 interrupted.
+    Returns the exit status: 0 done, 2 unusable input (one line on standard error says what), 130 interrupted (Ctrl-C),
+    143 terminated (SIGTERM).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -54,19 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"{PROGRAM} {__version__}")
         return 0
+    from occsora_sim.commands.termination import Terminated, terminable
     from occsora_sim.errors import OccSoraError
 
     try:
-        verb, rest = find_verb(arguments)
-        if not verb:
-            print(overview(rest))
-            return 0
-        command = importlib.import_module(f"occsora_sim.commands.{VERBS[verb][0]}")
-        from occsora_sim.commands.parsing import parse_command
+        with terminable():
+            verb, rest = find_verb(arguments)
+            if not verb:
+                print(overview(rest))
+                return 0
+            command = importlib.import_module(f"occsora_sim.commands.{VERBS[verb][0]}")
+            from occsora_sim.commands.parsing import parse_command
 
-        options = parse_command(command, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
-        if options is not None:
-            command.run(options)
+            options = parse_command(command, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
+            if options is not None:
+                command.run(options)
     except OccSoraError as error:
         return _refuse(str(error))
     except OSError as error:
@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(
             f"{error.filename}: {error.strerror or error}; check the path, the permissions and the space"
         )
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import OCC3D, Grid
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizerConfig
+from occsora_sim.models.entries import EntriesConfig
 from occsora_sim.models.occsora_tokenizer import OccSoraTokenizerConfig
 from occsora_sim.models.occsora_world import OccSoraConfig
+from occsora_sim.models.traffic import TrafficConfig
 from occsora_sim.models.weights import Config
 from occsora_sim.models.world_model import WorldModelConfig
 
@@ -19,29 +21,31 @@ def small() -> WorldModelConfig:
 
 
 def base() -> WorldModelConfig:
-    """For a GPU: `small` with a denoiser of twice the width and depth, and a wider tokenizer and motion estimator."""
+    """For a GPU: `small` with a denoiser of twice the width and depth, a wider tokenizer and a larger traffic model."""
     return WorldModelConfig(
         preset="base",
         grid=OCC3D,
-        motion_width=64,
         tokenizer=CompensatedTokenizerConfig(column=48, width=96, blocks=2),
         hidden=384,
         depth=12,
         heads=6,
+        traffic=TrafficConfig(hidden=192, depth=6, heads=6),
     )
 
 
 def tiny() -> WorldModelConfig:
     """For tests: a coarse grid, seconds on a CPU."""
+    grid = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0))
     return WorldModelConfig(
         preset="tiny",
-        grid=Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0)),
-        motion_width=8,
+        grid=grid,
         resampler=32,
         tokenizer=CompensatedTokenizerConfig(column=8, width=8, latent=4, columns_per_frame=512),
         hidden=32,
         depth=2,
         heads=2,
+        traffic=TrafficConfig(hidden=32, depth=1, heads=2, edge=8),
+        entries=EntriesConfig(grid=grid, width=8, marks=16),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import compose, relative, rotate
-from occsora_sim.grid import CAR, FRAME_SECONDS
+from occsora_sim.grid import CAR, FRAME_SECONDS, Grid
 from occsora_sim.vehicle import Vehicle
 
 HISTORY = 4
@@ -221,6 +221,14 @@ def velocity_of(pose: Tensor, present: Tensor) -> Tensor:
     """Velocities (..., 2) [m/s] from the last two of poses (..., h, 3); zero where fewer are `present` (..., h)."""
     step = (pose[..., -1, :2] - pose[..., -2, :2]) / FRAME_SECONDS
     return (step * (present[..., -1] & present[..., -2])[..., None]).float()
+
+
+def seen_from(users: RoadUsers, poses: Tensor, grid: Grid) -> Tensor:
+    """Whose centre (b, n) bool was in view in one of the last frames, seen from ego poses (b, h, 3), the newest last."""
+    count = min(poses.shape[1], users.pose.shape[2])
+    local = relative(poses[:, None, -count:].to(users.pose), users.pose[:, :, -count:])[..., :2]
+    low, up = (local.new_tensor(corner[:2]) for corner in (grid.lower, grid.upper))
+    return (((local >= low) & (local < up)).all(-1) & users.present[:, :, -count:]).any(-1)
 
 
 def of_ego(poses: Tensor, vehicle: Vehicle, history: int) -> RoadUsers:

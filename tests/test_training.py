@@ -64,28 +64,6 @@ def same(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_a_run_that_was_cut_off_and_resumed_equals_one_that_was_not(tmp_path, scenes, monkeypatch):
-    whole = tokenizer(scenes, tmp_path / "whole", 6)
-    monkeypatch.setattr("occsora_sim.training.loop._save", _cut_after(3))
-    with pytest.raises(KeyboardInterrupt):
-        tokenizer(scenes, tmp_path / "parts", 6)
-    monkeypatch.undo()
-    assert same(whole, tokenizer(scenes, tmp_path / "parts", 6))
-
-
-def _cut_after(step: int):
-    from occsora_sim.training import loop as module
-
-    save = module._save
-
-    def cut(*arguments):
-        save(*arguments)
-        if arguments[0].parent.name == "parts" and arguments[6] == step:
-            raise KeyboardInterrupt
-
-    return cut
-
-
 def test_training_twice_gives_the_same_numbers_and_another_seed_others(tmp_path, scenes):
     one = tokenizer(scenes, tmp_path / "one", 2)
     assert same(one, tokenizer(scenes, tmp_path / "two", 2))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_folder
 from occsora_sim.errors import ConfigurationError, MissingDependencyError
+from occsora_sim.recipe import mark_of
 
 try:
     from occsora_sim.agents.learner import LearnerConfig
@@ -74,19 +75,23 @@ class Options:
 def run(options: Options) -> None:
     """Train, and say where the policy is."""
     from occsora_sim.agents.learner import Learner
+    from occsora_sim.agents.learner_config import finished
 
     check_device(options.device)
     output_folder(options.out)
-    print("opening the scenes ...", flush=True)
-    env = open_env(options)
     about = {
         "world": options.world,
-        "weights": None if options.weights is None else options.weights.name,
+        "weights": None if options.weights is None else mark_of(options.weights),
         "steps": options.steps,
         "scenes": options.scenes,
         "starts": options.starts,
         "seconds": options.seconds,
     }
+    if finished(options.out, options.learner, about):
+        print(options.out / "policy.safetensors")
+        return
+    print("opening the scenes ...", flush=True)
+    env = open_env(options)
     try:
         print(Learner(env=env, config=options.learner, out=options.out, about=about).run())
     finally:

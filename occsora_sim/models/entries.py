@@ -9,14 +9,12 @@ all at once). A world that begins with nobody is the same question with all of t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occsora_sim.checkpoint import read_tensors
 from occsora_sim.counter_random import uniform
 from occsora_sim.errors import CheckpointError
 from occsora_sim.grid import DYNAMIC, OCC3D, Grid
@@ -35,9 +33,6 @@ from occsora_sim.models.entry_view import (
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scene_prompt import PLACES
 from occsora_sim.vehicle import Vehicle
-
-KIND = "entries"
-"""Kind of their checkpoints."""
 
 STEP_SLOTS, START_SLOTS = 8, 64
 """Most that enter in a frame, and where there was nobody before."""
@@ -286,22 +281,3 @@ class Entries(nn.Module):
         most = at.new_tensor([side // (2 * POOL) - 1 for side in grid.shape[:2]])
         cell = torch.minimum(at.floor().clamp(min=0), most)
         return cell.long(), at - cell
-
-
-def load_entries(path: Path, device: str = "cpu") -> Entries:
-    """Entries of a weights file, in evaluation.
-
-    Raises:
-        CheckpointError: the file is unusable or of another kind.
-
-    """
-    tensors, header = read_tensors(path, kind=KIND)
-    entries = Entries(EntriesConfig.from_header(header.get("config", {})))
-    try:
-        entries.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(
-            f"{path}: its tensors do not fit its configuration ({reason}); get it again"
-        ) from error
-    return entries.to(device).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +34,8 @@ def _plain(value: Any) -> Any:
 def save_world_model(
     model: WorldModel | OccSora, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]
 ) -> None:
-    """Write a model; `kind` is "tokenizer" (its denoiser is left out) or "world_model".
+    """Write a model; `kind` is "tokenizer" (what draws the ground, but for its denoiser), "traffic" (its road users' part)
+    or "world_model".
 
     The latter is stored in half precision, for its size; it is computed in float32 again.
     """
@@ -83,6 +85,20 @@ def load_world_model(
     return _filled(WorldModel(config), path, kind, device)
 
 
+def with_traffic(model: WorldModel, path: Path) -> WorldModel:
+    """`model` with the traffic model and the entries of weights that `train traffic` wrote.
+
+    Raises:
+        CheckpointError: they are unusable or of another kind.
+
+    """
+    device = next(model.parameters()).device
+    other, _ = load_world_model(path, kind="traffic", device=str(device))
+    model.traffic, model.entries = other.traffic, other.entries
+    model.config = replace(model.config, traffic=other.config.traffic, entries=other.config.entries)
+    return model
+
+
 def load_occsora(
     path: Path, *, kind: str = "world_model", device: str = "cpu", preset: str | None = None
 ) -> tuple[OccSora, dict[str, Any]]:
@@ -104,12 +120,14 @@ def load_occsora(
 
 def _kept(name: str, kind: str) -> bool:
     """Whether a file of this kind holds the tensor `name`."""
-    return kind == "world_model" or not name.startswith("denoiser.")
+    moves = name.startswith(("traffic.", "entries."))
+    return kind == "world_model" or (
+        moves if kind == "traffic" else not moves and not name.startswith("denoiser.")
+    )
 
 
 def _config(path: Path, header: dict[str, Any]) -> Config:
-    # Files from before there were two families name none.
-    family, config = header.get("family", CLOSED_LOOP), header.get("config", {})
+    family, config = header.get("family"), header.get("config", {})
     if family == CLOSED_LOOP:
         return WorldModelConfig.from_header(config)
     if family == OPEN_LOOP:

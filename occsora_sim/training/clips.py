@@ -12,6 +12,7 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.training.report import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class ClipSampler:
             )
         self._ends = np.cumsum(counts)
         self.scenes = list(scenes)
+        say(f"preparing {len(self.scenes)} scenes ...")
         self.voxelisers = [drawer_of(scene, grid, device) for scene in self.scenes]
 
     def __len__(self) -> int:

@@ -17,9 +17,11 @@ from torch import Tensor
 from occsora_sim.grid import FREE, OCC3D, Grid
 from occsora_sim.models.columns import UNSEEN, is_dynamic
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder, OccupancyEncoderConfig, save_encoder
+from occsora_sim.recipe import recipe_of
 from occsora_sim.training.fraying import fray
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.stages import Stage, Stages
 
 _TEMPERATURE = 0.2
 
@@ -41,7 +43,22 @@ class EncoderTraining:
 
 
 def train_encoder(options: EncoderTraining, grid: Grid = OCC3D) -> Path:
-    """Train, and write `out`/encoder.safetensors (EMA weights); returns its path."""
+    """Train, and write `out`/encoder.safetensors (EMA weights); returns its path.
+
+    Raises:
+        CheckpointError: `out` holds a training with other options.
+
+    """
+    path = options.out / "encoder.safetensors"
+    stages = Stages(
+        options.out,
+        options.loop.minutes,
+        recipe_of("train encoder", options),
+        [Stage(name="encoder", steps=options.loop.steps, main=True)],
+        weights=path,
+    )
+    if stages.finished:
+        return path
     torch.manual_seed(options.loop.seed)  # initial weights
     encoder = OccupancyEncoder(OccupancyEncoderConfig(height=grid.shape[2])).to(options.loop.device)
     source = open_windows(options.scenes, grid, options.loop, history=2, future=1, seed=options.loop.seed)
@@ -51,8 +68,7 @@ def train_encoder(options: EncoderTraining, grid: Grid = OCC3D) -> Path:
         one, two = windows.labels[:, 1], windows.labels[:, 2]  # the future path of a third is bent
         return contrast(encoder, one, two, spoil(one, windows.poses[:, 1], grid, generator))
 
-    run(encoder, loss, options.loop, options.out).copy_to(encoder)
-    path = options.out / "encoder.safetensors"
+    run(encoder, loss, options.loop, stages.begin("encoder")).copy_to(encoder)
     save_encoder(encoder.eval(), path, {"trained_on": options.scenes, "steps": options.loop.steps})
     return path
 

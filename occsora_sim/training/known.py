@@ -9,15 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.bodies import draw_bodies
-from occsora_sim.models.columns import UNSEEN, ground_image, road_user_image, without_road_users
+from occsora_sim.models.columns import UNSEEN, without_road_users
 from occsora_sim.models.context import Context, build_context
-from occsora_sim.models.motion import MotionEstimator, smooth_displacement
-from occsora_sim.models.vehicle_motion import move_as_vehicles
-from occsora_sim.models.walkers import stop_before, walk_on
-from occsora_sim.models.warp import warp, warp_nearest
+from occsora_sim.models.warp import warp_nearest
 from occsora_sim.training.fraying import fray
 from occsora_sim.training.windows import Windows
 
@@ -25,25 +20,8 @@ BLANK = 0.3
 """Share of the windows with forgotten ground in which all of it is; there alone a scene prompt decides everything."""
 
 
-def aligned_images(labels: Tensor, poses: Tensor, grid: Grid, frames: int) -> Tensor:
-    """Road-user images of the last `frames` frames, warped into the newest ego frame.
-
-    labels (b, h, x, y, z), poses (b, h, 3) -> (b, frames, x, y, 2) uint8; older frames that do not exist repeat the
-    oldest one.
-    """
-    h = labels.shape[1]
-    newest = poses[:, -1:]
-    images = []
-    for k in range(frames):
-        at = max(0, h - frames + k)
-        image = road_user_image(labels[:, at])
-        images.append(image if at == h - 1 else warp(image, poses[:, at], newest, grid, fill=0)[:, 0])
-    return torch.stack(images, dim=1)
-
-
 def window_context(
     windows: Windows,
-    motion: MotionEstimator,
     grid: Grid,
     future: Sequence[int],
     *,
@@ -52,7 +30,8 @@ def window_context(
     corruption: float = 0.0,
     fraying: float = 0.0,
 ) -> Context:
-    """The context of the future frames `future` (0-based) of each window, from its history alone.
+    """The context of the future frames `future` (0-based) of each window: of the ground from its history alone; the road
+    users are where they were recorded, as in a world they are where its traffic model has taken them.
 
     `corruption` and `fraying` are the shares of windows whose known ground `forget` and `fray` spoil.
     """
@@ -60,17 +39,6 @@ def window_context(
     labels, poses = windows.labels[:, :h], windows.poses[:, :h]
     target = windows.poses[:, [h + k for k in future]]
     with torch.no_grad():
-        images = aligned_images(labels, poses, grid, motion.frames)
-        displacement = smooth_displacement(
-            motion(images, ground_image(labels[:, -1], grid)).float(), images[:, -1]
-        )
-        own = road_user_image(labels[:, -motion.frames :])  # each in its own ego frame
-        nowhere = torch.zeros(*own.shape[:4], 2, device=own.device)
-        displacement, offset = walk_on(displacement, own, nowhere, poses[:, -motion.frames :], grid)
-        after = relative(poses[:, -1:], windows.poses[:, h:])
-        displacement = stop_before(displacement, images[:, -1], after, grid)
-        displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=after)[:, list(future)]
-        bodies = draw_bodies(labels[:, -1], displacement, offset, poses[:, -1], target, grid)
         # As the record answers that a world begins with: of as near columns, the newest frame's. (What a resampler
         # would put right at edges is left as it is: it may be trained after the rest.)
         everywhere = torch.ones(*labels.shape[:4], dtype=torch.bool, device=labels.device)
@@ -87,15 +55,12 @@ def window_context(
         route[dropped.to(route.device)] = math.nan
         known = build_context(
             static=static,
-            last=bodies.rest,
-            last_pose=poses[:, -1],
-            last_image=warp(images[:, -1], poses[:, -1], target, grid, fill=0),
-            displacement=displacement,
-            target_pose=target,
+            users=windows.users,
+            then=[windows.then[k] for k in future],
+            pose=target,
             seconds=torch.tensor([(k + 1) * FRAME_SECONDS for k in future], device=labels.device),
             route=route,
             grid=grid,
-            drawn=(bodies.labels, bodies.way),
         )
         return known if forgotten is None else without_known(known, forgotten & nobody)
 

@@ -1,27 +1,30 @@
-"""The one training loop: schedule, mixed precision, clipping, EMA, TensorBoard, checkpoints and exact resume."""
+"""The one training loop: schedule, mixed precision, clipping, EMA, curves, checkpoints and exact resume."""
 
 from __future__ import annotations
 
 import math
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from occsora_sim.checkpoint import read_tensors, write_tensors
-from occsora_sim.errors import CheckpointError, ConfigurationError, MissingDependencyError
+from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.ema import EMA
+from occsora_sim.training.curves import Curves
 from occsora_sim.training.precision import Precision, resolve
+from occsora_sim.training.report import Report, say
+from occsora_sim.training.stages import Turn
 
 StepLoss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
 """(step, generator) -> loss and what to log, which is read from the device only when it is written. The batch must
 follow from the step alone, so that resuming is exact."""
+
+CHECKPOINT_SECONDS = 300.0
+"""Longest time between resumable checkpoints [s]: what an interruption may cost where steps are slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class LoopConfig:
 
     Attributes:
         steps: optimiser steps in all.
-        minutes: stop after this long and decay the learning rate to that end instead [min]; 0 means by steps alone.
+        minutes: stop after this long, all stages together, and decay the learning rate to that end instead [min]; 0
+            means by steps alone.
         batch: windows per step.
         lr: peak learning rate of AdamW.
         lr_floor: share of `lr` that the cosine ends at; 1 keeps the rate constant.
@@ -40,7 +44,7 @@ class LoopConfig:
         clip: largest gradient norm.
         ema: decay of the parameters' moving average.
         precision: "auto" measures whether bfloat16 autocast is faster here.
-        checkpoint_every: steps between resumable checkpoints.
+        checkpoint_every: steps between resumable checkpoints; where steps are slow, there is one every five minutes.
         log_every: steps between log lines.
         seed: of batches, noise and initial weights.
         device: "cpu", "cuda"...
@@ -75,6 +79,8 @@ class LoopConfig:
             or self.checkpoint_every < 1
         ):
             raise ConfigurationError(f"training: steps, batch, lr and intervals must be positive, got {self}")
+        if not (math.isfinite(self.minutes) and self.minutes >= 0):
+            raise ConfigurationError(f"training: minutes {self.minutes} must be 0 (no limit) or more")
         if self.workers < 0 or (self.workers and "fork" not in multiprocessing.get_all_start_methods()):
             raise ConfigurationError(
                 f"training: workers {self.workers} must be 0 or more, and 0 on a system that cannot fork"
@@ -86,7 +92,7 @@ class LoopConfig:
 
     def of_a_part(self, steps: int, lr: float) -> LoopConfig:
         """How a small part is trained by itself: by steps, which are many and short."""
-        return replace(self, steps=steps, minutes=0.0, lr=lr, log_every=100, checkpoint_every=1000)
+        return replace(self, steps=steps, lr=lr, log_every=100, checkpoint_every=1000)
 
 
 def learning_rate(config: LoopConfig, progress: float, step: int) -> float:
@@ -96,26 +102,19 @@ def learning_rate(config: LoopConfig, progress: float, step: int) -> float:
     return config.lr * warm * (low + (1 - low) * 0.5 * cosine)
 
 
-def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) -> EMA:
-    """Train the parameters of `model` that require a gradient; return their moving average.
+def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, turn: Turn) -> EMA:
+    """Train the parameters of `model` that require a gradient for the steps and the time of a stage's `turn`; return
+    their moving average.
 
-    `out`/resume.safetensors holds model, average, optimiser and step; if it is there, training goes on from it and
-    gives the same weights as a run that was never interrupted. Curves go to `out`/tensorboard.
+    The turn's resume.safetensors holds model, average, optimiser and step; if it is there, training goes on from it
+    and gives the same weights as a run that was never interrupted. Curves go to tensorboard beside it.
 
     Raises:
-        CheckpointError: the resume file is damaged or of another configuration.
+        CheckpointError: the resume file is damaged or of another model, or files cannot be written.
         MissingDependencyError: TensorBoard is not installed.
 
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingDependencyError(
-            'TensorBoard is not installed: pip install "occsora-sim[train]"'
-        ) from error
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    out.mkdir(parents=True, exist_ok=True)
+    turn.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(config.device)
     dtype = resolve(config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -123,24 +122,14 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
         parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
     )
     ema = EMA(model, decay=config.ema)
-    resume = out / "resume.safetensors"
-    begin, spent = 0, 0.0
-    if resume.exists():
-        begin, spent = _load(resume, model, ema, optimiser, parameters, config)
-    started = time.monotonic() - spent
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        disable=not sys.stderr.isatty(),
-    )  # fmt: skip
-    with SummaryWriter(str(out / "tensorboard")) as writer, bar:
-        task = bar.add_task("training", total=config.steps, completed=begin)
-        for step in range(begin, config.steps):
-            spent = time.monotonic() - started
-            progress = step / config.steps
-            if config.minutes > 0:
-                progress = max(progress, spent / 60 / config.minutes)
-                if progress >= 1:
-                    break
+    if turn.begun:
+        _load(turn, model, ema, optimiser, parameters)
+    if turn.over:
+        return ema
+    step, steps = turn.step, turn.stage.steps
+    saved, due = time.monotonic(), False
+    with Curves(turn.folder / "tensorboard") as curves, Report(turn.title) as report:
+        while (progress := turn.progress(step)) < 1:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(config, progress, step)
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -152,60 +141,69 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, out: Path) ->
             if torch.isfinite(norm):  # a step that overflowed is left out
                 optimiser.step()
                 ema.update(model)
-            if not bar.disable:
-                bar.update(task, advance=1, description=f"loss {float(loss.detach()):.4f}")
-            if step % config.log_every == 0 or step == config.steps - 1:
-                logs = {
+            if report.terminal:
+                text = f"step {step + 1} of {steps} {turn.clock(step + 1)}  loss {float(loss.detach()):.4f}"
+                report.show(turn.progress(step + 1), text)
+            if step % config.log_every == 0 or step == steps - 1:
+                numbers = {
                     **{name: float(value) for name, value in logs.items()},
                     "train/gradient_norm": float(norm),
                     "train/lr": optimiser.param_groups[0]["lr"],
                 }
-                for name, value in logs.items():
-                    writer.add_scalar(name, value, step)
-                if bar.disable:
-                    text = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in logs.items())
-                    print(f"step {step} [{spent / 60:.1f} min]  {text}", file=sys.stderr, flush=True)
-            if (step + 1) % config.checkpoint_every == 0 or step == config.steps - 1:
-                _save(resume, model, ema, optimiser, parameters, config, step + 1, time.monotonic() - started)
+                curves.add(numbers, step)
+                if not report.terminal:
+                    text = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in numbers.items())
+                    say(f"{turn.title}: step {step + 1} of {steps} {turn.clock(step + 1)}  {text}")
+            step += 1
+            due |= step % config.checkpoint_every == 0 or time.monotonic() - saved >= CHECKPOINT_SECONDS
+            if due and step < steps and step % turn.stage.stride == 0:
+                _save(turn, model, ema, optimiser, parameters, step)
+                saved, due = time.monotonic(), False
+        _save(turn, model, ema, optimiser, parameters, step, stopped=step < steps)
+    turn.close(step)
     return ema
 
 
+def restored(model: nn.Module, config: LoopConfig, turn: Turn) -> bool:
+    """Whether the stage was over before; its averaged weights are then in `model`, and nothing need be drawn for it."""
+    if not turn.over:
+        return False
+    tensors, _ = read_tensors(turn.resume, kind="resume")
+    if tensors:  # a stage that found nothing to learn from has none
+        ema = EMA(model, decay=config.ema)
+        ema.load_state_dict(_part(tensors, "ema."))
+        ema.copy_to(model)
+    return True
+
+
 def _save(
-    path: Path, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor],
-    config: LoopConfig, step: int, spent: float,
+    turn: Turn, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor],
+    step: int, *, stopped: bool = False,
 ) -> None:  # fmt: skip
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for name, parameter in parameters.items():
-        for key, value in optimiser.state[parameter].items():
+        for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
-    write_tensors(path, tensors, {"kind": "resume", "step": step, "spent": spent, "loop": asdict(config)})
+    write_tensors(turn.resume, tensors, turn.state(step, stopped=stopped))
 
 
 def _load(
-    path: Path, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor],
-    config: LoopConfig,
-) -> tuple[int, float]:  # fmt: skip
-    tensors, header = read_tensors(path, kind="resume")
-    theirs, ours = header["loop"], asdict(config)
-    for name in ("batch", "lr", "seed", "ema", "warmup"):
-        if theirs[name] != ours[name]:
-            raise CheckpointError(
-                f"{path}: was begun with {name} {theirs[name]}, not {ours[name]}; use the same options or another --out"
-            )
-
-    def part(prefix: str) -> dict[str, Any]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
+    turn: Turn, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> None:
+    tensors, _ = read_tensors(turn.resume, kind="resume")
     try:
-        model.load_state_dict(part("model."))
-        ema.load_state_dict(part("ema."))
+        model.load_state_dict(_part(tensors, "model."))
+        ema.load_state_dict(_part(tensors, "ema."))
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path}: holds another model; use another --out") from error
-    keys = {k.split(".")[1] for k in tensors if k.startswith("optimiser.")}
-    for name, parameter in parameters.items():
-        optimiser.state[parameter] = {  # type: ignore[index]
-            key: tensors[f"optimiser.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-            for key in keys
-        }
-    return int(header["step"]), float(header["spent"])
+        raise CheckpointError(f"{turn.resume}: holds another model; use another --out") from error
+    for full, value in _part(tensors, "optimiser.").items():
+        key, _, name = full.partition(".")
+        if name in parameters:  # those that have had no gradient yet have no state
+            parameter = parameters[name]
+            state = optimiser.state.setdefault(parameter, {})  # type: ignore[arg-type]
+            state[key] = value.to(parameter.device if key != "step" else "cpu")
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

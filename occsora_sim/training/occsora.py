@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,9 +12,11 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
 from occsora_sim.models.weights import load_occsora, save_world_model
 from occsora_sim.presets import occsora_preset
+from occsora_sim.recipe import recipe_of
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.clips import ClipSampler
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.stages import Stage, Stages, Turn
 from occsora_sim.training.tokenizer import TokenizerTraining
 from occsora_sim.training.world_model import WorldModelTraining
 
@@ -49,6 +52,31 @@ def _encoded(model: OccSora, sampler: ClipSampler, count: int, step: int) -> tup
     return model.latents(clips.labels), pose_steps(clips.poses)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """n clips as the denoiser sees them.
+
+    Attributes:
+        latents: (n, c, t', x', y') float32.
+        prompt: (n, t, 2) float32, `pose_steps`.
+
+    """
+
+    latents: Tensor
+    prompt: Tensor
+
+
+def _pool(model: OccSora, sampler: ClipSampler, count: int, turn: Turn) -> Encoded:
+    """`count` clips, encoded ahead."""
+
+    def draw() -> Encoded:
+        each = [_encoded(model, sampler, 1, number) for number in turn.draws(count)]
+        latents, prompt = (torch.cat(part) for part in zip(*each, strict=True))
+        return Encoded(latents=latents, prompt=prompt)
+
+    return turn.pool(Encoded, draw, sampler.device)
+
+
 def train_tokenizer(options: TokenizerTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors; returns its path.
 
@@ -57,6 +85,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
 
     Raises:
         ConfigurationError: the preset is not OccSora's own, or weights to go on from are given.
+        CheckpointError: `out` holds a training with other options.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
@@ -65,6 +94,12 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         raise ConfigurationError(
             f"--init {options.init}: the tokenizer of {options.preset} is trained from nothing; leave the option out"
         )
+    path = options.out / "tokenizer.safetensors"
+    stage = Stage(name="tokenizer", steps=loop.steps, main=True)
+    recipe = recipe_of("train tokenizer", options)
+    stages = Stages(options.out, loop.minutes, recipe, [stage], weights=path)
+    if stages.finished:
+        return path
     sampler = _sampler(options.scenes, config, loop.seed, loop)
     torch.manual_seed(loop.seed)  # initial weights
     model = OccSora(config).to(loop.device)
@@ -74,8 +109,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         value, logs = tokenizer.loss(sampler.draw(loop.batch, step).labels, generator)
         return value, _named("tokenizer", logs)
 
-    run(tokenizer, loss, loop, options.out).copy_to(tokenizer)
-    path = options.out / "tokenizer.safetensors"
+    run(tokenizer, loss, loop, stages.begin("tokenizer")).copy_to(tokenizer)
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
     return path
 
@@ -88,13 +122,16 @@ def train_world_model(options: WorldModelTraining) -> Path:
 
     Raises:
         ConfigurationError: `init` is given.
-        CheckpointError: the tokenizer's weights are unusable or of another preset.
+        CheckpointError: the tokenizer's weights are unusable or of another preset, or `out` holds a training with
+            other options.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
     if options.init is not None:
         raise ConfigurationError("--init goes on from closed-loop weights alone; give --tokenizer instead")
-    loop = options.loop
+    loop, stages = options.loop, options.stages()
+    if stages.finished:
+        return stages.weights
     torch.manual_seed(loop.seed)  # initial weights of the denoiser, which the tokenizer's file does not hold
     model, header = load_occsora(
         options.tokenizer, kind="tokenizer", device=loop.device, preset=options.preset
@@ -102,19 +139,23 @@ def train_world_model(options: WorldModelTraining) -> Path:
     sampler = _sampler(options.scenes, model.config, loop.seed + 1, loop)
     model.train()
 
-    pool = [_encoded(model, sampler, 1, number) for number in range(options.pool)]
+    turn = stages.begin("denoiser")
+    pool = None if turn.over or not options.pool else _pool(model, sampler, options.pool, turn)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        if pool:
-            rows = torch.randint(len(pool), (loop.batch,), generator=generator).tolist()
-            latents, prompt = (torch.cat(part) for part in zip(*(pool[row] for row in rows), strict=True))
+        if pool is not None:
+            rows = torch.randint(len(pool.latents), (loop.batch,), generator=generator).to(
+                pool.latents.device
+            )
+            latents, prompt = pool.latents[rows], pool.prompt[rows]
         else:
             latents, prompt = _encoded(model, sampler, loop.batch, step)
         value, logs = model.latent_loss(latents, prompt, generator=generator)
         return value, _named("world_model", logs)
 
-    run(model, loss, loop, options.out).copy_to(model)
-    path = options.out / "world_model.safetensors"
+    run(model, loss, loop, turn).copy_to(model)
     recipe = {**header.get("recipe", {}), "world_model": options}
-    save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
-    return path
+    save_world_model(
+        model.eval(), stages.weights, kind="world_model", trained_on=options.scenes, recipe=recipe
+    )
+    return stages.weights

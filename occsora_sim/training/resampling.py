@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,13 +50,17 @@ class Places:
 
 
 @torch.no_grad()
-def draw_places(source: WindowSource, grid: Grid, windows: int, generator: torch.Generator) -> Places:
-    """Places of the future frames of some windows, read from a record of their history.
+def draw_places(
+    source: WindowSource, grid: Grid, windows: int, generator: torch.Generator,
+    draws: Callable[[int], Iterable[int]] = range,
+) -> Places:  # fmt: skip
+    """Places of the future frames of some windows, read from a record of their history; of fewer windows where `draws`
+    ends before its count.
 
     Those where a road user stands, and where neither kind or both are as right, are left out.
     """
     parts, rights = [], []
-    for step in range(windows):
+    for step in draws(windows):
         drawn = source.draw(1, step)
         record = _record(drawn.labels[:, : drawn.history], drawn.poses[:, : drawn.history], grid, generator)
         truth, poses = drawn.labels[:, drawn.history :], drawn.poses[:, drawn.history :]
@@ -79,7 +84,9 @@ def place_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss on some places of the pool, all turned and mirrored in one way at random."""
     rows = torch.randint(len(pool.right), (BATCH,), generator=generator).to(pool.right.device)
-    near = turned(pool.near.at(rows), int(torch.randint(8, (), generator=generator)))
+    near = pool.near.at(rows)
+    near = replace(near, offset=near.offset.float())  # autocast to bfloat16 joins no tensors of float16
+    near = turned(near, int(torch.randint(8, (), generator=generator)))
     return resampler.loss(near, pool.right[rows], pool.weight[rows])
 
 

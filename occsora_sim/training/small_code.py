@@ -6,6 +6,9 @@ in every column. Most cells hold nobody and expect nobody: one of these stands f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -21,21 +24,32 @@ KL = 0.5
 """Weight of the code's squared size per cell, as of the tokenizer's KL term."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """What `draw_pool` returns.
+
+    Attributes:
+        columns: (n, 4, x, y) uint8.
+
+    """
+
+    columns: Tensor
+
+
 def draw_pool(
-    model: WorldModel, source: WindowSource, windows: int, corruption: float, generator: torch.Generator
-) -> Tensor:
+    model: WorldModel, source: WindowSource, windows: int, corruption: float, generator: torch.Generator,
+    draws: Callable[[int], Iterable[int]] = range,
+) -> Tensor:  # fmt: skip
     """Kind and height of the small road users on the columns of frames, as they are and as the compensated past lets
-    expect: (windows * f, 4, x, y) uint8.
+    expect: (windows * f, 4, x, y) uint8; of fewer windows where `draws` ends before its count (as `Turn.draws`).
     """
     small, config = model.tokenizer.small, model.config
     assert small is not None
     frames: list[Tensor] = []
-    step = 0
-    while len(frames) < windows * config.frames:
+    for step in draws(-(-windows // 8)):
         drawn = source.draw(min(8, windows - step * 8), step)
         known = window_context(
             drawn,
-            model.motion,
             config.grid,
             list(range(config.frames)),
             generator=generator,
@@ -43,7 +57,6 @@ def draw_pool(
         )
         truth, prior = drawn.labels[:, config.history :].flatten(0, 1), known.prior.flatten(0, 1)
         frames += list(torch.stack([*small.columns(truth), *small.columns(prior)], dim=1).to(torch.uint8))
-        step += 1
     return torch.stack(frames)
 
 

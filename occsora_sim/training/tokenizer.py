@@ -1,31 +1,29 @@
-"""Train the motion estimator and the tokenizer of a closed-loop preset."""
+"""Train the tokenizer of a closed-loop preset, and what reads the record beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
+from occsora_sim.recipe import option_name, recipe_of
 from occsora_sim.training.class_weights import class_weights
-from occsora_sim.training.growth import with_small_road_users, with_traffic
 from occsora_sim.training.known import window_context
-from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.motion import motion_loss, train_departures
-from occsora_sim.training.newcomers import draw_maps, newcomer_loss
+from occsora_sim.training.loop import LoopConfig, restored, run
 from occsora_sim.training.prefetch import windows_for
 from occsora_sim.training.reconstruction import reconstruction_loss
-from occsora_sim.training.resampling import draw_places, place_loss
-from occsora_sim.training.small_code import code_loss, draw_pool
+from occsora_sim.training.resampling import Places, draw_places, place_loss
+from occsora_sim.training.small_code import Frames, code_loss, draw_pool
+from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.windows import Windows, WindowSource
-
-_MOTION_WEIGHT = 20.0  # brings the two gradients to one size; they share no parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +34,12 @@ class TokenizerTraining:
         scenes: what to train on (any spec that `open_scenes` takes).
         out: folder for checkpoints, curves and the weights.
         preset: small or tiny (closed loop); paper, paper-small or paper-tiny (OccSora's design).
-        init: weights of a whole closed-loop model whose encoder and decoder learn on, instead of a new tokenizer. The
-            motion estimator and what the denoiser is shown stay as they are, so the denoiser has only to follow the
-            latent (`train world-model --init`).
-        motion_steps: steps of the motion estimator alone, first; closed loop only. It goes on
-            learning beside the tokenizer.
-        code_steps: steps of the code for small road users alone, before the rest; closed loop only.
+        init: weights of a whole closed-loop model whose encoder and decoder learn on, instead of a new tokenizer. What
+            the denoiser is shown stays as it is, so the denoiser has only to follow the latent
+            (`train world-model --init`).
+        code_steps: steps of the code for small road users alone, before the rest; closed loop only. Every stage with no
+            steps is left out.
         code_windows: windows whose frames these look at.
-        departure_steps: steps of the departures of who stands, which follow the motion estimator; closed loop
-            only.
-        departure_windows: windows whose standing road users these look at.
-        newcomer_steps: steps of the newcomers, who come into view; closed loop only.
-        newcomer_windows: windows on whose maps these look for them.
         resampler_steps: steps of the resampler of what was seen; closed loop only.
         resampler_windows: windows whose edges it looks at.
         corruption: share of windows in which known ground is forgotten (see `known.forget`); closed loop only.
@@ -59,17 +51,18 @@ class TokenizerTraining:
     out: Path = Path("runs/tokenizer")
     preset: str = "small"
     init: Path | None = None
-    motion_steps: int = 1500
     code_steps: int = 4000
     code_windows: int = 512
-    departure_steps: int = 3000
-    departure_windows: int = 3072
-    newcomer_steps: int = 2000
-    newcomer_windows: int = 4096
     resampler_steps: int = 9000
     resampler_windows: int = 2000
     corruption: float = 0.35
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, lr=8e-4))
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 0 if name.endswith("_steps") else 1
+            if name.endswith(("_steps", "_windows")) and value < least:
+                raise ConfigurationError(f"{option_name(name)} {value}: must be {least} or more")
 
 
 def train_tokenizer(options: TokenizerTraining) -> Path:
@@ -78,18 +71,37 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     With `init`, the file holds the whole model.
 
     Raises:
-        CheckpointError: the weights to begin with are unusable, of another kind or of another preset.
+        CheckpointError: the weights to begin with are unusable, of another kind or of another preset, or `out` holds
+            a training with other options.
 
     """
-    if options.init is None:
-        return _from_nothing(options)
+    path = options.out / "tokenizer.safetensors"
+    stages = Stages(
+        options.out,
+        options.loop.minutes,
+        recipe_of("train tokenizer", options),
+        _stages(options),
+        weights=path,
+    )
+    if not stages.finished:
+        (_from_nothing if options.init is None else _learning_on)(options, stages, path)
+    return path
+
+
+def _stages(options: TokenizerTraining) -> list[Stage]:
+    """What is trained, in this order, and its share of the time."""
+    code = Stage(name="code", steps=options.code_steps, share=0.08)
+    tokenizer = Stage(name="tokenizer", steps=options.loop.steps, share=0.82, main=True)
+    resampler = Stage(name="resampler", steps=options.resampler_steps, share=0.1)
+    return [code, tokenizer, resampler] if options.init is None else [resampler, code, tokenizer]
+
+
+def _learning_on(options: TokenizerTraining, stages: Stages, path: Path) -> None:
+    assert options.init is not None
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
-    model = with_traffic(with_small_road_users(model))
     source = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
-    _train_departures(options, model, source)
-    _train_newcomers(options, model, source)
-    _train_resampler(options, model, source)
-    _train_code(options, model, source)
+    _train_resampler(options, model, source, stages)
+    _train_code(options, model, source, stages)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
         part.requires_grad_(True)
@@ -98,12 +110,9 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         return tokenizer_loss(source.draw(options.loop.batch, step), generator)
 
-    ema = run(model.tokenizer, loss, options.loop, options.out)
-    ema.copy_to(model.tokenizer)
-    path = options.out / "tokenizer.safetensors"
+    run(model.tokenizer, loss, options.loop, stages.begin("tokenizer")).copy_to(model.tokenizer)
     recipe = {"init": header.get("recipe", {}), "tokenizer": options}
     save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
-    return path
 
 
 def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
@@ -122,7 +131,7 @@ def _tokenizer_loss(
     def loss(windows: Windows, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         frame = int(torch.randint(config.frames, (), generator=generator))  # one frame per window is enough
         known = window_context(
-            windows, model.motion, config.grid, [frame], generator=generator, corruption=options.corruption
+            windows, config.grid, [frame], generator=generator, corruption=options.corruption
         )
         labels = windows.labels[:, config.history + frame]
         return reconstruction_loss(model.tokenizer, labels, known.flatten(), weight, generator)
@@ -130,83 +139,62 @@ def _tokenizer_loss(
     return loss
 
 
-def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages) -> None:
     small = model.tokenizer.small
     if small is None or not options.code_steps:
         return
-    generator = torch.Generator().manual_seed(options.loop.seed)
-    pool = draw_pool(model, source, options.code_windows, options.corruption, generator)
-    weight = class_weights(options.loop.device)
+    turn, loop = stages.begin("code"), options.loop.of_a_part(options.code_steps, 2e-3)
+    if restored(small, loop, turn):
+        return
+
+    def draw() -> Frames:
+        generator, windows = torch.Generator().manual_seed(options.loop.seed), options.code_windows
+        return Frames(columns=draw_pool(model, source, windows, options.corruption, generator, turn.draws))
+
+    pool, weight = turn.pool(Frames, draw, loop.device).columns, class_weights(loop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return code_loss(small, pool, weight, generator)
 
-    loop = options.loop.of_a_part(options.code_steps, 2e-3)
-    run(small, loss, loop, options.out / "code").copy_to(small)
+    run(small, loss, loop, turn).copy_to(small)
 
 
-def _train_departures(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
-    steps, windows = options.departure_steps, options.departure_windows
-    train_departures(model, source, windows, steps, options.loop, options.out)
-
-
-def _train_newcomers(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
-    newcomers = model.newcomers
-    if newcomers is None or not options.newcomer_steps:
-        return
-    maps = draw_maps(model, source, options.newcomer_windows)
-    newcomers.begin_with(maps.size, maps.rate)
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return newcomer_loss(newcomers, maps, model.config.grid.voxel, generator)
-
-    loop = options.loop.of_a_part(options.newcomer_steps, 2e-3)
-    run(newcomers, loss, loop, options.out / "newcomers").copy_to(newcomers)
-
-
-def _train_resampler(options: TokenizerTraining, model: WorldModel, source: WindowSource) -> None:
+def _train_resampler(
+    options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages
+) -> None:
     resampler = model.resampler
     if resampler is None or not options.resampler_steps:
         return
-    generator = torch.Generator().manual_seed(options.loop.seed)
-    places = draw_places(source, model.config.grid, options.resampler_windows, generator)
+    turn, loop = stages.begin("resampler"), options.loop.of_a_part(options.resampler_steps, 1e-3)
+    if restored(resampler, loop, turn):
+        return
+
+    def draw() -> Places:
+        generator = torch.Generator().manual_seed(options.loop.seed)
+        return draw_places(source, model.config.grid, options.resampler_windows, generator, turn.draws)
+
+    places = turn.pool(Places, draw, loop.device)
     if not len(places.right):
+        turn.skip()
         return
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return place_loss(resampler, places, generator)
 
-    loop = options.loop.of_a_part(options.resampler_steps, 1e-3)
-    run(resampler, loss, loop, options.out / "resampler").copy_to(resampler)
+    run(resampler, loss, loop, turn).copy_to(resampler)
 
 
-def _from_nothing(options: TokenizerTraining) -> Path:
+def _from_nothing(options: TokenizerTraining, stages: Stages, path: Path) -> None:
     config = closed_loop_preset(options.preset)
     torch.manual_seed(options.loop.seed)  # initial weights
     model = WorldModel(config).to(options.loop.device)
     source = windows_for(config, options.scenes, options.loop, options.loop.seed)
-
-    def first(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return motion_loss(model, source.draw(options.loop.batch, step))
-
-    motion_loop = replace(options.loop, steps=options.motion_steps, minutes=0.0, lr=1e-3)
-    ema = run(model.motion, first, motion_loop, options.out / "motion")
-    ema.copy_to(model.motion)
-    _train_code(options, model, source)
+    _train_code(options, model, source, stages)
     tokenizer_loss = _tokenizer_loss(options, model)
 
-    def both(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
-        windows = source.draw(options.loop.batch, options.motion_steps + step)
-        loss, logs = tokenizer_loss(windows, generator)
-        motion, more = motion_loss(model, windows)
-        return loss + _MOTION_WEIGHT * motion, logs | more
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return tokenizer_loss(source.draw(options.loop.batch, step), generator)
 
-    parts = nn.ModuleDict({"motion": model.motion, "tokenizer": model.tokenizer})
-    ema = run(parts, both, options.loop, options.out)
-    ema.copy_to(parts)
-    _train_departures(options, model, source)
-    _train_newcomers(options, model, source)
-    _train_resampler(options, model, source)
-    path = options.out / "tokenizer.safetensors"
+    run(model.tokenizer, loss, options.loop, stages.begin("tokenizer")).copy_to(model.tokenizer)
+    _train_resampler(options, model, source, stages)
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
-    return path

@@ -1,4 +1,4 @@
-"""Train the traffic model: on recorded tracks, some of them nudged off their way."""
+"""Train what moves and enters: the traffic model on recorded tracks, then on its own rollouts; and the entries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from occsora_sim.models.traffic import TrafficConfig, TrafficModel
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.models.traffic import TrafficModel
+from occsora_sim.models.traffic_heads import HEADS
+from occsora_sim.models.weights import load_world_model, save_world_model
+from occsora_sim.models.world_model import WorldModel
+from occsora_sim.presets import closed_loop_preset
+from occsora_sim.recipe import recipe_of
+from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training.entries import entries_loss
+from occsora_sim.training.entry_samples import EntrySampler
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows, targets
+
+_AGAIN = 3
+"""One step in so many is on the recording while the others are on the model's own rollouts: what it has learned there is
+not to be forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +36,119 @@ class TrafficTraining:
     Attributes:
         scenes: what to train on: any source with tracks (towns, ScenarioNet logs).
         out: folder for checkpoints, curves and the weights.
-        model: sizes of the model.
-        rollouts: steps on the model's own rollouts, after those on the recording.
-        rollout_frames: length of each of them; checkpoints must fall on multiples of it.
-        loop: steps, batch, learning rate... of those on the recording.
+        preset: small, base or tiny: the sizes.
+        head: how an action is drawn, tokens or flow; by default the preset's.
+        init: weights of a whole closed-loop model whose road users learn on, on logs of one's own, say; the result is
+            such a model too.
+        rollout_steps: steps on the model's own rollouts, after those on the recording.
+        rollout_frames: length of each rollout.
+        entry_steps: steps of the model of who comes into view.
+        loop: steps, batch, learning rate... of the steps on the recording.
 
     """
 
     scenes: str = "traffic:0-119+arterial:0-31+roundabout:0-31+motorway:0-31"
     out: Path = Path("runs/traffic")
-    model: TrafficConfig = field(default_factory=TrafficConfig)
-    rollouts: int = 2000
+    preset: str = "small"
+    head: str | None = None
+    init: Path | None = None
+    rollout_steps: int = 6000
     rollout_frames: int = 10
+    entry_steps: int = 6000
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=1e-3, warmup=100))
+
+    def __post_init__(self) -> None:
+        if self.head not in (None, *HEADS) or min(self.rollout_steps, self.entry_steps) < 0:
+            raise ConfigurationError(
+                f"train traffic: --head {self.head} must be one of {', '.join(HEADS)}, --rollout-steps "
+                f"{self.rollout_steps} and --entry-steps {self.entry_steps} 0 or more"
+            )
+        if self.rollout_frames < 1:
+            raise ConfigurationError(
+                f"train traffic: --rollout-frames {self.rollout_frames} must be 1 or more"
+            )
+
+
+def train_traffic(options: TrafficTraining) -> Path:
+    """Train, and write `out`/traffic.safetensors, or with `init` `out`/world_model.safetensors (EMA weights); returns
+    its path.
+
+    Raises:
+        SceneError: the scenes cannot be read, or hold no tracks.
+        CheckpointError: the weights to begin with are unusable, or `out` holds a training with other options.
+
+    """
+    kind = "traffic" if options.init is None else "world_model"
+    path = options.out / f"{kind}.safetensors"
+    stages = Stages(
+        options.out, options.loop.minutes, recipe_of("train traffic", options), _stages(options), weights=path
+    )
+    if stages.finished:
+        return path
+    model, before = _model(options)
+    scenes = [scene for scene in open_scenes(options.scenes) if isinstance(scene, Scene)]
+    if options.loop.steps or options.rollout_steps:
+        _train_motion(options, model.traffic, TrafficSampler(scenes, seed=options.loop.seed), stages)
+    if options.entry_steps:
+        _train_entries(options, model, scenes, stages)
+    save_world_model(model, path, kind=kind, trained_on=options.scenes, recipe={**before, "traffic": options})
+    return path
+
+
+def _stages(options: TrafficTraining) -> list[Stage]:
+    return [
+        Stage(name="traffic", steps=options.loop.steps, share=0.4, main=True),
+        Stage(
+            name="rollouts", steps=options.rollout_steps, share=0.4, stride=_AGAIN * options.rollout_frames
+        ),
+        Stage(name="entries", steps=options.entry_steps, share=0.2),
+    ]
+
+
+def _model(options: TrafficTraining) -> tuple[WorldModel, dict[str, object]]:
+    """What to train, and the recipe that it has so far."""
+    if options.init is not None:
+        model, header = load_world_model(options.init, device=options.loop.device)
+        return model, {"init": header.get("recipe", {})}
+    config = closed_loop_preset(options.preset)
+    if options.head is not None:
+        config = replace(config, traffic=replace(config.traffic, head=options.head))
+    torch.manual_seed(options.loop.seed)  # initial weights
+    return WorldModel(config).to(options.loop.device), {}
+
+
+def _train_motion(
+    options: TrafficTraining, model: TrafficModel, source: TrafficSampler, stages: Stages
+) -> None:
+    loop, device = options.loop, torch.device(options.loop.device)
+
+    def recorded(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return traffic_loss(model, source.draw(loop.batch, step).to(device), generator)
+
+    run(model, recorded, loop, stages.begin("traffic")).copy_to(model)
+    if not options.rollout_steps:
+        return
+    own = RolloutSampler(model, source, options.rollout_frames)
+
+    def rolled(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        number, rest = divmod(step, _AGAIN)
+        if rest == _AGAIN - 1:
+            return recorded(loop.steps + number, generator)
+        return traffic_loss(model, own.draw(loop.batch, number * (_AGAIN - 1) + rest).to(device), generator)
+
+    lower = replace(loop, steps=options.rollout_steps, lr=loop.lr / 2)
+    run(model, rolled, lower, stages.begin("rollouts")).copy_to(model)
+
+
+def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Scene], stages: Stages) -> None:
+    entries, loop = model.entries, replace(options.loop, steps=options.entry_steps, lr=2 * options.loop.lr)
+    sampler = EntrySampler(scenes, model.config.grid)
+    entries.sizes.copy_(sampler.sizes())
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return entries_loss(entries, sampler.draw(loop.batch, generator).to(torch.device(loop.device)))
+
+    run(entries, loss, loop, stages.begin("entries")).copy_to(entries)
 
 
 def traffic_loss(
@@ -43,31 +157,11 @@ def traffic_loss(
     """The head's loss of what recorded road users do next."""
     motion, known = targets(windows)
     open_place = torch.rand(len(windows.place), generator=generator) < model.config.place_dropout
-    seen = model(windows.users, windows.ego, windows.crops, windows.place.masked_fill(open_place, -1))
+    place = windows.place.masked_fill(open_place.to(windows.place.device), -1)
+    seen = model(windows.users, windows.ego, windows.crops, place)
     with torch.autocast(seen.device.type, enabled=False):
         flat = replace(
             motion, more=motion.more.flatten(), turn=motion.turn.flatten(), stand=motion.stand.flatten()
         )
         loss, logs = model.head.loss(seen.flatten(0, 1), flat, known.flatten(), generator)
-    return loss, {"train/loss": loss.detach(), **{f"train/{name}": value for name, value in logs.items()}}
-
-
-def train_traffic(options: TrafficTraining, sampler: TrafficSampler | None = None) -> TrafficModel:
-    """Train, from nothing or from where an earlier run stopped; returns the model with its averaged weights."""
-    torch.manual_seed(options.loop.seed)
-    model = TrafficModel(options.model).to(options.loop.device)
-    source = sampler or TrafficSampler(open_scenes(options.scenes), seed=options.loop.seed)
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return traffic_loss(model, source.draw(options.loop.batch, step), generator)
-
-    run(model, loss, options.loop, options.out).copy_to(model)
-    if options.rollouts:
-        own = RolloutSampler(model, source, options.rollout_frames)
-
-        def closed(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-            return traffic_loss(model, own.draw(options.loop.batch, step), generator)
-
-        loop = replace(options.loop, steps=options.rollouts, minutes=0.0, lr=options.loop.lr / 3)
-        run(model, closed, loop, options.out / "rollouts").copy_to(model)
-    return model
+    return loss, {"traffic/loss": loss.detach(), **{f"traffic/{name}": value for name, value in logs.items()}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,14 @@ class TrafficWindows:
     known: Tensor
     crops: Tensor
     place: Tensor
+
+    def to(self, device: torch.device) -> TrafficWindows:
+        """The same on `device`."""
+        if device.type == "cpu":
+            return self
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "users"}
+        moved = {name: value.to(device) for name, value in values.items()}
+        return TrafficWindows(users=self.users.map(lambda value: value.to(device)), **moved)
 
 
 class GroundAtlas:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.patches import count_vehicles
+from occsora_sim.models.entry_view import vehicles_in_view
+from occsora_sim.models.traffic_motion import keep_on
+from occsora_sim.road_users import RoadUsers, seen_from, stack
 from occsora_sim.scenes.recorded import Recorded, drawers_of
 from occsora_sim.scenes.start import place_of
+from occsora_sim.training.report import say
 
 ROUTE_POINTS = 160
 """Points of a route that a model sees, about 1 m apart, around the ego."""
@@ -29,8 +32,8 @@ class Windows:
     Attributes:
         labels: (n, h + f, x, y, z) uint8.
         poses: (n, h + f, 3) float32 world poses [m, m, rad].
-        displacement: (n, f, x, y, 2) float32 [m], how far the road users of the last history frame will have moved at
-            each future frame, in its axes.
+        users: of n worlds, the road users of the last history frame that were in view in the history.
+        then: f of them, the same slots in each future frame; who has left the scene by then goes on as it went.
         route: (n, r, 2) float32 world points [m], NaN-padded.
         history: h.
         scene: (n, 2) float32, the kind of place and the vehicles in view in the last frame (`ScenePrompt.tensor`).
@@ -39,7 +42,8 @@ class Windows:
 
     labels: Tensor
     poses: Tensor
-    displacement: Tensor
+    users: RoadUsers
+    then: tuple[RoadUsers, ...]
     route: Tensor
     history: int
     scene: Tensor
@@ -56,7 +60,8 @@ class Windows:
         return Windows(
             labels=change(self.labels),
             poses=change(self.poses),
-            displacement=change(self.displacement),
+            users=self.users.map(change),
+            then=tuple(later.map(change) for later in self.then),
             route=change(self.route),
             history=self.history,
             scene=change(self.scene),
@@ -72,6 +77,19 @@ def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tenso
         part = route[begin : begin + points]
         out[: len(part)] = part.to(out)
     return out
+
+
+def followed(users: RoadUsers, later: RoadUsers) -> RoadUsers:
+    """`users` a frame later: as in `later`, where they have the same ids; who is not there any more goes on as it went."""
+    gone = keep_on(users)
+    same = (users.id[:, :, None] == later.id[:, None]) & users.valid[:, :, None]
+    found, there = later.gather(same.int().argmax(-1)), same.any(-1)
+    return replace(
+        gone,
+        pose=torch.where(there[..., None, None], found.pose, gone.pose),
+        present=torch.where(there[..., None], found.present, gone.present),
+        velocity=torch.where(there[..., None], found.velocity, gone.velocity),
+    )
 
 
 class WindowSource(Protocol):
@@ -91,7 +109,6 @@ class WindowSampler:
     ) -> None:  # fmt: skip
         self.scenes, self.grid, self.history, self.future = list(scenes), grid, history, future
         self.seed, self.device = seed, torch.device(device)
-        self.voxelisers = drawers_of(self.scenes, grid, device, workers)
         self.spans: list[tuple[int, int, int, int]] = []  # scene, ego, first and last admissible present step
         for index, scene in enumerate(self.scenes):
             stride = round(FRAME_SECONDS / scene.dt)
@@ -104,6 +121,8 @@ class WindowSampler:
             raise SceneError(
                 f"training: none of {len(self.scenes)} scenes holds {history + future} frames of ego motion"
             )
+        say(f"preparing {len(self.scenes)} scenes ...")
+        self.voxelisers = drawers_of(self.scenes, grid, device, workers)
 
     def draw(self, count: int, step: int) -> Windows:
         """`count` windows for training step `step`.
@@ -113,18 +132,20 @@ class WindowSampler:
         """
         rng = np.random.default_rng((self.seed, step))
         rows = [self._window(rng) for _ in range(count)]
-        labels, poses, displacement, route, scene = (torch.stack(part) for part in zip(*rows, strict=True))
-        scene[:, 1] = count_vehicles(labels[:, -1])
+        labels, poses, users, *then, route, scene = zip(*rows, strict=True)
+        poses, scene = torch.stack(poses), torch.stack(scene)
+        scene[:, 1] = vehicles_in_view(stack(then[-1]), poses[:, -1], self.grid)
         return Windows(
-            labels=labels,
+            labels=torch.stack(labels),
             poses=poses,
-            displacement=displacement,
-            route=route,
+            users=stack(users),
+            then=tuple(stack(later) for later in then),
+            route=torch.stack(route),
             history=self.history,
             scene=scene,
         )
 
-    def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _window(self, rng: np.random.Generator) -> tuple[Any, ...]:
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
         scene, voxeliser = self.scenes[index], self.voxelisers[index]
         stride = round(FRAME_SECONDS / scene.dt)
@@ -137,11 +158,14 @@ class WindowSampler:
         times = torch.from_numpy(steps * scene.dt).float().to(self.device)
         exclude = torch.full((len(steps),), int(scene.ego_track[ego]), device=self.device)
         labels = voxeliser.frames(poses, times, exclude)
-        at = slice(self.history - 1, self.history)
-        seconds = FRAME_SECONDS * torch.arange(1, self.future + 1)
-        displacement = voxeliser.displacement(poses[at], times[at], seconds, exclude[at])[0]
+        recorded = voxeliser.road_users(poses, times, exclude)
+        now = recorded.select([self.history - 1])
+        now = now.where(seen_from(now, poses[None, : self.history], self.grid))
+        then = [now]
+        for k in range(self.history, len(times)):
+            then.append(followed(then[-1], recorded.select([k])))
         route = clip_route(torch.from_numpy(scene.route(ego)).float(), poses[self.history - 1])
-        return labels, poses, displacement, route, place_of(scene).tensor().to(self.device)
+        return labels, poses, *then, route, place_of(scene).tensor().to(self.device)
 
     def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from occsora_sim.geometry import relative
 from occsora_sim.models.context import Context
-from occsora_sim.models.weights import load_world_model, save_world_model
+from occsora_sim.models.weights import load_world_model, save_world_model, with_traffic
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.recipe import recipe_of
 from occsora_sim.training.class_weights import class_weights
 from occsora_sim.training.cuts import Draws
 from occsora_sim.training.denoising import denoiser_loss
 from occsora_sim.training.known import window_context
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import windows_for
+from occsora_sim.training.stages import Stage, Stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class WorldModelTraining:
     Attributes:
         scenes: what to train on (any spec that `open_scenes` takes).
         tokenizer: weights that `train tokenizer` wrote.
+        traffic: weights that `train traffic` wrote; without them road users move and enter as untrained weights say.
         init: weights of a whole closed-loop model to go on from, instead of a new denoiser on top of `tokenizer`; the
             shipped ones, say, on scenes of one's own.
         preset: the tokenizer's; to name it is to be told when the weights are another's.
@@ -44,6 +47,7 @@ class WorldModelTraining:
 
     scenes: str = "traffic:0-95"
     tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
+    traffic: Path | None = None
     init: Path | None = None
     preset: str | None = None
     out: Path = Path("runs/world-model")
@@ -59,21 +63,34 @@ class WorldModelTraining:
         """The weights that training begins from, and their kind."""
         return (self.init, "world_model") if self.init is not None else (self.tokenizer, "tokenizer")
 
+    def stages(self) -> Stages:
+        """The denoiser's one stage, of either family, and where the weights go."""
+        recipe = recipe_of("train world-model", self, unused=() if self.init is None else ("tokenizer",))
+        stage = Stage(name="denoiser", steps=self.loop.steps, main=True)
+        weights = self.out / "world_model.safetensors"
+        return Stages(self.out, self.loop.minutes, recipe, [stage], weights=weights)
+
 
 def train_world_model(options: WorldModelTraining) -> Path:
     """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
 
     Raises:
-        CheckpointError: the weights to begin with are unusable, of another kind or of another preset.
+        CheckpointError: the weights to begin with are unusable, of another kind or of another preset, or `out` holds
+            a training with other options.
 
     """
+    stages = options.stages()
+    if stages.finished:
+        return stages.weights
     begin, kind = options.begins_from
     model, header = load_world_model(begin, kind=kind, device=options.loop.device, preset=options.preset)
+    if options.traffic is not None:
+        model = with_traffic(model, options.traffic)
     config = model.config
     if options.init is None:
         torch.manual_seed(options.loop.seed)  # initial weights
         model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
-    for part in (model.motion, model.tokenizer):
+    for part in (model.traffic, model.entries, model.tokenizer):
         part.requires_grad_(False)
     source = windows_for(config, options.scenes, options.loop, options.loop.seed + 1)
     future = range(config.frames)
@@ -83,7 +100,6 @@ def train_world_model(options: WorldModelTraining) -> Path:
         windows = source.draw(options.loop.batch, step)
         known = window_context(
             windows,
-            model.motion,
             config.grid,
             list(future),
             generator=generator,
@@ -95,7 +111,8 @@ def train_world_model(options: WorldModelTraining) -> Path:
         )
         return windows.labels[:, config.history :], known, prompt, windows.scene
 
-    if options.init is None and not (options.out / "resume.safetensors").exists():
+    turn = stages.begin("denoiser")
+    if options.init is None and not turn.begun:
         labels, known, _, _ = batch(0, torch.Generator().manual_seed(0))
         with torch.no_grad():
             flat = known.flatten()
@@ -109,12 +126,10 @@ def train_world_model(options: WorldModelTraining) -> Path:
 
     if options.compile:
         model.denoiser.compile()  # in place: the weights keep their names
-    ema = run(model, loss, options.loop, options.out)
-    ema.copy_to(model)
-    path = options.out / "world_model.safetensors"
+    run(model, loss, options.loop, turn).copy_to(model)
     before = header.get("recipe", {})
     if options.init is not None:
         before = {"init": before}
     recipe = {**before, "world_model": options}
-    save_world_model(model, path, kind="world_model", trained_on=options.scenes, recipe=recipe)
-    return path
+    save_world_model(model, stages.weights, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    return stages.weights

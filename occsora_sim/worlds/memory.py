@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
 from occsora_sim.models.columns import UNSEEN, without_road_users
 from occsora_sim.models.record import Record
-from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers, alike, stack
+from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers, alike, seen_from, stack
 from occsora_sim.scenes.start import Start
 from occsora_sim.voxels.fit_road_users import fit_road_users
 from occsora_sim.voxels.shape import observe_shape
@@ -121,18 +120,9 @@ def road_users_of(start: Start, frames: Tensor, poses: Tensor, grid: Grid) -> Ro
         return RoadUsers.empty(1, SLOTS, HISTORY, device)
     if start.users is not None:
         users = start.users.map(lambda field: field.to(device))
-        users = users.where(_seen(users, poses, grid))
+        users = users.where(seen_from(users, poses[None], grid))
     else:
         users = fit_road_users(frames, poses, grid).map(lambda field: field.to(device))
         shape = observe_shape(frames[-1:], users, poses[-1:].double(), grid)
         users = replace(users, shape=shape)
     return users.nearest(poses[-1:, :2].double(), SLOTS)
-
-
-def _seen(users: RoadUsers, poses: Tensor, grid: Grid) -> Tensor:
-    """Whose centre (1, n) was in view in one of the last frames, seen from `poses` (h, 3)."""
-    count = min(len(poses), users.pose.shape[2])
-    past = users.pose[0, :, -count:]
-    local = relative(poses[-count:].to(past), past)[..., :2]
-    low, up = (local.new_tensor(corner[:2]) for corner in (grid.lower, grid.upper))
-    return (((local >= low) & (local < up)).all(-1) & users.present[0, :, -count:]).any(-1)[None]
