@@ -224,7 +224,7 @@ def velocity_of(pose: Tensor, present: Tensor) -> Tensor:
 
 
 def seen_from(users: RoadUsers, poses: Tensor, grid: Grid) -> Tensor:
-    """Whose centre (b, n) bool was in view in one of the last frames, seen from ego poses (b, h, 3), the newest last."""
+    """Whose centre (b, n) bool was in view in one of the last frames, from ego poses (b, h, 3), the newest last."""
     count = min(poses.shape[1], users.pose.shape[2])
     local = relative(poses[:, None, -count:].to(users.pose), users.pose[:, :, -count:])[..., :2]
     low, up = (local.new_tensor(corner[:2]) for corner in (grid.lower, grid.upper))

@@ -34,8 +34,8 @@ def _plain(value: Any) -> Any:
 def save_world_model(
     model: WorldModel | OccSora, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]
 ) -> None:
-    """Write a model; `kind` is "tokenizer" (what draws the ground, but for its denoiser), "traffic" (its road users' part)
-    or "world_model".
+    """Write a model; `kind` is "tokenizer" (what draws the ground, but for its denoiser), "traffic" (what moves
+    and enters) or "world_model".
 
     The latter is stored in half precision, for its size; it is computed in float32 again.
     """

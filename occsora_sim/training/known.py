@@ -30,8 +30,8 @@ def window_context(
     corruption: float = 0.0,
     fraying: float = 0.0,
 ) -> Context:
-    """The context of the future frames `future` (0-based) of each window: of the ground from its history alone; the road
-    users are where they were recorded, as in a world they are where its traffic model has taken them.
+    """The context of the future frames `future` (0-based) of each window: of the ground from its history alone; the
+    road users are where they were recorded, as in a world they are where its traffic model has taken them.
 
     `corruption` and `fraying` are the shares of windows whose known ground `forget` and `fray` spoil.
     """

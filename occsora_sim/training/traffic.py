@@ -25,8 +25,8 @@ from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows, targets
 
 _AGAIN = 3
-"""One step in so many is on the recording while the others are on the model's own rollouts: what it has learned there is
-not to be forgotten."""
+"""One step in so many is on the recording, while the others are on the model's own rollouts: what it has learned there
+is not to be forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tenso
 
 
 def followed(users: RoadUsers, later: RoadUsers) -> RoadUsers:
-    """`users` a frame later: as in `later`, where they have the same ids; who is not there any more goes on as it went."""
+    """`users` a frame later: as in `later` where ids are the same; who is not there any more goes on as it went."""
     gone = keep_on(users)
     same = (users.id[:, :, None] == later.id[:, None]) & users.valid[:, :, None]
     found, there = later.gather(same.int().argmax(-1)), same.any(-1)
