@@ -14,6 +14,7 @@ from occsora_sim.agents.protocol import AnyAgent, ImaginingAgent
 from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.scoring.allocator import give_back
 
 SCORE_TERMS = ("score", "nc", "dac", "ttc", "ep", "comfort")
 
@@ -112,6 +113,7 @@ def run_episodes(
             if on_step is not None:
                 on_step(len(done) + len(group.done))
         done += [group.done[row] for row in range(size)]
+        give_back()
     return done
 
 

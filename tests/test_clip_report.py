@@ -75,7 +75,7 @@ class Known:
     frames: int | None = 12
 
     def __init__(self, street, empty: bool) -> None:
-        self.clips, self.empty = recorded_clips([street], 3, GRID, 12), empty
+        self.clips, self.empty = list(recorded_clips([street], 3, GRID, 12)), empty
 
     def reconstruct(self, clip):
         frames = clip.labels[GIVEN:]
@@ -124,7 +124,7 @@ def test_rows_do_not_depend_on_their_order_and_the_same_seed_gives_the_same_figu
 
 
 def test_both_families_draw_the_same_instants_of_a_clip(street):
-    clip = recorded_clips([street], 1, GRID, 8)[0]
+    (clip,) = recorded_clips([street], 1, GRID, 8)
     models: list[ClipModel] = [
         WholeClips(OccSora(whole()), 2),
         ChainedClips(DiffusionWorld(WorldModel(tiny()), steps=1)),
@@ -136,7 +136,7 @@ def test_both_families_draw_the_same_instants_of_a_clip(street):
 
 
 def test_a_design_of_few_steps_takes_longer_in_full(street):
-    clip = recorded_clips([street], 1, GRID, 8)[0]
+    (clip,) = recorded_clips([street], 1, GRID, 8)
     drawn = WholeClips(OccSora(whole()), 2).draw(clip.poses, 0)
     assert drawn.seconds_in_full > 10 * drawn.seconds
     with pytest.raises(ConfigurationError, match="1 to 1000"):
@@ -151,11 +151,11 @@ def test_the_way_of_a_clip_is_a_point_a_metre_and_none_where_the_ego_stands():
 
 
 def test_recorded_clips_are_shared_among_the_scenes_and_too_short_ones_refused(street):
-    assert len(recorded_clips([street, street], 3, GRID, 8)) == 3
+    assert len(list(recorded_clips([street, street], 3, GRID, 8))) == 3
     with pytest.raises(SceneError, match="16 s"):
-        recorded_clips([replace(street, ego_valid=street.ego_valid & False)], 1, GRID, 32)
+        next(recorded_clips([replace(street, ego_valid=street.ego_valid & False)], 1, GRID, 32))
     with pytest.raises(SceneError, match="no scene"):
-        recorded_clips([], 1, GRID, 8)
+        next(recorded_clips([], 1, GRID, 8))
 
 
 def test_paper_small_is_the_design_of_paper_at_about_the_size_of_small():

@@ -56,7 +56,7 @@ def test_frames_of_unlike_shape_are_refused():
 
 def test_windows_hold_the_past_in_the_start_and_the_future_apart(road):
     grid = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0))
-    windows = forecast_windows(road, 3, grid)
+    windows = list(forecast_windows(road, 3, grid))
     for window in windows:
         assert window.start.occupancy.shape[0] == HISTORY and window.truth.shape[0] == FUTURE
         assert len(window.start.route) == 0
@@ -68,7 +68,7 @@ def test_windows_hold_the_past_in_the_start_and_the_future_apart(road):
 
 def test_warp_of_a_still_world_is_perfect_where_seen_and_copy_is_not(road):
     grid = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0))
-    window = forecast_windows(road, 1, grid)[0]
+    (window,) = forecast_windows(road, 1, grid)
     still = replace(window, poses=window.start.ego_pose[-1:].expand(FUTURE, 3))
     assert torch.equal(ego_warp(still, grid), copy_last(still, grid))
     ahead = window.start.ego_pose[-1].clone()
@@ -120,7 +120,7 @@ def test_a_report_holds_every_contestant_at_every_horizon(world, road):
     report = evaluate_world(world, [road], windows_per_scene=2, batch=2)
     assert set(report["forecast"]) == {"1.0", "2.0", "3.0"}
     for table in report["forecast"].values():
-        assert set(table) == {"model", "sample", "ego_warp", "copy", "tokenizer", "oracle"}
+        assert set(table) == {"model", "draw", "ego_warp", "copy", "tokenizer", "oracle"}
         for metrics in table.values():
             assert 0 <= metrics["miou"] <= 1 and 0 <= metrics["iou"] <= 1
     assert report["windows"] == 2 and report["scenes"] == 1

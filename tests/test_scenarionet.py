@@ -470,7 +470,7 @@ def test_real_logs_are_read_as_they_were_driven(name):
     route = scene.route(0)
     near = np.linalg.norm(scene.ego_pose[0, :, None, :2] - route, axis=-1).min(axis=1)
     assert near.max() < 1.0
-    assert len(forecast_windows(scene, 2, OCC3D, voxeliser)) == 2
+    assert len(list(forecast_windows(scene, 2, OCC3D, voxeliser))) == 2
 
 
 def mutate(value, rng: random.Random):

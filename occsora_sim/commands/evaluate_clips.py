@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from occsora_sim.scoring.clip_models import RecordedClip
+    from occsora_sim.scoring.examples import Example
 
 PICTURED = 2
 """Clips of each model that a picture shows."""
@@ -63,6 +64,7 @@ class Options:
 def run(options: Options) -> None:
     """Reconstruct, forecast and draw; print the table, write --json and --pictures."""
     from occsora_sim.commands.world_tables import Bar
+    from occsora_sim.rendering.example_sheet import write_example_sheet
     from occsora_sim.scenes.source import open_scenes
     from occsora_sim.scoring.clip_models import open_clip_model
     from occsora_sim.scoring.clip_report import clip_report, print_clip_report
@@ -80,11 +82,12 @@ def run(options: Options) -> None:
         for path in options.weights
     }
     encoder, name = open_encoder()
-    shown: dict[int, list[tuple[str, Tensor, RecordedClip]]] = {}
+    shown: dict[int, list[Example]] = {}
 
     def keep(which: str, row: int, frames: Tensor, clip: RecordedClip) -> None:
         if options.pictures and row < PICTURED:
-            shown.setdefault(row, []).append((which, frames, clip))
+            mine = shown.setdefault(row, [])
+            mine.append(_example(Path(which).stem, frames, None if mine else clip))
 
     with Bar("clips", None) as told:
         report = clip_report(
@@ -100,29 +103,25 @@ def run(options: Options) -> None:
         )
     print_clip_report(report)
     if options.pictures:
-        _write_pictures(shown, options.pictures)
+        examples = [example for row in sorted(shown) for example in shown[row]]
+        write_example_sheet(examples, options.pictures / "clips.png")
+        print(f"written to {options.pictures}: clips.png")
     if options.json:
         write_json(options.json, report)
 
 
-def _write_pictures(shown: dict[int, list[tuple[str, Tensor, RecordedClip]]], folder: Path) -> None:
-    """One sheet: of each clip the recorded frames, then what each model drew."""
+def _example(name: str, frames: Tensor, clip: RecordedClip | None) -> Example:
+    """Five of a drawn clip's frames (t - GIVEN + 1, x, y, z), from the first to the last; with a recorded clip (t), its
+    own above them.
+    """
     from occsora_sim.grid import FRAME_SECONDS
-    from occsora_sim.rendering.example_sheet import write_example_sheet
     from occsora_sim.scoring.clip_models import GIVEN
     from occsora_sim.scoring.examples import Example
 
-    examples = []
-    for row in sorted(shown):
-        for k, (which, frames, clip) in enumerate(shown[row]):
-            at = [round(place * (len(frames) - 1) / 4) for place in range(5)]
-            examples.append(
-                Example(
-                    name=Path(which).stem,
-                    seconds=tuple(FRAME_SECONDS * (GIVEN + index) for index in at),
-                    frames=frames[at],
-                    real=None if k else clip.labels[GIVEN - 1 :][at],
-                )
-            )
-    write_example_sheet(examples, folder / "clips.png")
-    print(f"written to {folder}: clips.png")
+    at = [round(place * (len(frames) - 1) / 4) for place in range(5)]
+    return Example(
+        name=name,
+        seconds=tuple(FRAME_SECONDS * (GIVEN + index) for index in at),
+        frames=frames[at],
+        real=None if clip is None else clip.labels[GIVEN - 1 :][at],
+    )

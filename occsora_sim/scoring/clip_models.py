@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
 from occsora_sim.models.weights import load_occsora, read_config
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.real_clips import drawn_clips
 from occsora_sim.worlds.diffusion import DiffusionWorld, load_world
 
@@ -159,6 +160,7 @@ class ChainedClips:
             trajectory = relative(clip.poses[k - 1 : k], clip.poses[k : k + f])[None].float()
             state = world.reset([start], [0])
             frames.append(world.reconstruct(state, trajectory, clip.labels[None, k : k + f]).occupancy[0])
+            give_back()
         return torch.cat(frames).cpu()
 
     def draw(self, poses: Tensor, seed: int) -> DrawnClip:
@@ -201,8 +203,9 @@ def open_clip_model(
     return ChainedClips(load_world(path, device=device, steps=steps))
 
 
-def recorded_clips(scenes: Sequence[Recorded], count: int, grid: Grid, frames: int) -> list[RecordedClip]:
-    """`count` clips of the scenes' expert egos, as many of each scene; fewer where there are fewer.
+def recorded_clips(scenes: Sequence[Recorded], count: int, grid: Grid, frames: int) -> Iterator[RecordedClip]:
+    """`count` clips of the scenes' expert egos, as many of each scene; fewer where there are fewer. Each is voxelised
+    when it is asked for, as one of 16 s fills 20 MB.
 
     Raises:
         SceneError: there is no scene, or one has no expert ego recorded for long enough.
@@ -210,13 +213,10 @@ def recorded_clips(scenes: Sequence[Recorded], count: int, grid: Grid, frames: i
     """
     if not scenes:
         raise SceneError("clips: there is no scene; give one or more")
-    shares = [count // len(scenes) + (k < count % len(scenes)) for k in range(len(scenes))]
-    return [
-        RecordedClip(labels=labels.cpu(), poses=poses.float())
-        for scene, share in zip(scenes, shares, strict=True)
-        if share
-        for labels, poses in drawn_clips(scene, grid, frames, share)
-    ]
+    for number, scene in enumerate(scenes):
+        if share := count // len(scenes) + (number < count % len(scenes)):
+            for labels, poses in drawn_clips(scene, grid, frames, share):
+                yield RecordedClip(labels=labels.cpu(), poses=poses.float())
 
 
 def way(poses: Tensor) -> Tensor:

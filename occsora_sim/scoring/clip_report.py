@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
 from occsora_sim.scenes.recorded import Recorded
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.clip_models import GIVEN, ChainedClips, ClipModel, RecordedClip, recorded_clips
 from occsora_sim.scoring.confusion import Confusion
 from occsora_sim.scoring.forecasting import HORIZONS
@@ -68,33 +70,37 @@ def clip_report(
     """
     frames = _length(models, clips)
     grid = next(iter(models.values())).grid
-    recorded = recorded_clips(scenes, clips, grid, frames)
     every = round(EVERY / FRAME_SECONDS)
-    looked_at = len(recorded) * len(range(GIVEN - 1, frames, every))
-    if looked_at < LEAST:
+    recorded = partial(recorded_clips, scenes, clips, grid, frames)  # once for each model: clips are large
+    looks = [encoder.encode(clip.labels[GIVEN - 1 :: every]) for clip in recorded()]
+    own, count = torch.cat(looks), len(looks)
+    if len(own) < LEAST:
         raise ConfigurationError(
-            f"clips: {len(recorded)} clips give {looked_at} frames to look at, {EVERY:g} s apart; {LEAST} are needed, "
+            f"clips: {count} clips give {len(own)} frames to look at, {EVERY:g} s apart; {LEAST} are needed, "
             "give more clips"
         )
     real = real_features(scenes, grid, encoder, frames_per_scene)
-    total, done = 2 * len(recorded) * len(models), 0
+    total, done = 2 * count * len(models), 0
 
     def told() -> None:
         nonlocal done
         done += 1
+        give_back()
         if on_step:
             on_step(done, total)
 
     rows = []
     for which, model in models.items():
-        confusion, features, drawn = Confusion(), [], []
-        for row, clip in enumerate(recorded):
+        confusion, features = Confusion(), []
+        seconds, in_full = 0.0, 0.0
+        for row, clip in enumerate(recorded()):
             confusion.add(model.reconstruct(clip), clip.labels[GIVEN:])
             told()
-            drawn.append(model.draw(clip.poses, seed + row))
-            features.append(encoder.encode(drawn[-1].frames[::every]))
+            drawn = model.draw(clip.poses, seed + row)
+            seconds, in_full = seconds + drawn.seconds, in_full + drawn.seconds_in_full
+            features.append(encoder.encode(drawn.frames[::every]))
             if on_clip:
-                on_clip(which, row, drawn[-1].frames, clip)
+                on_clip(which, row, drawn.frames, clip)
             told()
         rows.append(
             {
@@ -104,16 +110,15 @@ def clip_report(
                 "reconstruction": confusion.metrics(),
                 "forecast": _forecast(model, scenes, windows_per_scene, seed),
                 "generation": feature_distances(real, torch.cat(features)),
-                "seconds_per_clip": sum(one.seconds for one in drawn) / len(drawn),
-                "seconds_per_clip_in_full": sum(one.seconds_in_full for one in drawn) / len(drawn),
+                "seconds_per_clip": seconds / count,
+                "seconds_per_clip_in_full": in_full / count,
             }
         )
-    own = torch.cat([encoder.encode(clip.labels[GIVEN - 1 :: every]) for clip in recorded])
     return {
         "encoder": name,
         "protocol": PROTOCOL,
         "scenes": len(scenes),
-        "clips": len(recorded),
+        "clips": count,
         "seconds": frames * FRAME_SECONDS,
         "frames": len(own),
         "real_frames": len(real),

@@ -19,6 +19,7 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, FREE
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.motion_error import (
     MAX_DEGREES,
     MAX_VOXELS,
@@ -151,6 +152,7 @@ def control_report(
             state = world.step(state, trajectory.float())
             shown = register(last, state.occupancy[:, -1], world.grid, config)
             last = state.occupancy[:, -1]
+            give_back()
             for index, name in enumerate(names):
                 rows = slice(index * len(part), (index + 1) * len(part))
                 measured[name].append(shown.rows(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.confusion import Confusion
-from occsora_sim.scoring.forecasting import HORIZONS, chunk_trajectories, forecast_windows
+from occsora_sim.scoring.forecasting import HORIZONS, ForecastWindow, chunk_trajectories, forecast_windows
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import World
@@ -47,36 +49,58 @@ def forecast_examples(
 ) -> list[Example]:  # fmt: skip
     """Of `per_scene` windows of each scene the two whose drawn future is best, the middle one and the two worst, by the
     mIoU at the last horizon. All of them where there are five or fewer.
+
+    Only examples that would be chosen so far are kept; a window that became the middle one later is drawn again.
     """
     drawn = world.variant(mode="sample", follow_route=False)
-    at = [round(horizon / FRAME_SECONDS) - 1 for horizon in HORIZONS]
-    scored: list[tuple[float, Example]] = []
+    scores: list[float] = []
+    kept: dict[int, Example] = {}
+    places: list[tuple[Recorded, int]] = []
     for scene in scenes:
-        for window in forecast_windows(scene, per_scene, world.grid):
-            state, frames = drawn.reset([window.start], [seed + len(scored)]), []
-            for trajectory in chunk_trajectories([window], world.frames_per_chunk):
-                state = drawn.step(state, trajectory)
-                frames.append(state.occupancy[0].cpu())
-            answer = torch.cat(frames)
-            confusion = Confusion()
-            confusion.add(answer[at[-1]], window.truth[at[-1]])
-            miou = float(confusion.metrics()["miou"])
-            now = window.start.occupancy[-1:]
-            example = Example(
-                name=f"{window.start.name}: mIoU {100 * miou:.0f} % at {HORIZONS[-1]:g} s",
-                seconds=(0.0, *HORIZONS),
-                frames=torch.cat((now, answer[at])),
-                real=torch.cat((now, window.truth[at])),
-            )
-            scored.append((miou, example))
+        for index, window in enumerate(forecast_windows(scene, per_scene, world.grid)):
+            number = len(scores)
+            score, kept[number] = _forecast(drawn, window, seed + number)
+            scores.append(score)
+            places.append((scene, index))
+            wanted = _chosen(scores)
+            kept = {row: example for row, example in kept.items() if row in wanted}
             if on_window:
-                on_window(len(scored))
-    if not scored:
+                on_window(len(scores))
+    if not scores:
         raise SceneError("examples: no scene holds a window to forecast; use longer scenes")
-    scored.sort(key=lambda one: -one[0])
-    count = len(scored)
-    chosen = sorted({0, 1, count // 2, count - 2, count - 1} & set(range(count)))
-    return [scored[k][1] for k in chosen]
+    for number in _chosen(scores):
+        if number not in kept:
+            scene, index = places[number]
+            window = next(islice(forecast_windows(scene, per_scene, world.grid), index, None))
+            kept[number] = _forecast(drawn, window, seed + number)[1]
+    return [kept[number] for number in _chosen(scores)]
+
+
+def _chosen(scores: Sequence[float]) -> list[int]:
+    """The numbers of the two best, the middle one and the two worst, best first."""
+    order, count = sorted(range(len(scores)), key=lambda number: -scores[number]), len(scores)
+    return [order[k] for k in sorted({0, 1, count // 2, count - 2, count - 1} & set(range(count)))]
+
+
+def _forecast(drawn: DiffusionWorld, window: ForecastWindow, seed: int) -> tuple[float, Example]:
+    """The mIoU of a drawn future at the last horizon, and its frames at all of them under the real ones."""
+    at = [round(horizon / FRAME_SECONDS) - 1 for horizon in HORIZONS]
+    state, frames = drawn.reset([window.start], [seed]), []
+    for trajectory in chunk_trajectories([window], drawn.frames_per_chunk):
+        state = drawn.step(state, trajectory)
+        frames.append(state.occupancy[0].cpu())
+        give_back()
+    answer = torch.cat(frames)
+    confusion = Confusion()
+    confusion.add(answer[at[-1]], window.truth[at[-1]])
+    miou = float(confusion.metrics()["miou"])
+    now = window.start.occupancy[-1:]
+    return miou, Example(
+        name=f"{window.start.name}: mIoU {100 * miou:.0f} % at {HORIZONS[-1]:g} s",
+        seconds=(0.0, *HORIZONS),
+        frames=torch.cat((now, answer[at])),
+        real=torch.cat((now, window.truth[at])),
+    )
 
 
 def rollout_examples(
@@ -108,4 +132,5 @@ def _along(world: World, start: Start, poses: Tensor, seed: int) -> Tensor:
         path = poses[:, k * f : (k + 1) * f + 1]
         state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
         kept += [state.occupancy[0, i].cpu() for i in range(f) if k * f + i + 1 in wanted]
+        give_back()
     return torch.stack(kept)

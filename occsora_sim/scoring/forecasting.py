@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +50,14 @@ class ForecastWindow:
 
 def forecast_windows(
     scene: Recorded, count: int, grid: Grid, voxeliser: Drawer | None = None
-) -> list[ForecastWindow]:
-    """`count` windows of a scene, spread evenly over its expert egos and over time; fewer if it holds fewer.
+) -> Iterator[ForecastWindow]:
+    """`count` windows of a scene, spread evenly over its expert egos and over time; fewer if it holds fewer. Each is
+    voxelised when it is asked for, as all of a scene fill 100 MB.
 
     Raises:
-        SceneError: no ego of the scene is recorded long enough.
+        SceneError: no ego of the scene is recorded long enough; raised at once.
 
     """
-    voxeliser = voxeliser or drawer_of(scene, grid)
     stride = round(FRAME_SECONDS / scene.dt)
     places: list[tuple[int, int]] = []
     for ego, kind in enumerate(scene.ego_kind):
@@ -70,27 +70,28 @@ def forecast_windows(
             f"{scene.name}: no ego is recorded for {(HISTORY + FUTURE) * FRAME_SECONDS} s; nothing to score"
         )
     chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
-    windows = []
-    for ego, step in (places[i] for i in chosen):
-        steps = step + stride * np.arange(-HISTORY + 1, FUTURE + 1)
-        poses = torch.from_numpy(scene.ego_pose[ego, steps]).float()
-        times = torch.from_numpy(steps * scene.dt).float()
-        exclude = torch.full((len(steps),), int(scene.ego_track[ego]))
-        frames = voxeliser.frames(poses, times, exclude)
-        start = Start(
-            occupancy=frames[:HISTORY],
-            ego_pose=poses[:HISTORY],
-            route=torch.zeros(0, 2),
-            name=f"{scene.name}/{ego}@{step}",
-        )
-        present = slice(HISTORY - 1, HISTORY)
-        velocity = None
-        if isinstance(voxeliser, Voxeliser):  # a voxel sequence does not say how road users move
-            velocity = voxeliser.motion(poses[present], times[present], exclude[present])[0, ..., :2]
-        windows.append(
-            ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], velocity=velocity)
-        )
-    return windows
+    drawer = voxeliser or drawer_of(scene, grid)
+    return (_window(scene, ego, step, drawer) for ego, step in (places[k] for k in chosen))
+
+
+def _window(scene: Recorded, ego: int, step: int, drawer: Drawer) -> ForecastWindow:
+    """The window of an ego motion whose last history frame is at time step `step`."""
+    steps = step + round(FRAME_SECONDS / scene.dt) * np.arange(-HISTORY + 1, FUTURE + 1)
+    poses = torch.from_numpy(scene.ego_pose[ego, steps]).float()
+    times = torch.from_numpy(steps * scene.dt).float()
+    exclude = torch.full((len(steps),), int(scene.ego_track[ego]))
+    frames = drawer.frames(poses, times, exclude)
+    present = slice(HISTORY - 1, HISTORY)
+    velocity = None
+    if isinstance(drawer, Voxeliser):  # a voxel sequence does not say how road users move
+        velocity = drawer.motion(poses[present], times[present], exclude[present])[0, ..., :2]
+    start = Start(
+        occupancy=frames[:HISTORY],
+        ego_pose=poses[:HISTORY],
+        route=torch.zeros(0, 2),
+        name=f"{scene.name}/{ego}@{step}",
+    )
+    return ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], velocity=velocity)
 
 
 def copy_last(window: ForecastWindow, grid: Grid) -> Tensor:

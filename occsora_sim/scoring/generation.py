@@ -18,6 +18,7 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder, load_encoder
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.feature_distance import frechet_distance, kernel_distance, precision_recall
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.scoring.real_clips import real_clips
@@ -95,20 +96,15 @@ def generation_report(
         )
     real = real_features(scenes, world.grid, encoder, frames_per_scene)
     chunks = -(-round(seconds / FRAME_SECONDS) // f)
-    groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
-    features: list[Tensor] = []
-    done = 0
+    total, done = -(-len(starts) // batch) * chunks, 0
 
     def told() -> None:
         nonlocal done
         done += 1
         if on_chunk:
-            on_chunk(done, len(groups) * chunks)
+            on_chunk(done, total)
 
-    for rows in groups:
-        part, seeds = [starts[row] for row in rows], [seed + row for row in rows]
-        features.append(encoder.encode(_frames(world, part, seeds, chunks, told)))
-    made = torch.cat(features)
+    made = _features(world, starts, seed, chunks, encoder, batch, told)
     return {
         "encoder": name,
         "protocol": PROTOCOL,
@@ -118,29 +114,37 @@ def generation_report(
         "real_frames": len(real),
         **feature_distances(real, made),
         "floor": feature_floor(real, len(made), seed),
-        "recorded": _recorded(world, starts, chunks, encoder, real),
+        "recorded": _recorded(world, starts, chunks, encoder, batch, real),
     }
 
 
-def _frames(
-    world: World, starts: Sequence[Start], seeds: Sequence[int], chunks: int, told: Callable[[], None]
+def _features(
+    world: World,
+    starts: Sequence[Start],
+    seed: int,
+    chunks: int,
+    encoder: OccupancyEncoder,
+    batch: int,
+    told: Callable[[], None],
 ) -> Tensor:
-    """A frame every EVERY seconds of each rollout, (n, x, y, z) uint8."""
-    f, frames = world.frames_per_chunk, []
-    poses = route_poses(starts, chunks * f)
-    state = world.reset(starts, seeds)
-    for k in range(chunks):
-        path = poses[:, k * f : (k + 1) * f + 1]
-        state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
-        frames += [
-            state.occupancy[:, i] for i in range(f) if (k * f + i + 1) % round(EVERY / FRAME_SECONDS) == 0
-        ]
-        told()
-    return torch.cat(frames)
+    """Features (n, d) float64 of a frame every EVERY seconds of each rollout, `batch` of them at a time."""
+    f, every, features = world.frames_per_chunk, round(EVERY / FRAME_SECONDS), []
+    for begin in range(0, len(starts), batch):
+        part = starts[begin : begin + batch]
+        poses, frames = route_poses(part, chunks * f), []
+        state = world.reset(part, [seed + begin + row for row in range(len(part))])
+        for k in range(chunks):
+            path = poses[:, k * f : (k + 1) * f + 1]
+            state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
+            frames += [state.occupancy[:, i] for i in range(f) if (k * f + i + 1) % every == 0]
+            give_back()
+            told()
+        features.append(encoder.encode(torch.cat(frames)))
+    return torch.cat(features)
 
 
 def _recorded(
-    world: World, starts: Sequence[Start], chunks: int, encoder: OccupancyEncoder, real: Tensor
+    world: World, starts: Sequence[Start], chunks: int, encoder: OccupancyEncoder, batch: int, real: Tensor
 ) -> dict[str, float] | None:
     """What the recorded world scores along the same ways: a perfect world that sees just these places; None where the
     starts hold no recording.
@@ -149,8 +153,7 @@ def _recorded(
         return None
     replay = ReplayWorld(world.grid)
     chunks = chunks * world.frames_per_chunk // replay.frames_per_chunk
-    frames = _frames(replay, starts, [0] * len(starts), chunks, lambda: None)
-    return feature_distances(real, encoder.encode(frames))
+    return feature_distances(real, _features(replay, starts, 0, chunks, encoder, batch, lambda: None))
 
 
 def real_features(

@@ -13,8 +13,9 @@ from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
-from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
+from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scenes.start import Start, make_start
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.motion_error import chunk_motion
 from occsora_sim.scoring.pursuit import drive_route
 from occsora_sim.scoring.real_clips import Clips, join, measure_clips
@@ -52,29 +53,29 @@ def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: in
         SceneError: no scene has an expert ego that is recorded for `history` frames.
 
     """
-    queues: list[list[tuple[float, int, int, Recorded]]] = []
-    for scene in scenes:
+    queues: list[list[tuple[float, int, int, int]]] = []
+    for number, scene in enumerate(scenes):
         stride, offers = round(FRAME_SECONDS / scene.dt), []
         for ego, kind in enumerate(scene.ego_kind):
             valid = np.flatnonzero(scene.ego_valid[ego])
             if kind == "expert" and len(valid) > (history - 1) * stride:
                 metres = float(np.linalg.norm(np.diff(scene.route(ego), axis=0), axis=1).sum())
-                offers.append((metres, ego, int(valid[0]) + (history - 1) * stride, scene))
+                offers.append((metres, ego, int(valid[0]) + (history - 1) * stride, number))
         queues.append(sorted(offers, key=lambda offer: -offer[0]))
     longest = max(map(len, queues), default=0)
-    places = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-    if not places:
+    places = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)][:count]
+    if not any(queues):
         raise SceneError(
             f"none of the {len(scenes)} scenes has an expert ego that is recorded for {history} frames; use longer "
             "scenes"
         )
-    made: dict[int, Drawer] = {}
-    starts = []
-    for _, ego, step, scene in places[:count]:
-        voxeliser = made.get(id(scene)) or drawer_of(scene, grid)
-        made[id(scene)] = voxeliser
-        starts.append(make_start(scene, ego, step, grid, history, voxeliser))
-    return starts
+    starts: dict[int, Start] = {}
+    for number in sorted({place[-1] for place in places}):  # a raster is made once and let go
+        voxeliser = drawer_of(scenes[number], grid)
+        for row, (_, ego, step, of) in enumerate(places):
+            if of == number:
+                starts[row] = make_start(scenes[number], ego, step, grid, history, voxeliser)
+    return [starts[row] for row in range(len(places))]
 
 
 def roll(
@@ -125,6 +126,7 @@ def roll(
                 end = recent.shape[1] - (now - at)
                 seen = poses[:, at - WINDOW + 1 : at + 1]
                 clips[at] = measure_clips(recent[:, end - WINDOW : end], seen, world.grid, encoder=encoder)
+        give_back()
         if on_chunk:
             on_chunk()
     return [

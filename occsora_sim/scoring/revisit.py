@@ -15,6 +15,7 @@ from occsora_sim.geometry import compose, relative, to_frame
 from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
 from occsora_sim.models.columns import without_road_users
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.worlds.protocol import World
 
 COMPARED = 4
@@ -123,6 +124,7 @@ def revisit_report(
             state = world.step(state, relative(before[:, None], ahead).float())
             before = ahead[:, -1]
             frames.append(state.occupancy.cpu() if _compared(k * f, f, lap) else None)
+            give_back()
             done += 1
             if on_chunk:
                 on_chunk(done, len(groups) * chunks)

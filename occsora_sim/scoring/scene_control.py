@@ -18,6 +18,7 @@ from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.blank import blank_start
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scenes.start import place_of
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.frequencies import class_counts, filled_frequencies, jensen_shannon
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.worlds.protocol import World
@@ -116,6 +117,7 @@ def _drawn(world: World, count: int, prompt: ScenePrompt, seed: int, batch: int)
         for k in range(chunks):
             path = poses[:, k * f : (k + 1) * f + 1]
             state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
+            give_back()
             if k >= chunks // 2:
                 frames.append(state.occupancy)
         shown = torch.cat(frames, dim=1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
 from occsora_sim.scenes.recorded import Recorded
+from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.confusion import Confusion
 from occsora_sim.scoring.forecasting import (
     FUTURE,
@@ -28,14 +30,22 @@ from occsora_sim.scoring.interval import pooled_intervals
 from occsora_sim.worlds.diffusion import DiffusionWorld
 
 PROTOCOL = (
-    f"2 Hz; {HISTORY} history frames; expert egos; windows {FUTURE} frames apart, spread evenly over each scene; the "
-    "ego's true future motion is given, the route is not; scored at that instant, voxels pooled over the whole set, no "
-    "visibility masks"
+    f"2 Hz; {HISTORY} history frames given ({HISTORY * FRAME_SECONDS:g} s); ego motion given: the ego's true future "
+    f"trajectory, but not the route; scored at the instants {', '.join(f'{h:g}' for h in HORIZONS)} s, each by itself, "
+    f"not the mean up to it; expert egos; windows {FUTURE} frames apart, spread evenly over each scene; voxels only, "
+    "pooled over the whole set, no visibility masks"
 )
+"""What a forecast's figures mean; printed with each table of them."""
 
-
-CONTESTANTS = ("model", "sample", "ego_warp", "copy", "tokenizer", "oracle")
-"""In the order of the table; see `evaluate_world`."""
+CONTESTANTS = {
+    "model": "the expectation: one denoising step from zero noise",
+    "draw": "what the environment runs: one drawn future, by {steps} denoising steps (here without the route)",
+    "ego_warp": "the last frame, moved by the ego's motion",
+    "copy": "the last frame",
+    "tokenizer": "the ceiling: the true future through the tokenizer",
+    "oracle": "true velocity kept, true map",
+}
+"""Who is scored, in the order of the table, and what each is."""
 
 
 def evaluate_world(
@@ -49,10 +59,8 @@ def evaluate_world(
 ) -> dict[str, Any]:
     """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
 
-    Pooled over the scenes, with 95 % intervals that draw the scenes again (null for a single one).
-
-    "model" is the expectation (one denoising step from zero noise), "sample" one drawn future per window with the
-    world's own number of steps; a drawn future is penalised for choosing.
+    Pooled over the scenes, with 95 % intervals that draw the scenes again (null for a single one). Who is scored:
+    CONTESTANTS; a drawn future is penalised for choosing. No more than a batch of windows is held at once.
 
     Args:
         world: the generated world; its weights are used in both modes.
@@ -63,36 +71,22 @@ def evaluate_world(
         on_window: told how many windows are done.
 
     """
-    grid = world.grid
-    expectation = world.variant(mode="mean", follow_route=False)
-    drawn = world.variant(mode="sample", follow_route=False)
     tables: dict[float, dict[str, list[Confusion]]] = {h: defaultdict(list) for h in HORIZONS}
     reconstruction, done = Confusion(), 0
     for scene in scenes:
         for table in tables.values():
             for name in CONTESTANTS:
                 table[name].append(Confusion())
-        windows = forecast_windows(scene, windows_per_scene, grid)
-        for begin in range(0, len(windows), batch):
-            part = windows[begin : begin + batch]
-            truth = torch.stack([w.truth for w in part])
-            ceiling = _roll(expectation, part, seed + done, truth)
-            answers = {
-                "model": _roll(expectation, part, seed + done, None),
-                "sample": _roll(drawn, part, seed + done, None),
-                "ego_warp": torch.stack([ego_warp(w, grid) for w in part]),
-                "copy": torch.stack([copy_last(w, grid) for w in part]),
-                "tokenizer": ceiling,
-            }
-            known = [oracle(w, grid) for w in part]
-            if all(frames is not None for frames in known):
-                answers["oracle"] = torch.stack([frames for frames in known if frames is not None])
-            f = world.frames_per_chunk
-            reconstruction.add(ceiling[:, :f], truth[:, :f])
-            for horizon in HORIZONS:
-                k = round(horizon / FRAME_SECONDS) - 1
-                for name, answer in answers.items():
+        windows = forecast_windows(scene, windows_per_scene, world.grid)
+        while part := list(islice(windows, batch)):
+            truth = torch.stack([window.truth for window in part])
+            for name, answer in _answers(world, part, truth, seed + done):
+                for horizon in HORIZONS:
+                    k = round(horizon / FRAME_SECONDS) - 1
                     tables[horizon][name][-1].add(answer[:, k], truth[:, k])
+                if name == "tokenizer":
+                    f = world.frames_per_chunk
+                    reconstruction.add(answer[:, :f], truth[:, :f])
             done += len(part)
             if on_window:
                 on_window(done)
@@ -100,9 +94,28 @@ def evaluate_world(
         "scenes": len(scenes),
         "windows": done,
         "protocol": PROTOCOL,
+        "contestants": {name: what.format(steps=world.steps) for name, what in CONTESTANTS.items()},
         "reconstruction": reconstruction.metrics(),
         "forecast": {f"{h}": _horizon(tables[h]) for h in HORIZONS},
     }
+
+
+def _answers(
+    world: DiffusionWorld, windows: Sequence[ForecastWindow], truth: Tensor, seed: int
+) -> Iterator[tuple[str, Tensor]]:
+    """The contestants' frames (b, FUTURE, x, y, z), one contestant after another; none of the oracle's where a window
+    has no velocities. `truth`, of the same shape, is for the tokenizer alone.
+    """
+    grid = world.grid
+    expectation, drawn = (world.variant(mode=mode, follow_route=False) for mode in ("mean", "sample"))
+    yield "model", _roll(expectation, windows, seed, None)
+    yield "draw", _roll(drawn, windows, seed, None)
+    yield "ego_warp", torch.stack([ego_warp(window, grid) for window in windows])
+    yield "copy", torch.stack([copy_last(window, grid) for window in windows])
+    yield "tokenizer", _roll(expectation, windows, seed, truth)
+    known = [frames for window in windows if (frames := oracle(window, grid)) is not None]
+    if len(known) == len(windows):
+        yield "oracle", torch.stack(known)
 
 
 def _horizon(table: dict[str, list[Confusion]]) -> dict[str, dict[str, Any]]:
@@ -135,6 +148,7 @@ def _roll(
             begin = k * world.frames_per_chunk
             state = world.reconstruct(state, trajectory, truth[:, begin : begin + world.frames_per_chunk])
         frames.append(state.occupancy)
+        give_back()
     return torch.cat(frames, dim=1).cpu()
 
 
@@ -172,8 +186,11 @@ def print_world_report(report: dict[str, Any]) -> None:
     for row in report_rows(report):
         table.add_row(*row)
     console.print(table)
+    for name in report["forecast"][next(iter(report["forecast"]))]:
+        console.print(f"{name}: {report['contestants'][name]}")
     if report["scenes"] > 1:
         console.print("gain: 95 % interval over the scenes of mIoU against ego_warp, in points")
+    console.print(f"protocol: {report['protocol']}")
     horizon = next(iter(report["forecast"]))
     classes = Table(
         "class", *report["forecast"][horizon], title=f"IoU per class at {horizon} s [%]; * road users"
