@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import CheckpointError
 
 FORMAT = "occsora-sim/checkpoint"
@@ -24,20 +24,11 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
         CheckpointError: the file cannot be written.
 
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
     # Tied or sliced tensors share memory, which the format refuses: each is stored on its own.
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, CheckpointError) as temporary:
         temporary.write_bytes(save(own, metadata))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -15,8 +15,8 @@ FOLDERS = {
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 RANK = {
-    "errors": 0, "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "checkpoint": 1,
-    "scene_prompt": 1,
+    "errors": 0, "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "atomic_file": 1,
+    "checkpoint": 1, "device": 1, "interruption": 1, "scene_prompt": 1,
     "scenes": 2, "models": 2, "presets": 3,
     "worlds": 4, "scoring": 4, "training": 4,
     "rendering": 5, "envs": 5, "agents": 6, "commands": 7, "cli": 8,

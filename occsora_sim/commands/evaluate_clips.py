@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from occsora_sim.commands.device import check_device
-from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -98,11 +98,12 @@ def run(options: Options) -> None:
             on_step=told,
             on_clip=keep,
         )
-    print_clip_report(report)
-    if options.pictures:
-        _write_pictures(shown, options.pictures)
-    if options.json:
-        write_json(options.json, report)
+    with Outputs() as outputs:
+        if options.json:
+            outputs.write(write_json, options.json, report)
+        print_clip_report(report)
+        if options.pictures:
+            outputs.write(_write_pictures, shown, options.pictures)
 
 
 def _write_pictures(shown: dict[int, list[tuple[str, Tensor, RecordedClip]]], folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.commands.device import check_device
-from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.commands.output import Outputs, output_file, write_json
 from occsora_sim.commands.transfer_report import Driven, draw, print_table, write_csv
 from occsora_sim.errors import ConfigurationError
 
@@ -100,12 +100,13 @@ def run(options: Options) -> None:
     begin = time.perf_counter()
     driven = drive(options, agents, open_worlds(options))
     figures = summarise(options, driven, time.perf_counter() - begin)
-    print_table(figures)
-    draw(figures, options.picture)
-    if options.csv:
-        write_csv(options.csv, driven)
-    if options.json:
-        write_json(options.json, figures)
+    with Outputs() as outputs:
+        if options.csv:
+            outputs.write(write_csv, options.csv, driven)
+        if options.json:
+            outputs.write(write_json, options.json, figures)
+        outputs.write(draw, figures, options.picture)
+        print_table(figures)
     print(f"scatter plot: {options.picture}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.commands.device import check_device
-from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def run(options: Options) -> None:
         report["revisit"] = world_tables.revisit(options, world, scenes)
     if options.scene_prompts:
         report["scene_prompts"] = world_tables.scene_prompts(options, world, scenes)
-    if options.pictures:
-        world_tables.pictures(options, world, scenes)
-    if options.json:
-        write_json(options.json, report)
+    with Outputs() as outputs:
+        if options.json:
+            outputs.write(write_json, options.json, report)
+        if options.pictures:
+            outputs.write(world_tables.pictures, options, world, scenes)
