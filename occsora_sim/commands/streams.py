@@ -13,9 +13,14 @@ class PatientStream:
     """A text stream that goes on, silently, once nobody reads it any more (`occsora-sim ... | head`).
 
     What a command writes to files is then still written. Everything else is the stream's own.
+
+    Args:
+        stream: the stream.
+        name: of it in the error when it leads to a full disk, say; None: it then goes on silently, too.
+
     """
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: TextIO, name: str | None) -> None:
         self._stream, self._name = stream, name
 
     def write(self, text: str) -> int:
@@ -39,7 +44,7 @@ class PatientStream:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-            if not isinstance(error, BrokenPipeError):
+            if self._name is not None and not isinstance(error, BrokenPipeError):
                 raise OSError(error.errno, error.strerror, self._name) from error
 
 
@@ -48,7 +53,7 @@ def patient_streams() -> Iterator[None]:
     """Within the block, standard output and error are `PatientStream`s."""
     output, error = sys.stdout, sys.stderr
     sys.stdout = PatientStream(output, "standard output")  # type: ignore[assignment]
-    sys.stderr = PatientStream(error, "standard error")  # type: ignore[assignment]
+    sys.stderr = PatientStream(error, None)  # type: ignore[assignment]
     try:
         yield
     finally:
