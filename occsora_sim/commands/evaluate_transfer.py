@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import Outputs, output_file, write_json
 from occsora_sim.commands.transfer_report import Driven, draw, print_table, write_csv
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose, relative, to_frame
 from occsora_sim.grid import FRAME_SECONDS, NUM_CLASSES, OCC3D, Grid
-from occsora_sim.atomic_file import atomic_path
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.camera_view import ChaseCamera
 from occsora_sim.rendering.inbetween import Inbetween

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CLASSES, FREE, OTHERS
-from occsora_sim.atomic_file import atomic_path
 from occsora_sim.rendering.encoder import Encoder, find_ffmpeg
 from occsora_sim.rendering.palette import INK, PAPER, PLAN, class_colours
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
@@ -72,7 +73,7 @@ class TrafficWorld:
                 f"traffic world: frames_per_chunk {frames_per_chunk} and workers {workers} must be 1 or more"
             )
         self.grid, self.frames_per_chunk = grid, frames_per_chunk
-        self.device = torch.device(device)
+        self.device = torch.device(check_device(str(device)))
         self.vehicle = vehicle or Vehicle()
         self._voxelisers = Voxelisers(grid, self.device)
         self._pool = SumoPool(workers)
