@@ -118,7 +118,7 @@ def test_a_name_as_long_as_names_may_be_is_written(tmp_path):
 
 
 def test_one_failing_output_loses_no_other(tmp_path):
-    written = []
+    written: list[int] = []
 
     def fail():
         raise ConfigurationError("the film failed")

@@ -41,12 +41,13 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     """The scatter plot as a PNG file, whole or not at all."""
     from PIL import Image
 
+    from occsora_sim.agents.loader import agent_title
     from occsora_sim.atomic_file import atomic_path
     from occsora_sim.rendering.scatter import Point, scatter_plot
 
     points = [
         Point(
-            name=Path(row["agent"]).stem,
+            name=agent_title(row["agent"]),
             x=row["diffusion"],
             y=row["traffic"],
             x_interval=row["intervals"]["diffusion"],
