@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from occsora_sim.agents.learned import PolicyConfig, save_policy
 from occsora_sim.agents.learner_config import KIND, LearnerConfig, finished, recipe_of_learner
 from occsora_sim.agents.learner_env import LearnerEnv
 from occsora_sim.agents.route_follower import RouteFollower
+from occsora_sim.atomic_file import write_rows
 from occsora_sim.checkpoint import read_tensors, write_tensors
 from occsora_sim.errors import CheckpointError, MissingDependencyError
 
@@ -216,12 +216,7 @@ class Learner:
             "spent": self.spent, "updates": self.model._n_updates, "curve": self.curve,
         }  # fmt: skip
         write_tensors(self.out / "resume.safetensors", tensors, header)
-        temporary = self.out / ".curve.csv.tmp"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, CURVE)
-            writer.writeheader()
-            writer.writerows(self.curve)
-        temporary.replace(self.out / "curve.csv")
+        write_rows(self.out / "curve.csv", CURVE, self.curve)
 
     def _load(self) -> None:
         path = self.out / "resume.safetensors"

@@ -11,6 +11,9 @@ from occsora_sim.envs.motion import EGO_BOUNDS
 from occsora_sim.envs.simulation import ROUTE_BOUND, ROUTE_POINTS, DriveSimulation
 from occsora_sim.grid import FREE
 
+BOUNDS = {"ego": EGO_BOUNDS, "route": np.float32(ROUTE_BOUND)}
+"""The largest values of what is observed in numbers, [m], [s], [rad]."""
+
 
 def action_space(simulation: DriveSimulation) -> spaces.Box | spaces.Discrete:
     """Normalised actions: (2,) controls, or (f * 3,) offsets; or a manoeuvre by its number."""

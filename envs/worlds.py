@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from occsora_sim.device import check_device
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.worlds.protocol import World
@@ -39,7 +40,7 @@ def make_world(config: DriveConfig) -> World:
     """The world that `config` names, or the one it holds.
 
     Raises:
-        ConfigurationError: no world has this name.
+        ConfigurationError: no world has this name, or the device cannot be used.
 
     """
     if not isinstance(config.world, str):
@@ -48,6 +49,7 @@ def make_world(config: DriveConfig) -> World:
         raise ConfigurationError(
             f"world={config.world!r}: choose one of {', '.join(WORLDS)}, or pass a World"
         )
+    check_device(config.device)
     return WORLDS[config.world](config)
 
 

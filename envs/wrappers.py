@@ -16,6 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
+from occsora_sim.envs.spaces import BOUNDS
 from occsora_sim.errors import ConfigurationError
 
 AnyEnv = gym.Env | VectorEnv
@@ -70,20 +71,20 @@ def learner(env: E, pool: int = 1) -> E:
         else:
             parts[name] = spaces.Box(-1.0, 1.0, size, np.float32)
 
-    bounds = {name: part.high for name, part in space.spaces.items()}  # type: ignore[attr-defined]
+    return _transformed(env, spaces.Dict(parts), lambda batch: learner_batch(batch, pool))
 
-    def change(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        out = {}
-        for name, value in batch.items():
-            if name == "birdseye":
-                out[name] = _pooled(value, pool)
-            elif value.dtype == np.uint8:
-                out[name] = value.reshape(len(value), -1)
-            else:
-                out[name] = (value / bounds[name]).reshape(len(value), -1).astype(np.float32)
-        return out
 
-    return _transformed(env, spaces.Dict(parts), change)
+def learner_batch(batch: dict[str, np.ndarray], pool: int = 1) -> dict[str, np.ndarray]:
+    """What `learner` makes of a batch of observations, of any of the environment's parts."""
+    out = {}
+    for name, value in batch.items():
+        if name == "birdseye":
+            out[name] = _pooled(value, pool)
+        elif value.dtype == np.uint8:
+            out[name] = value.reshape(len(value), -1)
+        else:
+            out[name] = (value / BOUNDS[name]).reshape(len(value), -1).astype(np.float32)
+    return out
 
 
 def flat(env: E) -> E:

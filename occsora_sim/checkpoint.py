@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import CheckpointError
 
 FORMAT = "occsora-sim/checkpoint"
@@ -25,21 +26,11 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
         CheckpointError: the file cannot be written.
 
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(save(_apart(tensors), metadata))
-            file.flush()
-            os.fsync(file.fileno())  # a disk that is full may say so only here
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path, CheckpointError) as temporary, temporary.open("wb") as file:
+        file.write(save(_apart(tensors), metadata))
+        file.flush()
+        os.fsync(file.fileno())  # a disk that is full may say so only here
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -40,48 +40,56 @@ PROGRAM = "occsora-sim"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns the exit status: 0 done, 2 unusable input (one line on standard error says what), 130 interrupted (Ctrl-C),
-    143 terminated (SIGTERM).
+    Returns the exit status: 0 done, 2 unusable input (one line on standard error says what), 130 interrupted, 143
+    told to end by SIGTERM.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    from occsora_sim.commands.streams import patient_streams
+    from occsora_sim.interruption import ended_by_signals
+
+    with ended_by_signals(), patient_streams():
+        return _guarded(list(sys.argv[1:] if argv is None else argv))
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run the command of these arguments; returns the exit status, and lets no expected error out."""
+    from occsora_sim.errors import OccSoraError
+    from occsora_sim.interruption import Terminated
+
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+    except OccSoraError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename is not None else ""
+        reason = error.strerror or str(error) or type(error).__name__
+        return _refuse(f"{what}{reason}; check the path, the permissions and the space on the disk")
+    except KeyboardInterrupt as stop:
+        print("interrupted", file=sys.stderr)
+        return 128 + stop.number if isinstance(stop, Terminated) else 130
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    """Run the command of these arguments."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
-        return 0
+        return
     if arguments[0] == "--version":
         from occsora_sim import __version__
 
         print(f"{PROGRAM} {__version__}")
-        return 0
-    from occsora_sim.commands.termination import Terminated, terminable
-    from occsora_sim.errors import OccSoraError
+        return
+    verb, rest = find_verb(arguments)
+    if not verb:
+        print(overview(rest))
+        return
+    command = importlib.import_module(f"occsora_sim.commands.{VERBS[verb][0]}")
+    from occsora_sim.commands.parsing import parse_command
 
-    try:
-        with terminable():
-            verb, rest = find_verb(arguments)
-            if not verb:
-                print(overview(rest))
-                return 0
-            command = importlib.import_module(f"occsora_sim.commands.{VERBS[verb][0]}")
-            from occsora_sim.commands.parsing import parse_command
-
-            options = parse_command(command, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
-            if options is not None:
-                command.run(options)
-    except OccSoraError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _refuse(
-            f"{error.filename}: {error.strerror or error}; check the path, the permissions and the space"
-        )
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        return 143
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    options = parse_command(command, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
+    if options is not None:
+        command.run(options)
 
 
 def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -107,10 +107,17 @@ if ! { venv_works && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }; then
     venv_works || make_venv
     touch "$unfinished"
     pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
-    # torch first and pinned: an open range would take a build with gigabytes of CUDA packages.
+    # torch first: the default index's build for Linux brings gigabytes of CUDA packages. Where pip has no index of its
+    # own and there is no GPU, it comes from PyTorch's index of CPU builds. TORCH_INDEX=URL chooses another.
+    torch_index=()
+    if [ -n "${TORCH_INDEX:-}" ]; then
+        torch_index=(--index-url "$TORCH_INDEX")
+    elif ! "${pip[@]}" config list 2>/dev/null | grep -q 'index-url\|find-links\|no-index' && ! command -v nvidia-smi >/dev/null; then
+        torch_index=(--index-url https://download.pytorch.org/whl/cpu)
+    fi
     # A pip that gives up by itself (no network) leaves what was there in order; one that is cut off may not.
     trap 'exit 130' INT
-    "${pip[@]}" install -c constraints.txt torch==2.13.0 || { rm -f "$unfinished"; exit 1; }
+    "${pip[@]}" install "${torch_index[@]}" torch==2.13.0 || { rm -f "$unfinished"; exit 1; }
     "${pip[@]}" install -c constraints.txt -e ".[$extras]" || { rm -f "$unfinished"; exit 1; }
     echo "$wanted" >"$stamp"
     rm -f "$unfinished"

@@ -7,13 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
+import gymnasium as gym
 import pytest
+import torch
 
 from occsora_sim.cli import VERBS, find_verb, main
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_file, output_folder, write_json
 from occsora_sim.commands.parsing import one_line, parse, parse_command
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.worlds.diffusion import load_world
+from occsora_sim.worlds.replay import ReplayWorld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +157,30 @@ def test_an_unknown_device_names_those_there_are():
     assert check_device("cpu") == "cpu"
     for name in ("cuda:99", "toaster"):
         with pytest.raises(
-            ConfigurationError, match=f"device '{name}' cannot be used here; there is cpu"
+            ConfigurationError, match=f"device '{name}' cannot be used here: .*there is cpu"
         ) as caught:
             check_device(name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_without_cuda_says_what_to_install_in_python_and_on_the_command_line(capsys, monkeypatch):
+    ways = (
+        lambda: gym.make("OccSora/Drive-v0", device="cuda"),
+        lambda: gym.make("OccSora/Drive-v0", world="replay", device="cuda"),
+        lambda: load_world(device="cuda"),
+        lambda: ReplayWorld(device="cuda:1"),
+    )
+    for cuda, remedy in ((None, "pip install --force-reinstall torch=="), ("13.0", "driver")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(torch.version, "hip", None)
+        for way in ways:
+            with pytest.raises(ConfigurationError, match=r"^device 'cuda[^\n]+$") as caught:
+                way()
+            assert remedy in str(caught.value)
+        assert main(["bench", "--device", "cuda"]) == 2
+        said = capsys.readouterr().err
+        assert remedy in said and said.count("\n") == 1
 
 
 def test_an_output_folder_is_made_and_a_file_in_the_way_is_refused(tmp_path: Path):

@@ -171,8 +171,7 @@ def test_what_sumo_refuses_is_told_in_one_line(town, monkeypatch):
     own = TrafficWorld(TINY)
     town_files = own._town(town)
     demand = town_files.options[town_files.options.index("-r") + 1]
-    with open(demand, "w", encoding="utf-8") as file:
-        file.write("<routes><broken")
+    (town_files.folder / demand).write_text("<routes><broken")
     with pytest.raises(SceneError, match=r"^live traffic: SUMO says: [^\n]+$"):
         own.reset([begin(town)], [0])
     own.close()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:

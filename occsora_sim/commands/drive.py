@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occsora_sim.commands.driving import DrivingOptions
-from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 
 if TYPE_CHECKING:
     from occsora_sim.agents.episode import Episode
@@ -49,23 +50,31 @@ def run(options: Options) -> None:
 
         load_open3d()  # what is missing is said before the driving, not after
     begin = time.perf_counter()
-    driven = drive(options)
-    seconds = time.perf_counter() - begin
-    stems = ["rollout", *(f"rollout-{number}" for number in range(2, len(driven) + 1))]
-    for stem, (_, rollout) in zip(stems, driven, strict=True):
-        save_rollout(rollout, folder / f"{stem}.npz")
-        if not options.skip_video:
-            print(f"drawing {stem}.mp4 ...", flush=True)
-            rollout_video(rollout, folder / f"{stem}.mp4")
-    summary = summarise(options, [episode for episode, _ in driven], stems, seconds)
-    write_json(folder / "summary.json", summary)
-    if options.json:
-        write_json(options.json, summary)
-    print_table(summary)
+    episodes: list[Episode] = []
+    films: list[tuple[Path, Rollout]] = []
+    stems: list[str] = []
+    with Outputs() as outputs:
+        for episode, rollout in drive(options):  # each is on the disk before the next one begins
+            stems.append("rollout" if not stems else f"rollout-{len(stems) + 1}")
+            episodes.append(replace(episode, recording=None))
+            path = folder / f"{stems[-1]}.npz"
+            driven = time.perf_counter()
+            outputs.write(save_rollout, rollout, path)
+            begin += time.perf_counter() - driven
+            if not options.skip_video:
+                films.append((path, rollout))
+        summary = summarise(options, episodes, stems, time.perf_counter() - begin)
+        outputs.write(write_json, folder / "summary.json", summary)
+        if options.json:
+            outputs.write(write_json, options.json, summary)
+        print_table(summary)
+        for path, rollout in films:
+            print(f"drawing {path.stem}.mp4 ...", flush=True)
+            outputs.write(rollout_video, rollout, path.with_suffix(".mp4"))
     print(f"written to {folder}: {', '.join(stems)} and summary.json")
 
 
-def drive(options: DrivingOptions) -> list[tuple[Episode, Rollout]]:
+def drive(options: DrivingOptions) -> Iterator[tuple[Episode, Rollout]]:
     """Episodes one after another until `options.seconds` have been driven, each with its recording."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -77,8 +86,7 @@ def drive(options: DrivingOptions) -> list[tuple[Episode, Rollout]]:
 
     simulation, agent = options.open(STARTS)
     chunk = simulation.frames * FRAME_SECONDS
-    driven: list[tuple[Episode, Rollout]] = []
-    left = options.seconds
+    left, number = options.seconds, 0
     columns = (TextColumn("driving"), BarColumn(), TextColumn("{task.completed:g} of {task.total:g} s"))
     console = Console(stderr=True)
     bar = Progress(
@@ -87,7 +95,7 @@ def drive(options: DrivingOptions) -> list[tuple[Episode, Rollout]]:
     with bar as progress:
         task = progress.add_task("driving", total=options.seconds)
         while left > 1e-6:
-            place = len(driven) % len(simulation.starts)
+            place = number % len(simulation.starts)
             part = DriveSimulation(
                 replace(simulation.config, seconds=left), simulation.world, simulation.starts
             )
@@ -95,7 +103,7 @@ def drive(options: DrivingOptions) -> list[tuple[Episode, Rollout]]:
                 part,
                 agent,
                 1,
-                seed=options.seed + len(driven),
+                seed=options.seed + number,
                 record=1,
                 starts=[place],
                 on_step=lambda _: progress.advance(task, chunk),
@@ -109,9 +117,9 @@ def drive(options: DrivingOptions) -> list[tuple[Episode, Rollout]]:
                 "score": episode.summary,
             }
             rollout = rollout_of(episode, simulation.starts[place].route, simulation.world.grid, header)
-            driven.append((episode, rollout))
+            yield episode, rollout
             left -= episode.summary["seconds"]
-    return driven
+            number += 1
 
 
 def summarise(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from occsora_sim.commands.device import check_device
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ class DrivingOptions:
 
     Attributes:
         agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), learned (a small network,
-            trained in the generated world), imagining-planner (tries plans out in it), or the path of a policy that
-            `train agent` wrote.
+            trained in the generated world), imagining-planner (tries plans out in it); the path of a policy that
+            `train agent` wrote; FILE.py:NAME or MODULE:NAME, a class or function of one's own (a function of one
+            observation that answers the action; a class with reset and act or plan); or, with --trust, a model of
+            Stable-Baselines3 (.zip).
+        trust: read a .zip of Stable-Baselines3, whose pickles can run any code.
         world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
         weights: weights of the generated world; by default the shipped ones.
         steps: denoising steps of the generated world, by default 8.
@@ -38,6 +41,7 @@ class DrivingOptions:
     """
 
     agent: str = "route-follower"
+    trust: bool = False
     world: Literal["diffusion", "traffic", "replay"] = "diffusion"
     weights: Path | None = None
     steps: int | None = None
@@ -67,7 +71,7 @@ class DrivingOptions:
         from occsora_sim.envs.starts import open_starts, prompted
         from occsora_sim.envs.worlds import make_world
 
-        agent = make_agent(self.agent)
+        agent = make_agent(self.agent, trust=self.trust)
         check_device(self.device)
         config = DriveConfig(
             world=self.world,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.commands.driving import DrivingOptions
-from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -97,12 +96,13 @@ def run(options: Options) -> None:
     begin = time.perf_counter()
     episodes = drive(settled, simulation, agent)
     figures = summarise(options, episodes, time.perf_counter() - begin)
-    print_table(figures)
-    if options.csv:
-        write_csv(options.csv, episodes)
-    if options.json:
-        write_json(options.json, figures)
-    film_worst(options, simulation, agent, episodes)
+    with Outputs() as outputs:
+        if options.csv:
+            outputs.write(write_csv, options.csv, episodes)
+        if options.json:
+            outputs.write(write_json, options.json, figures)
+        print_table(figures)
+        film_worst(options, simulation, agent, episodes, outputs)
 
 
 def drive(options: Options, simulation: DriveSimulation, agent: AnyAgent) -> list[Episode]:
@@ -171,18 +171,21 @@ def print_table(figures: dict[str, Any]) -> None:
 
 def write_csv(path: Path, episodes: list[Episode]) -> None:
     """A row for each episode under COLUMNS, whole or not at all."""
-    from occsora_sim.rendering.atomic_file import atomic_path
+    from occsora_sim.atomic_file import write_rows
 
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for number, episode in enumerate(episodes):
-            about = {name: getattr(episode, name) for name in ("start", "seed", "ended", "reward")}
-            writer.writerow({"episode": number, **about, **episode.summary})
+    rows = []
+    for number, episode in enumerate(episodes):
+        about = {name: getattr(episode, name) for name in ("start", "seed", "ended", "reward")}
+        rows.append({"episode": number, **about, **episode.summary})
+    write_rows(path, COLUMNS, rows)
 
 
 def film_worst(
-    options: Options, simulation: DriveSimulation, agent: AnyAgent, episodes: list[Episode]
+    options: Options,
+    simulation: DriveSimulation,
+    agent: AnyAgent,
+    episodes: list[Episode],
+    outputs: Outputs,
 ) -> None:
     """Drive the `worst` episodes of the lowest score once more, recorded; write and film them."""
     from occsora_sim.agents.episode import run_episodes
@@ -203,8 +206,8 @@ def film_worst(
         }
         rollout = rollout_of(episode, simulation.starts[place].route, simulation.world.grid, header)
         path = options.out / f"worst-{rank}.npz"
-        save_rollout(rollout, path)
+        outputs.write(save_rollout, rollout, path)
         if not options.skip_video:
-            rollout_video(rollout, path.with_suffix(".mp4"))
+            outputs.write(rollout_video, rollout, path.with_suffix(".mp4"))
         score = f"score {episode.summary['score']:.3f}, ended by {episode.ended}"
         print(f"{path.with_suffix('')}: episode {number}, {episode.start}, {score}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from occsora_sim.commands.device import check_device
-from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ class Options:
 def run(options: Options) -> None:
     """Reconstruct, forecast and draw; print the table, write --json and --pictures."""
     from occsora_sim.commands.world_tables import Bar
-    from occsora_sim.rendering.example_sheet import write_example_sheet
     from occsora_sim.scenes.source import open_scenes
     from occsora_sim.scoring.clip_models import open_clip_model
     from occsora_sim.scoring.clip_report import clip_report, print_clip_report
@@ -101,13 +100,20 @@ def run(options: Options) -> None:
             on_step=told,
             on_clip=keep,
         )
-    print_clip_report(report)
-    if options.pictures:
-        examples = [example for row in sorted(shown) for example in shown[row]]
-        write_example_sheet(examples, options.pictures / "clips.png")
-        print(f"written to {options.pictures}: clips.png")
-    if options.json:
-        write_json(options.json, report)
+    with Outputs() as outputs:
+        if options.json:
+            outputs.write(write_json, options.json, report)
+        print_clip_report(report)
+        if options.pictures:
+            outputs.write(_write_pictures, shown, options.pictures)
+
+
+def _write_pictures(shown: dict[int, list[Example]], folder: Path) -> None:
+    """One sheet: of each clip the recorded frames, then what each model drew."""
+    from occsora_sim.rendering.example_sheet import write_example_sheet
+
+    write_example_sheet([example for row in sorted(shown) for example in shown[row]], folder / "clips.png")
+    print(f"written to {folder}: clips.png")
 
 
 def _example(name: str, frames: Tensor, clip: RecordedClip | None) -> Example:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from occsora_sim.commands.device import check_device
-from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.commands.output import Outputs, output_file, write_json
 from occsora_sim.commands.transfer_report import Driven, draw, print_table, write_csv
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ class Options:
     """Options of `evaluate transfer`.
 
     Attributes:
-        agents: who drives, by name or by the path of a policy; by default twelve of clearly different skill.
-        also: who drives beside the twelve.
+        agents: who drives, by name, by the path of a policy, or as FILE.py:NAME or MODULE:NAME, as for `drive`; by
+            default twelve of clearly different skill.
+        also: who drives in addition to the twelve.
+        trust: read a .zip of Stable-Baselines3, whose pickles can run any code.
         against: the world that the generated one is held against: live traffic, or a recording, whose road users do
             not react but which every kind of scene has.
         weights: weights of the generated world; by default the shipped ones.
@@ -46,6 +48,7 @@ class Options:
 
     agents: tuple[str, ...] | None = None
     also: tuple[str, ...] = ()
+    trust: bool = False
     against: Literal["traffic", "replay"] = "traffic"
     weights: Path | None = None
     steps: int | None = None
@@ -96,16 +99,17 @@ def run(options: Options) -> None:
     for path in (options.json, options.csv, options.picture):
         if path:
             output_file(path)
-    agents = {name: make_agent(name) for name in options.names}
+    agents = {name: make_agent(name, trust=options.trust) for name in options.names}
     begin = time.perf_counter()
     driven = drive(options, agents, open_worlds(options))
     figures = summarise(options, driven, time.perf_counter() - begin)
-    print_table(figures)
-    draw(figures, options.picture)
-    if options.csv:
-        write_csv(options.csv, driven)
-    if options.json:
-        write_json(options.json, figures)
+    with Outputs() as outputs:
+        if options.csv:
+            outputs.write(write_csv, options.csv, driven)
+        if options.json:
+            outputs.write(write_json, options.json, figures)
+        outputs.write(draw, figures, options.picture)
+        print_table(figures)
     print(f"scatter plot: {options.picture}")
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from occsora_sim.commands.device import check_device
-from occsora_sim.commands.output import output_file, output_folder, write_json
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def run(options: Options) -> None:
         report["scene_prompts"] = world_tables.scene_prompts(options, world, scenes)
     if options.traffic:
         report["traffic"] = world_tables.traffic(options, world, scenes)
-    if options.pictures:
-        world_tables.pictures(options, world, scenes)
-    if options.json:
-        write_json(options.json, report)
+    with Outputs() as outputs:
+        if options.json:
+            outputs.write(write_json, options.json, report)
+        if options.pictures:
+            outputs.write(world_tables.pictures, options, world, scenes)

@@ -42,7 +42,7 @@ def run(options: Options) -> None:
     """Draw the rollout."""
     from PIL import Image
 
-    from occsora_sim.rendering.atomic_file import atomic_path
+    from occsora_sim.atomic_file import atomic_path
     from occsora_sim.rendering.rollout import load_rollout, rollout_frames, rollout_video
 
     rollout = load_rollout(options.rollout)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.commands.output import Outputs, output_file, write_json
 
 if TYPE_CHECKING:
     from occsora_sim.scenes.recorded import Recorded
@@ -97,14 +97,15 @@ def run(options: Options) -> None:
             _counts(one["tracks"]) if "tracks" in one else ", ".join(one["classes"]),
             f"{_counts(one['ego_motions'])}; {one['ego_seconds']:g} s",
         )
-    Console().print(table)
-    if options.picture:
-        from occsora_sim.rendering.contact_sheet import write_contact_sheet
+    with Outputs() as outputs:
+        if options.json:
+            outputs.write(write_json, options.json, {"scenes": found})
+        Console().print(table)
+        if options.picture:
+            from occsora_sim.rendering.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(scenes, options.picture)
-        print(options.picture)
-    if options.json:
-        write_json(options.json, {"scenes": found})
+            if outputs.write(write_contact_sheet, scenes, options.picture):
+                print(options.picture)
 
 
 def _place(one: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_folder
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError, MissingDependencyError
 from occsora_sim.recipe import mark_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_folder
+from occsora_sim.device import check_device
 from occsora_sim.training.encoder import EncoderTraining as Options
 from occsora_sim.training.encoder import train_encoder
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_folder
+from occsora_sim.device import check_device
 from occsora_sim.training.families import family
 from occsora_sim.training.tokenizer import TokenizerTraining as Options
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from occsora_sim.commands.device import check_device
 from occsora_sim.commands.output import output_folder
+from occsora_sim.device import check_device
 from occsora_sim.training.families import family_of_tokenizer
 from occsora_sim.training.world_model import WorldModelTraining as Options
 

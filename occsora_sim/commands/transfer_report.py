@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +41,13 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     """The scatter plot as a PNG file, whole or not at all."""
     from PIL import Image
 
-    from occsora_sim.rendering.atomic_file import atomic_path
+    from occsora_sim.agents.loader import agent_title
+    from occsora_sim.atomic_file import atomic_path
     from occsora_sim.rendering.scatter import Point, scatter_plot
 
     points = [
         Point(
-            name=Path(row["agent"]).stem,
+            name=agent_title(row["agent"]),
             x=row["diffusion"],
             y=row["traffic"],
             x_interval=row["intervals"]["diffusion"],
@@ -72,7 +72,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 
 def write_csv(path: Path, driven: Driven) -> None:
     """A row for each episode, whole or not at all: COLUMNS and the terms of the score."""
-    from occsora_sim.rendering.atomic_file import atomic_path
+    from occsora_sim.atomic_file import write_rows
 
     rows = [
         {
@@ -85,7 +85,4 @@ def write_csv(path: Path, driven: Driven) -> None:
         for where, episodes in by_world.items()
         for episode in episodes
     ]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, list(rows[0]), rows)

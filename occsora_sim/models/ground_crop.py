@@ -80,8 +80,8 @@ def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
 
 def rays(crops: Tensor) -> Tensor:
     """How far it is along each ray, from the middle of crops (..., *CROP) uint8, until the ground is no road
-    any more, no pavement, until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1 is
-    25.6 m.
+    any more, no pavement, until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1
+    is 25.6 m.
 
     A crop says all of this too; a network learns to read it from there, but takes hours for what is one sum.
     """

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occsora_sim.checkpoint import read_tensors, write_tensors
+from occsora_sim.device import check_device
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.columns import ColumnEncoder
 
@@ -95,4 +96,4 @@ def load_encoder(path: Path, device: str = "cpu") -> tuple[OccupancyEncoder, dic
         encoder.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: holds another encoder than it says; get it again") from error
-    return encoder.to(device).eval(), header
+    return encoder.to(check_device(device)).eval(), header

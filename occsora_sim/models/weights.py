@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
+from occsora_sim.device import check_device
 from occsora_sim.errors import CheckpointError
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
@@ -160,4 +161,4 @@ def _filled(model: Model, path: Path, kind: str, device: str) -> tuple[Model, di
         raise CheckpointError(
             f"{path}: its tensors do not fit its configuration ({reason}); get it again"
         ) from error
-    return model.to(device).eval(), header
+    return model.to(check_device(device)).eval(), header

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.geometry import to_frame
 from occsora_sim.grid import OCC3D
-from occsora_sim.rendering.atomic_file import atomic_path
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.palette import PAPER
 from occsora_sim.scenes.recorded import Recorded, drawer_of

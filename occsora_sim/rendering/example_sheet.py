@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from occsora_sim.rendering.atomic_file import atomic_path
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.palette import PAPER
 from occsora_sim.scoring.examples import Example

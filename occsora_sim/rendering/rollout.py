@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose, relative, to_frame
 from occsora_sim.grid import FRAME_SECONDS, NUM_CLASSES, OCC3D, Grid
-from occsora_sim.rendering.atomic_file import atomic_path
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.camera_view import ChaseCamera
 from occsora_sim.rendering.inbetween import Inbetween
@@ -104,9 +105,10 @@ def save_rollout(rollout: Rollout, path: str | Path) -> None:
         text = json.dumps(header, default=_plain)
     except (TypeError, ValueError) as error:
         raise SceneError(f"{path}: the rollout's header is not JSON ({error})") from error
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary:
+        content = io.BytesIO()  # zipfile hides a full disk behind errors of its own
         np.savez_compressed(
-            file,
+            content,
             header=np.frombuffer(text.encode(), dtype=np.uint8),
             occupancy=rollout.occupancy,
             ego_pose=rollout.ego_pose.astype(np.float32),
@@ -115,6 +117,7 @@ def save_rollout(rollout: Rollout, path: str | Path) -> None:
             planned=rollout.planned.astype(np.float32),
             route=rollout.route.astype(np.float32),
         )
+        temporary.write_bytes(content.getvalue())
 
 
 def load_rollout(path: str | Path) -> Rollout:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from occsora_sim.errors import ConfigurationError, MissingDependencyError
+from occsora_sim.atomic_file import atomic_path
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CLASSES, FREE, OTHERS
-from occsora_sim.rendering.atomic_file import atomic_path
+from occsora_sim.rendering.encoder import Encoder, find_ffmpeg
 from occsora_sim.rendering.palette import INK, PAPER, PLAN, class_colours
 
 FRAME_SIZE = (1280, 592)
@@ -26,7 +28,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> i
     """Write an H.264 film (yuv420p, plays everywhere).
 
     Args:
-        path: of the .mp4; its folder is made. A film that fails half-way leaves nothing behind.
+        path: of the .mp4; its folder is made. A film that fails, at its end too, leaves what was there.
         frames: pictures (h, w, 3) uint8, all of one size; an odd border row or column is repeated once.
         fps: pictures a second.
 
@@ -34,49 +36,35 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> i
         The number of frames written.
 
     Raises:
-        ConfigurationError: no frames, frames of several sizes, or a place that cannot be written to.
+        ConfigurationError: no frames, frames of several sizes, a place that cannot be written to, or an encoder that
+            fails, with its reason.
         MissingDependencyError: imageio-ffmpeg is not installed.
 
     """
     if not fps > 0:
         raise ConfigurationError(f"{path}: {fps} pictures a second make no video; fps must be above 0")
-    ffmpeg = _load_ffmpeg()
+    find_ffmpeg()
     count = 0
-    with atomic_path(path) as temporary:
-        writer: Any = None
+    with atomic_path(path) as temporary, ExitStack() as stack:
+        encoder: Encoder | None = None
         size: tuple[int, ...] = ()
         try:
             for frame in frames:
-                frame = _even(frame, path)
-                if writer is None:
+                frame = _even(frame)
+                if encoder is None:
                     size = frame.shape
-                    writer = ffmpeg.write_frames(
-                        str(temporary),
-                        (size[1], size[0]),
-                        fps=fps,
-                        codec="libx264",
-                        pix_fmt_out="yuv420p",
-                        quality=None,
-                        macro_block_size=2,
-                        output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
-                        ffmpeg_log_level="error",
-                    )
-                    writer.send(None)
+                    encoder = stack.enter_context(Encoder(temporary, (size[1], size[0]), fps))
                 if frame.shape != size:
-                    raise ConfigurationError(
-                        f"{path}: frame {count} is {frame.shape}, the first one was {size}"
-                    )
-                writer.send(frame.tobytes())
+                    raise ConfigurationError(f"frame {count} is {frame.shape}, the first one was {size}")
+                encoder.write(frame.tobytes())
                 count += 1
-        except OSError as error:
-            raise ConfigurationError(
-                f"{path}: the video encoder stopped ({str(error).splitlines()[0]})"
-            ) from error
-        finally:
-            if writer is not None:
-                writer.close()
-        if count == 0:
-            raise ConfigurationError(f"{path}: no frames, so no video")
+            if encoder is None:
+                raise ConfigurationError("no frames, so no video")
+            encoder.finish()
+            if not temporary.stat().st_size:
+                raise ConfigurationError("the video encoder wrote nothing")
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
     return count
 
 
@@ -211,21 +199,9 @@ def _figure_colour(value: Any) -> tuple[int, int, int]:
     return _GOOD if value >= 0.8 else _FAIR if value >= 0.4 else _BAD
 
 
-def _even(frame: np.ndarray, path: str | Path) -> np.ndarray:
+def _even(frame: np.ndarray) -> np.ndarray:
     """The frame with even sides, as yuv420p demands."""
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ConfigurationError(
-            f"{path}: a video needs pictures (h, w, 3) uint8, not {frame.shape} {frame.dtype}"
-        )
+        raise ConfigurationError(f"a video needs pictures (h, w, 3) uint8, not {frame.shape} {frame.dtype}")
     down, right = frame.shape[0] % 2, frame.shape[1] % 2
     return np.pad(frame, ((0, down), (0, right), (0, 0)), mode="edge") if down or right else frame
-
-
-def _load_ffmpeg() -> Any:
-    try:
-        import imageio_ffmpeg
-
-        imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError("videos need imageio-ffmpeg: pip install 'occsora-sim[view]'") from error
-    return imageio_ffmpeg

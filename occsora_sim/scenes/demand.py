@@ -244,14 +244,14 @@ SUMO_OPTIONS = (
 def run_traffic(
     config: TownConfig, net: Path, demand: Path, routes: dict[str, tuple[str, ...]], seed: int
 ) -> Recording:
-    """Run SUMO on a network and a demand and read its trace."""
+    """Run SUMO on a network and a demand of one folder and read its trace."""
     trace = demand.with_name("trace.xml")
     end = config.warm_up + config.duration
     options = (
-        f"-n {net} -r {demand} --seed {seed % 2**31} --end {end} --fcd-output {trace} "
+        f"-n {net.name} -r {demand.name} --seed {seed % 2**31} --end {end} --fcd-output {trace.name} "
         f"--device.fcd.begin {config.warm_up} --device.fcd.period {config.dt} --precision 4 {SUMO_OPTIONS}"
     )
-    run_sumo_tool("sumo", options.split())
+    run_sumo_tool("sumo", options.split(), demand.parent)
     steps = round(config.duration / config.dt)
     index: dict[str, int] = {}
     kinds: list[str] = []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FREE
 from occsora_sim.scenes.scene import Scene
@@ -75,16 +74,8 @@ def save_scene(scene: Scene, path: str | Path) -> None:
     }
     metadata = {"kind": KIND, "version": str(VERSION), "scene": json.dumps(text, allow_nan=False)}
     content = save_tensors({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata=metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, SceneError) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SceneError(f"{path}: {error.strerror}; choose a place that can be written") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load_scene(path: str | Path) -> Scene:

@@ -7,12 +7,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from occsora_sim.errors import ConfigurationError, SceneError
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.scenes.amounts import Amounts
 from occsora_sim.scenes.demand import SUMO_OPTIONS
 from occsora_sim.scenes.mix import ATTRIBUTE, remix
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.town import TownConfig
+from occsora_sim.scenes.town_folder import temporary_files
 from occsora_sim.scenes.traffic import Streets, lay_out
 
 
@@ -22,7 +23,7 @@ class LiveTown:
 
     Attributes:
         folder: holds its files.
-        options: of SUMO's command line.
+        options: of SUMO's command line; files are named relative to the folder.
         events: JSON, what happens besides the traffic; see `sumo_events`.
         warm_up: simulated time at which the scene begins [s].
         sizes: length, width, height [m] of each vType.
@@ -71,15 +72,11 @@ def write_town(scene: Scene, folder: Path) -> LiveTown:
     """
     seed, config = town_of(scene)
     mix = _mix_of(scene)
-    try:
+    with temporary_files():
         folder.mkdir(parents=True, exist_ok=True)
         streets = lay_out(seed, config, folder)
         if mix:
             streets = remix(streets, mix, seed)
-    except OSError as error:
-        raise SceneError(
-            f"{folder}: {error.strerror}; the system's temporary folder must be writable"
-        ) from error
     return LiveTown(
         folder=folder,
         options=sumo_options(streets, seed),
@@ -101,6 +98,6 @@ def _mix_of(scene: Scene) -> dict[str, float]:
 
 
 def sumo_options(streets: Streets, seed: int) -> tuple[str, ...]:
-    """The command line of SUMO for a town of a seed."""
-    files = ("-n", str(streets.net), "-r", str(streets.demand), "--seed", str(seed % 2**31))
+    """The command line of SUMO for a town of a seed, in the folder of its files."""
+    files = ("-n", streets.net.name, "-r", streets.demand.name, "--seed", str(seed % 2**31))
     return (*files, *SUMO_OPTIONS.split())

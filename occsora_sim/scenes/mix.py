@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from occsora_sim.scenes.dressing import dress
 from occsora_sim.scenes.ego_motion import draw_egos
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.town import TownConfig, sumo_version
+from occsora_sim.scenes.town_folder import town_folder
 from occsora_sim.scenes.traffic import Streets, lay_out, put_together, tracks_of
 
 ATTRIBUTE = "mix"
@@ -63,8 +62,8 @@ def make_mixed_town(seed: int, config: TownConfig, shares: Mapping[str, float]) 
     """`traffic.make_town` with another mix of motor vehicles. Arguments and errors as there and of `remix`."""
     sumo_version()
     look, egos = (np.random.default_rng([seed, stream]) for stream in (2, 3))
-    with tempfile.TemporaryDirectory(prefix="occsora-town-") as folder:
-        streets = remix(lay_out(seed, config, Path(folder)), shares, seed)
+    with town_folder() as folder:
+        streets = remix(lay_out(seed, config, folder), shares, seed)
         recording = run_traffic(config, streets.net, streets.demand, streets.routes, seed)
     polygons, standing = dress(look, streets.network)
     tracks = tracks_of(recording, streets.sizes, standing, config)

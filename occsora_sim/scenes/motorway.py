@@ -31,7 +31,7 @@ def write_motorway(rng: np.random.Generator, config: TownConfig, folder: Path) -
     ElementTree.ElementTree(root["nodes"]).write(folder / "town.nod.xml")
     ElementTree.ElementTree(root["edges"]).write(folder / "town.edg.xml")
     ElementTree.ElementTree(root["connections"]).write(folder / "town.con.xml")
-    return f"--connection-files {folder / 'town.con.xml'} "
+    return "--connection-files town.con.xml "
 
 
 def _carriageway(

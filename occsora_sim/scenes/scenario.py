@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.stage import Film, film
 from occsora_sim.scenes.sumo_pool import Worker
 from occsora_sim.scenes.town import PLACES, TownConfig
+from occsora_sim.scenes.town_folder import town_folder
 from occsora_sim.scenes.traffic import lay_out, put_together, tracks_of
 
 HELD_OUT = 800_000
@@ -69,8 +69,8 @@ def make_scenario(name: str, seed: int) -> Scene:
     worker = Worker()
     try:
         for town in itertools.islice(_towns(seed), _TOWNS):
-            with tempfile.TemporaryDirectory(prefix="occsora-stage-") as folder:
-                scene = _stage(worker, name, seed, town, place, Path(folder))
+            with town_folder() as folder:
+                scene = _stage(worker, name, seed, town, place, folder)
             if scene is not None:
                 return scene
     finally:

@@ -13,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 
 from occsora_sim import errors
+from occsora_sim.atomic_file import check_folder
 from occsora_sim.errors import OccSoraError, SceneError
+from occsora_sim.interruption import ended_by_signals
 from occsora_sim.scenes import formats, made
 from occsora_sim.scenes.file import SUFFIX, VERSION, load_scene, save_scene
 from occsora_sim.scenes.recorded import Recorded
@@ -36,7 +39,8 @@ NO_GENERATOR = frozenset(
     {
         "blank.py", "boxes.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py", "log_map.py",
         "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
-        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "voxel_scene.py", "voxeliser.py",
+        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "town_folder.py", "voxel_scene.py",
+        "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what is made from a seed."""
@@ -49,13 +53,13 @@ class Reader:
     Attributes:
         form: how such a spec looks, for messages.
         accepts: whether a spec is of this kind; the first reader that accepts it reads it.
-        read: the scenes of a spec; the folder is the cache.
+        read: the scenes of a spec; the folder is the cache, None the usual one.
 
     """
 
     form: str
     accepts: Callable[[str], bool]
-    read: Callable[[str, Path], Sequence[Recorded]]
+    read: Callable[[str, Path | None], Sequence[Recorded]]
 
 
 def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
@@ -79,7 +83,7 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
 
     """
     parts = [(part, _reader(part)) for part in _parts(str(spec))]  # all of them are known before one is read
-    return [scene for part, reader in parts for scene in reader.read(part, cache or default_cache())]
+    return [scene for part, reader in parts for scene in reader.read(part, cache)]
 
 
 def _reader(spec: str) -> Reader:
@@ -105,7 +109,7 @@ def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded
         for part in parts:
             yield from each_scene(part, cache)
     elif made.is_made(text):
-        yield from (scene for _, scene in _each_town(text, cache or default_cache()))
+        yield from (scene for _, scene in _each_town(text, cache))
     else:
         yield from open_scenes(text, cache)
 
@@ -118,7 +122,12 @@ def _parts(spec: str) -> list[str]:
 def default_cache() -> Path:
     """The folder that keeps towns: $OCCSORA_SIM_CACHE, or ~/.cache/occsora-sim/towns."""
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "occsora-sim" / "towns"
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "occsora-sim" / "towns"
+    except RuntimeError as error:
+        raise SceneError(f"no home folder to keep towns in; set {CACHE_VARIABLE} to a folder") from error
 
 
 def town_path(seed: int, cache: Path, kind: str = made.USUAL) -> Path:
@@ -147,18 +156,23 @@ def make_missing_towns(
 ) -> None:
     """Make the towns that the cache does not hold, one after another; `done(seed)` follows each."""
     for seed in seeds:
-        save_scene(made.make(kind, seed), town_path(seed, cache, kind))
+        town, path = made.make(kind, seed), town_path(seed, cache, kind)
+        try:
+            save_scene(town, path)
+        except SceneError as error:
+            raise SceneError(f"{error} ({CACHE_VARIABLE} names the cache that keeps towns)") from error
         done(seed)
 
 
-def _read_towns(spec: str, cache: Path) -> list[Scene]:
+def _read_towns(spec: str, cache: Path | None) -> list[Scene]:
     towns = dict(_each_town(spec, cache))
     return [towns[seed] for seed in sorted(towns)]
 
 
-def _each_town(spec: str, cache: Path) -> Iterator[tuple[int, Scene]]:
+def _each_town(spec: str, cache: Path | None) -> Iterator[tuple[int, Scene]]:
     """The seeds and towns of a spec as they are ready."""
     kind, seeds = made.parse(spec)
+    cache = cache or default_cache()
     missing = []
     for seed in seeds:
         try:
@@ -167,12 +181,30 @@ def _each_town(spec: str, cache: Path) -> Iterator[tuple[int, Scene]]:
             missing.append(seed)
         else:
             yield seed, town
+    if missing:
+        _check_cache(cache)
     if len(missing) == 1:
         make_missing_towns(missing, cache, lambda seed: None, kind)
         yield missing[0], load_scene(town_path(missing[0], cache, kind))
     elif missing:
         for seed in _made_in_parallel(missing, cache, kind):
             yield seed, load_scene(town_path(seed, cache, kind))
+
+
+def _check_cache(cache: Path) -> None:
+    """See that towns can be kept, before the first one is made.
+
+    Raises:
+        SceneError: the cache cannot be made or written.
+
+    """
+    try:
+        check_folder(cache)
+    except OSError as error:
+        raise SceneError(
+            f"{cache}: the cache that keeps towns cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a "
+            "folder that can"
+        ) from error
 
 
 def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[int]:
@@ -188,6 +220,7 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[
     workers = min(len(seeds), os.cpu_count() or 1)
     running: list[subprocess.Popen[str]] = []
     news: SimpleQueue[int | None] = SimpleQueue()  # a seed, or that a worker has ended
+    stopping = Event()
 
     def work(share: Sequence[int]) -> None:
         command = [sys.executable, "-m", __name__, str(cache), kind, *map(str, share)]
@@ -196,6 +229,8 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         ) as process:
             running.append(process)
+            if stopping.is_set():  # it began while the others were told to end
+                process.terminate()
             assert process.stdout is not None and process.stderr is not None
             for line in process.stdout:
                 if line.startswith("made "):
@@ -208,10 +243,10 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
     with bar as progress, ThreadPoolExecutor(workers) as pool:
         task = progress.add_task("making towns", total=len(seeds))
-        jobs = [pool.submit(work, seeds[k::workers]) for k in range(workers)]
-        for job in jobs:
-            job.add_done_callback(lambda _: news.put(None))
         try:
+            jobs = [pool.submit(work, seeds[k::workers]) for k in range(workers)]
+            for job in jobs:
+                job.add_done_callback(lambda _: news.put(None))
             working = workers
             while working:
                 seed = news.get()
@@ -224,6 +259,7 @@ def _made_in_parallel(seeds: Sequence[int], cache: Path, kind: str) -> Iterator[
                         if job.done():
                             job.result()
         except BaseException:
+            stopping.set()
             for process in running:
                 process.terminate()
             raise
@@ -256,12 +292,15 @@ READERS: tuple[Reader, ...] = (
 
 if __name__ == "__main__":
     try:
-        make_missing_towns(
-            [int(seed) for seed in sys.argv[3:]],
-            Path(sys.argv[1]),
-            lambda seed: print("made", seed, flush=True),
-            sys.argv[2],
-        )
+        with ended_by_signals():
+            make_missing_towns(
+                [int(seed) for seed in sys.argv[3:]],
+                Path(sys.argv[1]),
+                lambda seed: print("made", seed, flush=True),
+                sys.argv[2],
+            )
     except OccSoraError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

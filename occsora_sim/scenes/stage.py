@@ -84,7 +84,9 @@ def film(
     """
     end = config.warm_up + config.duration
     text = json.dumps(list(events))
-    frames, lanes = worker.record(sumo_options(streets, seed), text, config.warm_up, end, config.dt)
+    frames, lanes = worker.record(
+        str(streets.net.parent), sumo_options(streets, seed), text, config.warm_up, end, config.dt
+    )
     recording = _recording(frames, lanes, streets)
     tracks = tracks_of(recording, streets.sizes, standing, config)
     count = len(recording.names)

@@ -121,7 +121,7 @@ def _shape(rng: np.random.Generator, a: np.ndarray, b: np.ndarray, bend: float) 
 def write_network(rng: np.random.Generator, config: TownConfig, folder: Path, seed: int) -> tuple[str, Path]:
     """Draw a plan and have netconvert build its network in `folder`. Returns the plan's kind and the file."""
     out = folder / "town.net.xml"
-    files = f"--node-files {folder / 'town.nod.xml'} --edge-files {folder / 'town.edg.xml'} -o {out} "
+    files = f"--node-files town.nod.xml --edge-files town.edg.xml -o {out.name} "
     options = (
         f"--seed {seed % 2**31} --no-turnarounds --crossings.guess --walkingareas --tls.cycle.time 50 "
         "--junctions.limit-turn-speed 3 --junctions.corner-detail 6 --junctions.internal-link-detail 10 "
@@ -132,7 +132,7 @@ def write_network(rng: np.random.Generator, config: TownConfig, folder: Path, se
         kind = config.plan
     else:
         kind = _write_streets(rng, config, folder)
-    run_sumo_tool("netconvert", (files + options).split())
+    run_sumo_tool("netconvert", (files + options).split(), folder)
     return kind, out
 
 

@@ -24,7 +24,8 @@ class Journey:
     """A way through a simulation: run freely until a time, take the ego, lead it along poses. All plain values.
 
     Attributes:
-        options: of SUMO's command line, which name the town.
+        folder: of the town's files.
+        options: of SUMO's command line, which name these files.
         events: JSON, a list of events of `sumo_events`.
         time: until when the traffic runs by itself [s].
         ego: the vehicle that is then led; "" as long as none is.
@@ -36,6 +37,7 @@ class Journey:
 
     """
 
+    folder: str
     options: tuple[str, ...]
     events: str = "[]"
     time: float
@@ -49,7 +51,7 @@ class Journey:
     def place(self, poses: tuple[Pose, ...]) -> tuple[Any, ...]:
         """Where a simulation stands that was led along `poses`; the same place, the same simulation."""
         led = (self.ego, self.size, self.front, self.past, poses) if poses else ()
-        return (self.options, self.events, self.time, *led)
+        return (self.folder, self.options, self.events, self.time, *led)
 
 
 class Worker:
@@ -90,7 +92,8 @@ class Worker:
         asked: list[dict[str, Any]] = []
         if self.place != journey.place(journey.driven):
             events = json.loads(journey.events)
-            asked.append({"do": "load", "options": journey.options, "time": journey.time, "events": events})
+            load = {"do": "load", "folder": journey.folder, "options": journey.options}
+            asked.append({**load, "time": journey.time, "events": events})
         if journey.ahead:
             if asked or not journey.driven:
                 keys = ("ego", "size", "front", "past")
@@ -103,12 +106,13 @@ class Worker:
         return self._ask(asked)
 
     def record(
-        self, options: Sequence[str], events: str, begin: float, end: float, period: float
+        self, folder: str, options: Sequence[str], events: str, begin: float, end: float, period: float
     ) -> tuple[list[Users], list[dict[str, str]]]:
         """Run traffic that nobody leads; the road users every `period` [s] from `begin` up to before `end` [s], and
         the lane of each vehicle at these times.
         """
-        load = {"do": "load", "options": options, "time": begin, "events": json.loads(events)}
+        load = {"do": "load", "folder": folder, "options": options, "time": begin}
+        load["events"] = json.loads(events)
         film = self.receive(self._ask([load, {"do": "record", "begin": begin, "end": end, "period": period}]))
         return film["frames"], film["lanes"]
 

@@ -50,9 +50,16 @@ class Simulation:
         self._track: list[Pose] = []
         self._script = Script(libsumo, (), STEP)
 
-    def load(self, options: Sequence[str], time: float, events: Sequence[dict[str, Any]] = ()) -> None:
-        """Begin anew and run freely until `time` [s]; `events` are those of `sumo_events`."""
+    def load(
+        self, folder: str, options: Sequence[str], time: float, events: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Begin anew and run freely until `time` [s]; `events` are those of `sumo_events`.
+
+        The files that `options` name lie in `folder`, which becomes the process's own: SUMO takes names apart at
+        commas and colons.
+        """
         self.close()
+        os.chdir(folder)
         self._sumo.start(["sumo", *options])
         self._loaded = True
         self._ego, self._track = "", []

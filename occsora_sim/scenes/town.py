@@ -154,11 +154,15 @@ def sumo_version() -> str:
     return importlib.metadata.version("eclipse-sumo")
 
 
-def run_sumo_tool(tool: str, arguments: Sequence[str]) -> None:
-    """Run one of SUMO's programs. Raises SceneError with its last error line when it fails."""
+def run_sumo_tool(tool: str, arguments: Sequence[str], folder: Path) -> None:
+    """Run one of SUMO's programs in `folder`. Raises SceneError with its last error line when it fails.
+
+    Files are to be named relative to the folder: SUMO takes names apart at commas and colons.
+    """
     home = sumo_home()
     done = subprocess.run(
         [str(home / "bin" / tool), *arguments],
+        cwd=folder,
         env={**os.environ, "SUMO_HOME": str(home)},
         capture_output=True,
         text=True,

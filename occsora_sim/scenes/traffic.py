@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from occsora_sim.scenes.ground import Polygon
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.street_plan import write_network
 from occsora_sim.scenes.town import Network, TownConfig, read_network, sumo_version
+from occsora_sim.scenes.town_folder import town_folder
 
 _DEFAULT = TownConfig()
 
@@ -67,13 +67,13 @@ def make_town(seed: int, config: TownConfig = _DEFAULT) -> Scene:
 
     Raises:
         MissingDependencyError: SUMO is not installed.
-        SceneError: SUMO refused the town.
+        SceneError: SUMO refused the town, or the temporary folder cannot be used.
 
     """
     sumo_version()
     look, egos = (np.random.default_rng([seed, stream]) for stream in (2, 3))
-    with tempfile.TemporaryDirectory(prefix="occsora-town-") as name:
-        streets = lay_out(seed, config, Path(name))
+    with town_folder() as folder:
+        streets = lay_out(seed, config, folder)
         recording = run_traffic(config, streets.net, streets.demand, streets.routes, seed)
     polygons, standing = dress(look, streets.network)
     tracks = tracks_of(recording, streets.sizes, standing, config)

@@ -285,6 +285,7 @@ def load_world(
 
     Raises:
         CheckpointError: the weights are missing, damaged, foreign or of another kind.
+        ConfigurationError: the device cannot be used; the message says what to install.
 
     """
     model, _ = load_world_model(Path(weights) if weights is not None else default_weights(), device=device)

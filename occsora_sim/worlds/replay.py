@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
@@ -43,7 +44,7 @@ class ReplayWorld:
             raise ConfigurationError(f"replay world: frames_per_chunk {frames_per_chunk} must be 1 or more")
         self.grid = grid
         self.frames_per_chunk = frames_per_chunk
-        self.device = torch.device(device)
+        self.device = torch.device(check_device(str(device)))
         self._voxelisers = Voxelisers(grid, self.device)
 
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:

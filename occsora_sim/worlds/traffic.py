@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
@@ -19,6 +20,7 @@ from occsora_sim.scenes.live_town import LiveTown, town_of, write_town
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
 from occsora_sim.scenes.sumo_pool import Journey, Pose, SumoPool, Users
+from occsora_sim.scenes.town_folder import temporary_files
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.protocol import WorldState
 from occsora_sim.worlds.rows import Voxelisers, check_starts, check_trajectories, replace_rows, select_rows
@@ -71,12 +73,13 @@ class TrafficWorld:
                 f"traffic world: frames_per_chunk {frames_per_chunk} and workers {workers} must be 1 or more"
             )
         self.grid, self.frames_per_chunk = grid, frames_per_chunk
-        self.device = torch.device(device)
+        self.device = torch.device(check_device(str(device)))
         self.vehicle = vehicle or Vehicle()
         self._voxelisers = Voxelisers(grid, self.device)
         self._pool = SumoPool(workers)
         self._towns: OrderedDict[str, LiveTown] = OrderedDict()
-        self._folder = tempfile.TemporaryDirectory(prefix="occsora-live-", ignore_cleanup_errors=True)
+        with temporary_files():
+            self._folder = tempfile.TemporaryDirectory(prefix="occsora-live-", ignore_cleanup_errors=True)
         self._end = weakref.finalize(self, _end, self._pool, self._folder)
 
     def close(self) -> None:
@@ -107,7 +110,7 @@ class TrafficWorld:
         ]
         answers = self._pool.run(
             [
-                Journey(options=town.options, events=town.events, time=time)
+                Journey(folder=str(town.folder), options=town.options, events=town.events, time=time)
                 for town, time in zip(towns, times, strict=True)
             ]
         )
@@ -170,6 +173,7 @@ class TrafficWorld:
     def _journey(self, row: TrafficRow, town: LiveTown, ahead: tuple[Pose, ...]) -> Journey:
         vehicle = self.vehicle
         return Journey(
+            folder=str(town.folder),
             options=town.options,
             events=town.events,
             time=row.situation.time,
@@ -201,7 +205,8 @@ class TrafficWorld:
         """The files of the scene's town, written when it is first driven in."""
         key = " ".join(scene.attributes.get(name, "") for name in ("seed", "config", "mix", "events"))
         if key not in self._towns:
-            folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+            with temporary_files():
+                folder = Path(tempfile.mkdtemp(dir=self._folder.name))
             self._towns[key] = write_town(scene, folder)
             if len(self._towns) > _TOWNS:
                 self._towns.popitem(last=False)[1].remove()

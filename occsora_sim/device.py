@@ -1,0 +1,45 @@
+"""The device that is computed on, and what to install where it is missing."""
+
+from __future__ import annotations
+
+import torch
+
+from occsora_sim.errors import ConfigurationError
+
+CUDA_INDEX = "https://download.pytorch.org/whl/cu130"
+"""PyTorch's index of builds with CUDA 13.0; those of other versions lie beside it."""
+
+
+def check_device(name: str) -> str:
+    """`name` when torch can compute on it ("cpu", "cuda", "cuda:1", "mps").
+
+    Raises:
+        ConfigurationError: there is no such device here; the message says what to install.
+
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ConfigurationError(f"device '{name}' cannot be used here: {_reason(str(name))}") from error
+    if device.type == "meta":
+        raise ConfigurationError("device 'meta' holds no numbers; use cpu or cuda")
+    return name
+
+
+def _reason(name: str) -> str:
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    there = f"there is {', '.join(found)}"
+    if not name.startswith("cuda") or torch.cuda.is_available():
+        return there
+    if torch.version.cuda is None and torch.version.hip is None:
+        version = torch.__version__.split("+")[0]
+        return (
+            f"this PyTorch ({torch.__version__}) was built without CUDA, {there}; install a build with CUDA: "
+            f"pip install --force-reinstall torch=={version} --index-url {CUDA_INDEX}"
+        )
+    return f"PyTorch finds no GPU or no driver for it, {there}; install the GPU's driver (nvidia-smi must list it)"
