@@ -374,7 +374,7 @@ def test_logs_start_episodes_windows_and_replays(read):
     state = world.step(world.reset([start], [0]), torch.tensor([[[5.0, 0, 0], [10.0, 0, 0]]]))
     again = make_start(scene, 0, 30, TINY, history=2)
     assert torch.equal(state.occupancy[0], again.occupancy)
-    assert sample_starts([scene], 2, 0, 3, TINY, minimum_future_seconds=3.0)[0].source[1] in (0, 1)
+    assert sample_starts([scene], 2, 0, 3, TINY, future=3.0)[0].source[1] in (0, 1)
 
 
 FAULTS = [

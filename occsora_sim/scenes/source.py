@@ -34,9 +34,10 @@ OTHER_KINDS = frozenset(
 
 NO_GENERATOR = frozenset(
     {
-        "blank.py", "boxes.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py", "log_map.py",
-        "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
-        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "voxel_scene.py", "voxeliser.py",
+        "blank.py", "boxes.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py",
+        "log_index.py", "log_map.py", "log_tracks.py", "occ3d.py", "offers.py", "pickle_names.py", "raster.py",
+        "recorded.py", "road_users.py", "safe_pickle.py", "scenarionet.py", "source.py", "start.py",
+        "voxel_scene.py", "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what is made from a seed."""
