@@ -78,7 +78,8 @@ def run(options: Options) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from occsora_sim.scenes.source import open_scenes
+    from occsora_sim.scenes.formats import missing_logs
+    from occsora_sim.scenes.source import open_scenes, parts_of
 
     for path in (options.picture, options.json):
         if path:
@@ -98,13 +99,17 @@ def run(options: Options) -> None:
             f"{_counts(one['ego_motions'])}; {one['ego_seconds']:g} s",
         )
     Console().print(table)
+    missing = [path for part in parts_of(options.scenes) for path in missing_logs(Path(part))]
+    missing += [path for scene in scenes for path in getattr(scene, "missing", ())]
+    for path in missing:
+        print(f"missing: {path}")
     if options.picture:
         from occsora_sim.rendering.contact_sheet import write_contact_sheet
 
         write_contact_sheet(scenes, options.picture)
         print(options.picture)
     if options.json:
-        write_json(options.json, {"scenes": found})
+        write_json(options.json, {"scenes": found, "missing": [str(path) for path in missing]})
 
 
 def _place(one: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ LEAST_FUTURE = 1.0
 """Scenes in which no motion goes on for so long after a start are left out [s]."""
 
 NAMED = 12
-"""Most scenes that one message names."""
+"""Most scenes or files that one message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +103,20 @@ def require_offers(scenes: Sequence[Recorded], offers: Sequence[Offers]) -> list
     """
     usable = [k for k, offer in enumerate(offers) if len(offer)]
     out = [f"{scenes[k].name} ({offer.reason})" for k, offer in enumerate(offers) if not len(offer)]
-    named = ", ".join(out[:NAMED]) + (f" and {len(out) - NAMED} more" if len(out) > NAMED else "")
     if not usable:
         raise SceneError(
-            f"none of the {len(scenes)} scenes offers a start: {named}; use longer scenes or ask for less"
+            f"none of the {len(scenes)} scenes offers a start: {first_of(out)}; use longer scenes or ask for less"
         )
     if out:
         warnings.warn(
-            f"{len(out)} of {len(scenes)} scenes offer no start and are left out: {named}",
+            f"{len(out)} of {len(scenes)} scenes offer no start and are left out: {first_of(out)}",
             SceneWarning,
             stacklevel=3,
         )
     return usable
+
+
+def first_of(things: Sequence[object], between: str = ", ") -> str:
+    """The first NAMED of some things, for a message."""
+    more = f"{between}and {len(things) - NAMED} more" if len(things) > NAMED else ""
+    return between.join(map(str, things[:NAMED])) + more
