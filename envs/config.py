@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from occsora_sim.envs.reward import RewardConfig
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.scene_prompt import ScenePrompt
+from occsora_sim.scenes.recorded import EGO_CHOICES, EgoChoice
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.driving import ScoreConfig
@@ -35,12 +37,15 @@ class DriveConfig:
             as what was seen suggests.
         vehicles: how many vehicles it shall keep in view, parked ones too; None: as they come.
         starts: how many beginnings to draw from scenes.
+        ego: "any": any vehicle that drives long enough; "recorder": in logs the vehicle that recorded them alone.
+        least_future: how long the recorded motion goes on after a beginning, at least [s]. None: 10 s, in a replay as
+            long as an episode; in a shorter log half of what it has. What is too short is left out, and named.
         action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
             (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,
             faster, slower, left, right (`envs.manoeuvre`).
         observation: what an agent sees, any of "occupancy", "birdseye", "ego", "route" (`envs.spaces`).
         frames_per_decision: frames of 0.5 s that an action lasts; None: the world's chunk.
-        seconds: an episode is truncated after this time [s].
+        seconds: an episode is truncated after this time [s]; in a replay at the latest where its recording ends.
         reward: weights of the reward terms, a RewardConfig or a mapping.
         score: options of the driving metrics.
         vehicle: the ego's size and limits.
@@ -62,6 +67,8 @@ class DriveConfig:
     place: str | None = None
     vehicles: float | None = None
     starts: int = 64
+    ego: EgoChoice = "any"
+    least_future: float | None = None
     action: Literal["controls", "trajectory", "manoeuvre"] = "controls"
     observation: tuple[str, ...] = ("occupancy", "ego", "route")
     frames_per_decision: int | None = None
@@ -102,6 +109,10 @@ class DriveConfig:
             raise ConfigurationError(
                 f"place and vehicles: the world {self.world!r} is not drawn; they are for world='diffusion'"
             )
+        if self.ego not in EGO_CHOICES:
+            raise ConfigurationError(f"ego={self.ego!r}: choose one of {', '.join(EGO_CHOICES)}")
+        if self.least_future is not None and not 0 <= self.least_future < math.inf:
+            raise ConfigurationError(f"least_future={self.least_future!r}: must be 0 or more seconds")
         if self.starts < 1:
             raise ConfigurationError(f"starts={self.starts}: must be 1 or more")
 

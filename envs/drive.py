@@ -42,6 +42,7 @@ class DriveEnv(gym.Env):
         self.observation_space = observation_space(self.simulation)
         self.imagination = Imagination(self.simulation)
         self.state: DriveState | None = None
+        self._drawn: set[int] = set()  # starts, of this pass through all of them
         self._limit, self._steps, self._ended = limit, 0, False
 
     def reset(
@@ -50,7 +51,7 @@ class DriveEnv(gym.Env):
         """Begin an episode.
 
         Args:
-            seed: of all that is drawn.
+            seed: of all that is drawn. Without one the draws go on: no start is drawn twice before all were.
             options: `start`: the start's index, or "generate" to begin from nothing; `place` and `vehicles`: the
                 episode's scene prompt, in the place of the environment's (`DriveConfig`).
 
@@ -58,8 +59,12 @@ class DriveEnv(gym.Env):
         if seed is None and self._np_random is None:
             seed = self.config.seed
         super().reset(seed=seed)
+        if seed is not None:
+            self._drawn.clear()
         chosen = (options or {}).get("start")
-        choices, seeds = self.simulation.draw([self.np_random], None if chosen is None else [chosen])
+        choices, seeds = self.simulation.draw(
+            [self.np_random], None if chosen is None else [chosen], [self._drawn]
+        )
         self.state = self.simulation.begin(
             prompted(choices, self.config, self.simulation.world, options), seeds
         )

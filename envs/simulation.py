@@ -25,7 +25,7 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.blank import GENERATE, blank_start
-from occsora_sim.scenes.start import Start
+from occsora_sim.scenes.start import Start, draw_new
 from occsora_sim.scoring.episode import Episodes, StepScore, advance, begin_episodes
 from occsora_sim.worlds.protocol import World, WorldState
 
@@ -70,7 +70,7 @@ class Outcome:
         reward: (b,) the sum of the terms.
         terms: the weighted terms by name, each (b,).
         terminated: (b,) bool: at-fault collision, footprint entirely off the road, or goal.
-        truncated: (b,) bool: time is up.
+        truncated: (b,) bool: time is up, or the recording that is replayed does not last for another step.
         trajectory: (b, f, 3) that the action asked for, in the ego frame before the step.
         score: the driving score of the step.
 
@@ -122,16 +122,28 @@ class DriveSimulation:
         return check_actions(actions, rows, self.action_size, ignore)
 
     def draw(
-        self, generators: Sequence[np.random.Generator], chosen: Sequence[int | str] | None = None
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: Sequence[int | str] | None = None,
+        drawn: Sequence[set[int]] | None = None,
     ) -> tuple[list[Start], list[int]]:
-        """A start and a world seed from each generator; `chosen` overrides the starts: indices, or "generate" for a
-        start from nothing (`scenes.blank`).
+        """A start and a world seed from each generator.
+
+        Args:
+            generators: one for each episode.
+            chosen: overrides the starts: indices, or "generate" for a start from nothing (`scenes.blank`).
+            drawn: of each generator the starts that it has drawn and shall not draw again before all were drawn;
+                what is drawn now is added. Those that are chosen do not count.
 
         Raises:
             ConfigurationError: `chosen` names no start, or is not one for each.
 
         """
-        picks: list[int | str] = [int(generator.integers(len(self.starts))) for generator in generators]
+        before = [set() for _ in generators] if drawn is None or chosen is not None else drawn
+        picks: list[int | str] = [
+            draw_new(generator, len(self.starts), done)
+            for generator, done in zip(generators, before, strict=True)
+        ]
         seeds = [int(generator.integers(1 << 31)) for generator in generators]
         if chosen is not None:
             picks = list(chosen)
@@ -199,12 +211,15 @@ class DriveSimulation:
         motion = torch.stack(
             (speeds[:, -1], before.diff(dim=1)[:, -1] / FRAME_SECONDS, turn / FRAME_SECONDS, steering), dim=-1
         )
+        truncated = episodes.frames * FRAME_SECONDS >= config.seconds - 1e-6
+        if (seconds_left := getattr(self.world, "seconds_left", None)) is not None:
+            truncated = truncated | (seconds_left(world) < self.frames * FRAME_SECONDS - 1e-6)
         terms = reward_terms(score, self.frames * FRAME_SECONDS, config.reward)
         outcome = Outcome(
             reward=sum_terms(terms),
             terms=terms,
             terminated=(score.nc < 1) | score.outside | score.goal,
-            truncated=episodes.frames * FRAME_SECONDS >= config.seconds - 1e-6,
+            truncated=truncated,
             trajectory=trajectory,
             score=score,
         )

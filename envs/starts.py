@@ -13,7 +13,8 @@ from occsora_sim.envs.config import DriveConfig
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.blank import GENERATE, blank_start
-from occsora_sim.scenes.recorded import Recorded
+from occsora_sim.scenes.offers import LEAST_FUTURE, WANTED_FUTURE
+from occsora_sim.scenes.recorded import Recorded, with_egos
 from occsora_sim.scenes.start import Start, sample_starts
 from occsora_sim.worlds.protocol import World
 
@@ -26,17 +27,29 @@ def shipped_scenes() -> str:
     return str(resources.files("occsora_sim.assets") / "scenes")
 
 
-def open_starts(config: DriveConfig, world: World) -> list[Start]:
+def open_starts(config: DriveConfig, world: World, *, replayed: bool | None = None) -> list[Start]:
     """The starts that `config.scenes` means, made for the world's grid; "generate" means starts from nothing.
 
+    Args:
+        config: the options.
+        world: that is driven.
+        replayed: whether episodes end with their recording, so that starts shall have their length before them; None:
+            as the world says.
+
     Raises:
-        ConfigurationError: a list that is empty or holds something else than starts or scenes.
+        ConfigurationError: a list that is empty or holds something else than starts or scenes, or options that choose
+            among recorded motions where none is recorded.
         SceneError: a file or folder that cannot be read, or scenes without a usable start.
 
     """
     given = shipped_scenes() if config.scenes is None else config.scenes
     history = max(HISTORY, getattr(world, "history", HISTORY))
+    chooses = config.ego != "any" or config.least_future is not None
     if given == GENERATE:
+        if chooses:
+            raise ConfigurationError(
+                f"ego and least_future: {GENERATE!r} begins from nothing, not in a recording"
+            )
         generator = np.random.default_rng(config.seed or 0)
         return [blank_start(generator, world.grid, history) for _ in range(config.starts)]
     if isinstance(given, str):
@@ -51,8 +64,25 @@ def open_starts(config: DriveConfig, world: World) -> list[Start]:
             f"got {_kinds(given)}"
         )
     if starts:
+        if chooses:
+            raise ConfigurationError(
+                "ego and least_future: the starts were given as they are; give scenes instead"
+            )
         return starts
-    return sample_starts(scenes, config.starts, config.seed or 0, history, world.grid)
+    if config.least_future is not None:
+        future = least = config.least_future
+    else:  # a world that goes on by itself needs no more than a route
+        ends = hasattr(world, "seconds_left") if replayed is None else replayed
+        future, least = config.seconds if ends else min(config.seconds, WANTED_FUTURE), LEAST_FUTURE
+    return sample_starts(
+        [with_egos(scene, config.ego) for scene in scenes],
+        config.starts,
+        config.seed or 0,
+        history,
+        world.grid,
+        future=future,
+        least_future=least,
+    )
 
 
 def prompted(

@@ -33,7 +33,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
     `infos["final_obs"]` and `infos["final_info"]`.
 
     Every episode has its own random generator, seeded with `seed + i`, so an episode is the same alone and in
-    a batch.
+    a batch. None draws a start twice before it has drawn all.
     """
 
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **options: Any) -> None:
@@ -59,6 +59,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.generators: list[np.random.Generator] | None = None
+        self._drawn: list[set[int]] = [set() for _ in range(num_envs)]  # starts of each row's present pass
         self.state: DriveState | None = None
         self._ended: np.ndarray = np.zeros(num_envs, dtype=bool)
         self._steps = np.zeros(num_envs, dtype=np.int64)
@@ -91,10 +92,11 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         for row, value in enumerate(seed or []):
             if value is not None:
                 self.generators[row] = seeding.np_random(value)[0]
+                self._drawn[row].clear()
         chosen = (options or {}).get("start")
         if chosen is not None and np.ndim(chosen) == 0:
             chosen = [chosen] * self.num_envs
-        choices, seeds = self.simulation.draw(self.generators, chosen)
+        choices, seeds = self.simulation.draw(self.generators, chosen, self._drawn)
         self._options = options
         self.state = self.simulation.begin(
             prompted(choices, self.config, self.simulation.world, options), seeds
@@ -182,7 +184,9 @@ class DriveVectorEnv(gym.vector.VectorEnv):
     def _begin(self, rows: Sequence[int]) -> DriveState:
         """New episodes for `rows`, drawn from their generators."""
         generators = self.generators or []
-        starts, seeds = self.simulation.draw([generators[row] for row in rows])
+        starts, seeds = self.simulation.draw(
+            [generators[row] for row in rows], drawn=[self._drawn[row] for row in rows]
+        )
         return self.simulation.begin(
             prompted(starts, self.config, self.simulation.world, self._options), seeds
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 VERBS: dict[str, tuple[str, str]] = {
     "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
@@ -89,7 +92,9 @@ def _run(arguments: list[str]) -> None:
 
     options = parse_command(command, f"{PROGRAM} {verb}", VERBS[verb][1], rest)
     if options is not None:
-        command.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_warn, warnings.showwarning)
+            command.run(options)
 
 
 def find_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -128,6 +133,16 @@ def overview(groups: Sequence[str] = ()) -> str:
         f"usage: {PROGRAM} COMMAND [options]\n\nDrive cars through worlds that a 4D occupancy model makes."
     )
     return "\n".join([title, "", *lines, "", f"Options of a command: {PROGRAM} COMMAND --help"])
+
+
+def _warn(usual: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Print what is left out as one line; any other warning as usual."""
+    from occsora_sim.errors import SceneWarning
+
+    if not issubclass(category, SceneWarning):
+        usual(message, category, *where)
+        return
+    print(f"{PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _refuse(message: str) -> int:

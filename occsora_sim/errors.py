@@ -27,3 +27,7 @@ class NotResetError(OccSoraError, RuntimeError):
 
 class MissingDependencyError(OccSoraError, ImportError):
     """An optional library is not installed; the message holds the line that installs it."""
+
+
+class SceneWarning(UserWarning):
+    """A part of what was asked for that is left out, and why; one line."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from occsora_sim.cli import main
-from occsora_sim.errors import SceneError
+from occsora_sim.errors import SceneError, SceneWarning
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, OCC3D, TINY
 from occsora_sim.rendering.contact_sheet import COLUMNS, contact_sheet
 from occsora_sim.scenes import formats, source
@@ -80,11 +80,12 @@ def test_a_folder_of_all_kinds_of_files_is_read_in_the_order_of_their_names(tmp_
     save_scene(straight_road(), tmp_path / "b.safetensors")
     write_log(tmp_path / "c.pkl")
     write_log(tmp_path / "part_0" / "sd_a.pkl")
-    for index in ("dataset_summary.pkl", "dataset_mapping.pkl"):  # never opened
+    for index in ("dataset_summary.pkl", "dataset_mapping.pkl"):  # never carried out
         (tmp_path / index).write_bytes(b"cos\nsystem\n(S'ls'\ntR.")
     (tmp_path / ".c.pkl.17").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("hello")
-    assert [scene.name for scene in open_scenes(tmp_path)] == ["straight", "c", "sd_a"]
+    with pytest.warns(SceneWarning, match=r"dataset_mapping\.pkl: it asks for os\.system.* read without it"):
+        assert [scene.name for scene in open_scenes(tmp_path)] == ["straight", "c", "sd_a"]
     assert [scene.name for scene in open_scenes(tmp_path / "c.pkl")] == ["c"]
     with pytest.raises(SceneError, match="an index of logs"):
         open_scenes(tmp_path / "dataset_summary.pkl")
@@ -227,7 +228,7 @@ def test_validate_reads_every_frame_of_an_occ3d_folder(tmp_path, capsys):
     (frames / "token2" / "labels.npz").unlink()
     assert main(["scenes", "validate", str(folder)]) == 2
     missing, damaged = capsys.readouterr().out.splitlines()
-    assert missing == f"{frames}: 1 frames of the annotations are not there"
+    assert missing == f"{frames}/token2/labels.npz: is missing, and should be there"
     assert damaged.startswith(f"{frames}/token1/labels.npz: truncated or damaged")
 
 

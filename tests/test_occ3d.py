@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import struct
 import tracemalloc
 import zipfile
@@ -14,7 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from occsora_sim.errors import SceneError
+from occsora_sim.cli import main
+from occsora_sim.errors import SceneError, SceneWarning
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, OCC3D, TINY
 from occsora_sim.scenes.occ3d import examine_occ3d, is_occ3d, read_labels, read_occ3d, yaw_of
 from occsora_sim.scenes.recorded import drawer_of
@@ -200,7 +202,7 @@ def test_voxel_scenes_start_episodes_windows_replays_and_clips(folder):
     assert (state.occupancy == DRIVEABLE).any()
     clips = ClipSampler(scenes, OCC3D, frames=4).draw(1, 0)
     assert clips.labels.shape == (1, 4, *OCC3D.shape)
-    assert sample_starts(scenes, 1, 0, 2, TINY, minimum_future_seconds=2.0)[0].source[0] is scenes[0]
+    assert sample_starts(scenes, 1, 0, 2, TINY, future=2.0)[0].source[0] is scenes[0]
     with pytest.raises(SceneError, match="does not say how road users move"):
         WindowSampler(scenes, OCC3D).draw(1, 0)
 
@@ -273,6 +275,54 @@ def test_damaged_annotations_are_refused(folder, tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_frames_without_annotations_can_be_looked_at_but_not_driven_in(folder, tmp_path, capsys):
+    (tmp_path / "gts").symlink_to(folder / "gts")
+    for place in (tmp_path, tmp_path / "gts", tmp_path / "gts" / "scene-0001"):
+        with pytest.warns(
+            SceneWarning, match=r"annotations\.json is missing, and with it the order and the ego poses"
+        ):
+            scene = read_occ3d(place)[0]
+    assert scene.name == "scene-0001" and scene.steps == 12 and scene.ego_kind == ()
+    assert np.array_equal(scene.frame(3).labels, frame_of(6.0, 0.0))
+    seen = drawer_of(scene, OCC3D).frames(torch.zeros(1, 3), torch.tensor([1.5]))
+    assert torch.equal(seen[0], torch.from_numpy(frame_of(6.0, 0.0)))
+    with pytest.raises(SceneError, match=r"annotations\.json is missing"):
+        drawer_of(scene, OCC3D).frames(torch.ones(1, 3), torch.tensor([1.5]))
+    with pytest.raises(SceneError, match=r"scene-0001 \(annotations.json is missing, .*not driven in\)"):
+        sample_starts([scene], 1, 0, 2, TINY)
+    picture = tmp_path / "sheet.png"
+    assert main(["scenes", "info", str(tmp_path), "--picture", str(picture)]) == 0 and picture.is_file()
+    said = capsys.readouterr()
+    assert said.err.count("annotations.json is missing") == 1 and said.err.startswith(
+        "occsora-sim: warning: "
+    )
+    assert (
+        main(["drive", "--world", "replay", "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    )
+    assert "annotations.json" in capsys.readouterr().err
+
+
+def test_frames_without_masks_are_read(tmp_path):
+    path, labels = tmp_path / "labels.npz", frame_of(0, 0)
+    np.savez_compressed(path, allow_pickle=False, semantics=labels)
+    frame = read_labels(path)
+    assert np.array_equal(frame.labels, labels) and frame.mask_lidar is None and frame.mask_camera is None
+
+
+def test_each_missing_frame_and_each_scene_that_is_left_out_is_named(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "copy")
+    place = tmp_path / "copy" / "gts"
+    lost = place / "scene-0001" / "scene-0001-04" / "labels.npz"
+    lost.unlink()
+    (place / "scene-0002").rename(place / "scene-0007")
+    for verb, status in (("info", 0), ("validate", 2)):
+        assert main(["scenes", verb, str(tmp_path / "copy")]) == status
+        said = capsys.readouterr()
+        assert said.out.count(str(lost)) == 1
+        assert "1 scenes have no frame on the disk and are left out: scene-0002" in said.err
+        assert "1 scenes are not in annotations.json and are left out: scene-0007" in said.err
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(SceneError, match="no Occ3D-nuScenes folder"):
         read_occ3d(tmp_path)
@@ -296,7 +346,7 @@ def test_damaged_frames_are_named(tmp_path):
         return str(error.value)
 
     sound = {"semantics": labels, "mask_lidar": mask, "mask_camera": mask}
-    assert "mask_camera is missing" in refused(semantics=labels, mask_lidar=mask)
+    assert "semantics is missing" in refused(mask_camera=mask, mask_lidar=mask)
     assert "semantics is float32" in refused(**{**sound, "semantics": mask[:100].astype(np.float32)[..., :4]})
     assert "semantics is uint8 (200, 200, 15)" in refused(**{**sound, "semantics": labels[..., :15]})
     assert "label 18" in refused(**{**sound, "semantics": labels + 1})

@@ -6,7 +6,9 @@ import pickle
 import pickletools
 import random
 import struct
+import sys
 import tracemalloc
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from occsora_sim.errors import SceneError
+from occsora_sim.scenes.pickle_names import NAMES
 from occsora_sim.scenes.safe_pickle import load_plain
 
 PLAIN = {
@@ -92,6 +95,36 @@ def test_a_call_is_refused_by_name_and_not_made(path, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+class ScenarioDescription(dict):
+    """Stands for MetaDrive's, by its name."""
+
+    __module__ = "metadrive.scenario.scenario_description"
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_metadrives_own_kind_of_dict_is_read_as_a_plain_one(path, monkeypatch, protocol):
+    for name in ("metadrive", "metadrive.scenario", "metadrive.scenario.scenario_description"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(
+        sys.modules[ScenarioDescription.__module__], "ScenarioDescription", ScenarioDescription, raising=False
+    )
+    content = ScenarioDescription(id="a", inner=ScenarioDescription(x=np.arange(3.0)))
+    again = load_plain(write(path, pickle.dumps(content, protocol)))
+    assert type(again) is dict and again["id"] == "a" and again["inner"]["x"].tolist() == [0, 1, 2]
+
+
+def test_the_name_of_metadrives_dict_cannot_be_changed_or_called_with_anything(path):
+    name = b"\x80\x04cmetadrive.scenario.scenario_description\nScenarioDescription\n"
+    before = dict(vars(NAMES["metadrive.scenario.scenario_description", "ScenarioDescription"]))
+    assert "changes ScenarioDescription" in refused(path, name + b"}b.")
+    assert "changes ScenarioDescription" in refused(path, name + b"N}\x8c\x07__new__K\x01s\x86b.")
+    assert "in an unknown way" in refused(path, name + b"K\x01\x85\x81.")
+    assert "in an unknown way" in refused(path, name + b"K\x01\x85R.")
+    assert "only plain data" in refused(path, name + b".")
+    assert "unknown way" in refused(path, b"\x80\x02ccopy_reg\n_reconstructor\nK\x01K\x02K\x03\x87R.")
+    assert dict(vars(NAMES["metadrive.scenario.scenario_description", "ScenarioDescription"])) == before
+
+
 def test_a_call_deep_inside_is_refused_and_not_made(path, tmp_path):
     import os
 
@@ -108,7 +141,9 @@ def test_a_call_deep_inside_is_refused_and_not_made(path, tmp_path):
 def test_objects_and_changes_of_what_exists_are_refused(path):
     assert "instruction OBJ" in refused(path, b"\x80\x02(cos\nsystem\nX\x01\x00\x00\x00ao.")
     assert "instruction INST" in refused(path, b"(iposix\nsystem\n.")
-    assert "instruction NEWOBJ" in refused(path, b"\x80\x02cpathlib\nPath\n)\x81.")
+    assert "instruction NEWOBJ_EX" in refused(path, b"\x80\x04cpathlib\nPath\n)}\x92.")
+    assert "asks for pathlib.Path" in refused(path, b"\x80\x02cpathlib\nPath\n)\x81.")
+    assert "NEWOBJ class argument" in refused(path, b"\x80\x02ccollections\nOrderedDict\n)\x81.")
     assert "pathlib.PosixPath" in refused(path, Path("."))
     assert "instruction BINPERSID" in refused(path, b"\x80\x02N" + pickle.BINPERSID + b".")
     assert "instruction EXT1" in refused(path, b"\x80\x02\x82\x01.")

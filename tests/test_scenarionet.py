@@ -223,6 +223,23 @@ def test_walkways_and_crossings_of_the_map_are_kept(read):
     assert labels_at(scene, 12 - 1.042, 7, 1.0) == grid.MANMADE
 
 
+@pytest.mark.parametrize("form", ["lists", "ragged arrays", "one array", "polygons"])
+def test_a_polygon_with_a_hole_is_painted_with_its_hole(read, form):
+    outer, hole = ring(38, -4, 50, 12) + 1000.0, ring(40, 7, 46, 10) + 1000.0
+    rings = {
+        "lists": [outer.tolist(), hole.tolist()],
+        "ragged arrays": [outer, np.concatenate((hole, hole[-1:]))],
+        "one array": np.stack((outer, hole)),
+        "polygons": [[outer, hole], [ring(20, 6, 24, 9) + 1000.0]],
+    }[form]
+    log = make_log()
+    log["map_features"]["zebra"] = {"type": "CROSSWALK", "polygon": rings}
+    log["map_features"]["nothing"] = {"type": "CROSSWALK", "polygon": []}
+    scene = read(log)
+    assert labels_at(scene, 38, 12) == grid.DRIVEABLE and labels_at(scene, 42, 10) != grid.DRIVEABLE
+    assert (labels_at(scene, 21, 9.5) == grid.DRIVEABLE) == (form == "polygons")
+
+
 def test_what_is_made_up_keeps_away_from_what_was_recorded(read):
     scene = read(make_log())
     low = scene.polygon_z[:, 0] < 1.5
@@ -374,7 +391,7 @@ def test_logs_start_episodes_windows_and_replays(read):
     state = world.step(world.reset([start], [0]), torch.tensor([[[5.0, 0, 0], [10.0, 0, 0]]]))
     again = make_start(scene, 0, 30, TINY, history=2)
     assert torch.equal(state.occupancy[0], again.occupancy)
-    assert sample_starts([scene], 2, 0, 3, TINY, minimum_future_seconds=3.0)[0].source[1] in (0, 1)
+    assert sample_starts([scene], 2, 0, 3, TINY, future=3.0)[0].source[1] in (0, 1)
 
 
 FAULTS = [
@@ -394,6 +411,7 @@ FAULTS = [
     ({"tracks__ego__state__valid": np.zeros(STEPS)}, "tracks[ego] of the recording car is never valid"),
     ({"map_features__left__polyline": np.full((4, 2), np.inf)}, "map_features[left].polyline is not a list of finite"),
     ({"map_features__left__polyline": [[1, 2], [[3], 4]]}, "map_features[left].polyline"),
+    ({"map_features__left__polygon": [[[1, 2], [3, 4]], "hole"]}, "map_features[left].polygon is not a list of finite"),
     ({"map_features__left__type": None}, "map_features[left].type is missing"),
     ({"map_features__left__width": "wide"}, "map_features[left].width is not a list of numbers"),
     ({"tracks__ego__state__position": np.arange(3.0 * STEPS).reshape(-1, 3) * 100}, "cut the log into shorter ones"),

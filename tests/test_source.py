@@ -233,7 +233,7 @@ def test_no_start_to_draw_is_refused():
     with pytest.raises(SceneError, match="drift"):
         sample_starts([make_scene()], 1, seed=0, grid=TINY, kinds=("drift",))
     with pytest.raises(SceneError, match="longer scenes"):
-        sample_starts([make_scene()], 1, seed=0, grid=TINY, minimum_future_seconds=60)
+        sample_starts([make_scene()], 1, seed=0, grid=TINY, least_future=60, future=60)
     with pytest.raises(SceneError, match="moves"):
         sample_starts([make_scene()], 1, seed=0, grid=TINY, kinds=("standstill",))
 

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from occsora_sim.envs.simulation import DriveSimulation
 
 
+def check_least_future(seconds: float | None) -> None:
+    """See that --least-future can be.
+
+    Raises:
+        ConfigurationError: it cannot.
+
+    """
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"--least-future {seconds}: must be 0 or more seconds")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrivingOptions:
     """Which agent drives in which world.
@@ -34,6 +45,9 @@ class DrivingOptions:
         place: kind of place that the generated world shall draw: grid, organic, arterial, roundabout or motorway; by
             default what the start suggests.
         vehicles: how many vehicles it shall keep in view; by default as they come.
+        ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.
+        least_future: how long the recorded motion goes on after a beginning, at least [s]; by default 10 s, in a replay
+            as long as an episode, and in a shorter log half of what it has.
         seconds: how long [s].
         seed: of the starts and of the world's randomness.
         device: cpu, cuda, cuda:1...
@@ -48,6 +62,8 @@ class DrivingOptions:
     scenes: str | None = None
     place: str | None = None
     vehicles: float | None = None
+    ego: Literal["any", "recorder"] = "any"
+    least_future: float | None = None
     seconds: float = 20.0
     seed: int = 0
     device: str = "cpu"
@@ -55,6 +71,7 @@ class DrivingOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
+        check_least_future(self.least_future)
         if self.seed < 0:
             raise ConfigurationError(f"--seed {self.seed}: must be 0 or more")
         if self.steps is not None and self.steps < 1:
@@ -81,6 +98,8 @@ class DrivingOptions:
             place=self.place,
             vehicles=self.vehicles,
             starts=starts,
+            ego=self.ego,
+            least_future=self.least_future,
             seconds=self.seconds,
             device=self.device,
             seed=self.seed,

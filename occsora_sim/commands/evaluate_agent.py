@@ -56,10 +56,11 @@ class Options(DrivingOptions):
             raise ConfigurationError(f"--episodes {self.episodes} and --batch {self.batch} must be 1 or more")
         if self.worst < 0:
             raise ConfigurationError(f"--worst {self.worst}: must be 0 or more")
-        given = (self.episodes, self.scenes, self.seconds, self.seed)
-        if self.suite is not None and given != (None, None, DrivingOptions.seconds, DrivingOptions.seed):
+        fixed = ("episodes", "scenes", "ego", "least_future", "seconds", "seed")
+        if self.suite is not None and any(getattr(self, name) != getattr(Options, name) for name in fixed):
             raise ConfigurationError(
-                f"--suite {self.suite} fixes the scenes, episodes, seconds and seed; leave those options out"
+                f"--suite {self.suite} fixes the scenes, starts, episodes, seconds and seed; leave out "
+                f"{', '.join('--' + name.replace('_', '-') for name in fixed)}"
             )
 
     def settled(self) -> Options:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from occsora_sim.commands.driving import check_least_future
 from occsora_sim.commands.output import Outputs, output_file, write_json
 from occsora_sim.commands.transfer_report import Driven, draw, print_table, write_csv
 from occsora_sim.device import check_device
-from occsora_sim.errors import ConfigurationError
+from occsora_sim.errors import ConfigurationError, SceneWarning
 
 if TYPE_CHECKING:
     from occsora_sim.agents import AnyAgent
@@ -35,8 +37,11 @@ class Options:
         weights: weights of the generated world; by default the shipped ones.
         steps: denoising steps of the generated world, by default 8.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
+        ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.
+        least_future: how long the recorded motion goes on after a beginning, at least [s]; by default 10 s, against a
+            replay as long as an episode, and in a shorter log half of what it has.
         episodes: how many for each agent and world; the same starts and seeds for all.
-        seconds: length of an episode [s].
+        seconds: length of an episode [s]; against a replay at most as long as every start's recording goes on.
         seed: of the starts and episodes.
         batch: episodes side by side.
         device: cpu, cuda, cuda:1...
@@ -53,6 +58,8 @@ class Options:
     weights: Path | None = None
     steps: int | None = None
     scenes: str | None = None
+    ego: Literal["any", "recorder"] = "any"
+    least_future: float | None = None
     episodes: int = 8
     seconds: float = 20.0
     seed: int = 0
@@ -67,6 +74,7 @@ class Options:
             raise ConfigurationError(f"--episodes {self.episodes} and --batch {self.batch} must be 1 or more")
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
+        check_least_future(self.least_future)
         if self.seed < 0:
             raise ConfigurationError(f"--seed {self.seed}: must be 0 or more")
         if self.steps is not None and self.steps < 1:
@@ -121,6 +129,7 @@ def open_worlds(options: Options) -> dict[str, DriveSimulation]:
     from occsora_sim.envs.simulation import DriveSimulation
     from occsora_sim.envs.starts import open_starts
     from occsora_sim.envs.worlds import make_world
+    from occsora_sim.grid import FRAME_SECONDS
     from occsora_sim.worlds.replay import ReplayWorld
     from occsora_sim.worlds.traffic import TrafficWorld
 
@@ -129,16 +138,30 @@ def open_worlds(options: Options) -> dict[str, DriveSimulation]:
         steps=options.steps,
         scenes=options.scenes,
         starts=options.episodes,
+        ego=options.ego,
+        least_future=options.least_future,
         seconds=options.seconds,
         device=options.device,
         seed=options.seed,
     )
     generated = make_world(config)
-    starts = open_starts(config, generated)
+    starts = open_starts(config, generated, replayed=options.against == "replay")
     form = {"grid": generated.grid, "frames_per_chunk": generated.frames_per_chunk, "device": options.device}
     real: World = (
         TrafficWorld(vehicle=config.vehicle, **form) if options.against == "traffic" else ReplayWorld(**form)  # type: ignore[arg-type]
     )
+    if isinstance(real, ReplayWorld):  # as long in the one as in the other
+        chunk = generated.frames_per_chunk * FRAME_SECONDS
+        left = real.seconds_left(real.reset(starts, [0] * len(starts)))
+        shortest = max(chunk, float(left.min() / chunk + 1e-6) // 1 * chunk)
+        if shortest < config.seconds:
+            warnings.warn(
+                f"episodes last {shortest:g} s, as the shortest of the recordings does; give --least-future "
+                f"{config.seconds:g} to leave shorter ones out",
+                SceneWarning,
+                stacklevel=2,
+            )
+            config = replace(config, seconds=shortest)
     imagined = replace(config, imagination=generated)
     return {
         "diffusion": DriveSimulation(imagined, generated, starts),

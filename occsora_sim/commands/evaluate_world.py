@@ -23,6 +23,7 @@ class Options:
             perfect world; it has nothing to forecast).
         weights: weights of the generated world; by default the shipped ones.
         scenes: what really happened: a file, a folder or `traffic:A-B`.
+        ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.
         forecast: score forecasts; --no-forecast leaves them out.
         windows_per_scene: how many instants of a scene to forecast from.
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
@@ -45,6 +46,7 @@ class Options:
     world: Literal["diffusion", "replay"] = "diffusion"
     weights: Path | None = None
     scenes: str = "traffic:500000-500003"
+    ego: Literal["any", "recorder"] = "any"
     forecast: bool = True
     windows_per_scene: int = 16
     control: int = 0
@@ -92,6 +94,7 @@ class Options:
 def run(options: Options) -> None:
     """Forecast, check the control, watch for drift; print the tables, write --json."""
     from occsora_sim.commands import world_tables
+    from occsora_sim.scenes.recorded import with_egos
     from occsora_sim.scenes.source import open_scenes
     from occsora_sim.worlds.diffusion import load_world
     from occsora_sim.worlds.replay import ReplayWorld
@@ -106,7 +109,7 @@ def run(options: Options) -> None:
         world = ReplayWorld(device=options.device)
     else:
         world = load_world(options.weights, device=options.device, steps=options.steps)
-    scenes = open_scenes(options.scenes)
+    scenes = [with_egos(scene, options.ego) for scene in open_scenes(options.scenes)]
     report: dict[str, Any] = (
         world_tables.forecast(options, world, scenes) if options.forecast else {"scenes": len(scenes)}
     )

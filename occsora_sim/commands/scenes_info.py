@@ -78,7 +78,8 @@ def run(options: Options) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from occsora_sim.scenes.source import open_scenes
+    from occsora_sim.scenes.formats import missing_logs
+    from occsora_sim.scenes.source import open_scenes, parts_of
 
     for path in (options.picture, options.json):
         if path:
@@ -97,10 +98,15 @@ def run(options: Options) -> None:
             _counts(one["tracks"]) if "tracks" in one else ", ".join(one["classes"]),
             f"{_counts(one['ego_motions'])}; {one['ego_seconds']:g} s",
         )
+    missing = [path for part in parts_of(options.scenes) for path in missing_logs(Path(part))]
+    missing += [path for scene in scenes for path in getattr(scene, "missing", ())]
     with Outputs() as outputs:
         if options.json:
-            outputs.write(write_json, options.json, {"scenes": found})
+            report = {"scenes": found, "missing": [str(path) for path in missing]}
+            outputs.write(write_json, options.json, report)
         Console().print(table)
+        for path in missing:
+            print(f"missing: {path}")
         if options.picture:
             from occsora_sim.rendering.contact_sheet import write_contact_sheet
 

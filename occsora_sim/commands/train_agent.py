@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from occsora_sim.commands.driving import check_least_future
 from occsora_sim.commands.output import output_folder
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError, MissingDependencyError
@@ -40,6 +41,9 @@ class Options:
         steps: denoising steps of the generated world.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`.
         starts: beginnings drawn from the scenes.
+        ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.
+        least_future: how long the recorded motion goes on after a beginning, at least [s]; by default 10 s, in a replay
+            as long as an episode, and in a shorter log half of what it has.
         seconds: length of an episode [s].
         workers: threads that step the worlds, each its share of the copies; give one for each CPU core. It changes
             nothing in what is learned. The arithmetic of each is then kept to one core.
@@ -54,6 +58,8 @@ class Options:
     steps: int = 2
     scenes: str = "traffic:0-31"
     starts: int = 128
+    ego: Literal["any", "recorder"] = "any"
+    least_future: float | None = None
     seconds: float = 20.0
     workers: int = 1
     device: str = "cpu"
@@ -62,6 +68,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.starts < 1:
             raise ConfigurationError(f"--steps {self.steps} and --starts {self.starts} must be 1 or more")
+        check_least_future(self.least_future)
         if not 1 <= self.workers <= self.learner.copies:
             raise ConfigurationError(
                 f"--workers {self.workers}: must lie between 1 and --copies {self.learner.copies}"
@@ -85,6 +92,8 @@ def run(options: Options) -> None:
         "steps": options.steps,
         "scenes": options.scenes,
         "starts": options.starts,
+        "ego": None if options.ego == "any" else options.ego,  # as it stands in trainings that knew no other
+        "least_future": options.least_future,
         "seconds": options.seconds,
     }
     if finished(options.out, options.learner, about):
@@ -122,7 +131,7 @@ def open_env(options: Options) -> LearnerEnv:
         "autoreset": "same_step",
         "seed": options.learner.seed,
     }
-    config = make_config(given)
+    config = make_config({**given, "ego": options.ego, "least_future": options.least_future})
     starts = open_starts(config, make_world(config))
     copies, workers = options.learner.copies, options.workers
     sizes = [copies // workers + (number < copies % workers) for number in range(workers)]

@@ -31,14 +31,15 @@ def forecast(options: Options, world: Any, scenes: list[Recorded]) -> dict[str, 
 def control(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
     """Manoeuvres from the same starts, and the motion that the frames show."""
     from occsora_sim.scenes.start import sample_starts
-    from occsora_sim.scoring.control import control_report, print_control_report
+    from occsora_sim.scoring.control import CONTROL_SECONDS, control_report, print_control_report
 
     starts = sample_starts(
         scenes,
         options.control,
         options.seed,
         grid=world.grid,
-        minimum_future_seconds=5.0,
+        future=5.0,
+        least_future=CONTROL_SECONDS,
         minimum_speed=2.0,
     )
     with Bar("starts", len(starts)) as told:
@@ -91,7 +92,7 @@ def revisit(options: Options, world: World, scenes: list[Recorded]) -> dict[str,
     from occsora_sim.scenes.start import sample_starts
     from occsora_sim.scoring.revisit import print_revisit_report, revisit_report
 
-    starts = sample_starts(scenes, options.revisit, options.seed, grid=world.grid, minimum_future_seconds=0.0)
+    starts = sample_starts(scenes, options.revisit, options.seed, grid=world.grid, future=0.0)
     with Bar("chunks", None) as told:
         report = revisit_report(world, starts, seed=options.seed, batch=options.batch, on_chunk=told)
     print_revisit_report(report)

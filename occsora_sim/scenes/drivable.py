@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from occsora_sim.scenes.ground import octagon, rectangle
-from occsora_sim.scenes.log_map import LogMap
+from occsora_sim.scenes.log_map import LogMap, one_ring
 from occsora_sim.scenes.raster import polygon_spans
 
 GAP = 3.0
@@ -146,18 +146,6 @@ def closed(mask: np.ndarray, radius: float) -> np.ndarray:
     reach = round(radius / Canvas.cell)
     wide = dilated(np.pad(mask, reach), radius)
     return (~dilated(~wide, radius))[reach:-reach, reach:-reach] | mask
-
-
-def one_ring(rings: Sequence[np.ndarray]) -> np.ndarray:
-    """Several polygons as one (n, 2) that holds, by the even-odd rule, what an odd number of them hold.
-
-    The lines from ring to ring are walked to and fro, so that they bound nothing.
-    """
-    home = rings[0][:1]
-    parts = [rings[0], home]
-    for ring in rings[1:]:
-        parts += [ring, ring[:1], home]
-    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, kw_only=True)

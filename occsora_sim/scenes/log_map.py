@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +90,7 @@ def read_map(features: dict[Any, Any], faults: list[str]) -> LogMap:
             faults.append(f"{place}.type is missing")
             continue
         line = _points(feature, "polyline", place, faults)
-        polygon = _points(feature, "polygon", place, faults)
+        polygon = _polygon(feature, place, faults)
         closed = line is not None and len(line) > 3 and float(np.abs(line[0] - line[-1]).max()) < 0.01
         if kind.startswith("LANE") and line is not None and len(line) > 1:
             width = _width(feature.get("width"), LANE_WIDTH.get(kind, USUAL_WIDTH), f"{place}.width", faults)
@@ -114,6 +115,46 @@ def read_map(features: dict[Any, Any], faults: list[str]) -> LogMap:
     return found
 
 
+def one_ring(rings: Sequence[np.ndarray]) -> np.ndarray:
+    """Several polygons as one (n, 2) that holds, by the even-odd rule, what an odd number of them hold.
+
+    The lines from ring to ring are walked to and fro, so that they bound nothing.
+    """
+    home = rings[0][:1]
+    parts = [rings[0], home]
+    for ring in rings[1:]:
+        parts += [ring, ring[:1], home]
+    return np.concatenate(parts)
+
+
+def _polygon(feature: dict[Any, Any], place: str, faults: list[str]) -> np.ndarray | None:
+    """The polygon (n, 2) of a feature; None if it has none. One with holes, or of several parts, is a list of rings:
+    what an odd number of them holds is inside.
+    """
+    if feature.get("polygon") is None:
+        return None
+    rings = _rings(feature["polygon"])
+    if rings is None:
+        faults.append(f"{place}.polygon is not a list of finite points, nor of rings of them")
+        return None
+    rings = [_distinct(ring) for ring in rings]
+    whole = [ring for ring in rings if len(ring) > 2]
+    return one_ring(whole) if len(whole) > 1 else (whole or rings)[0]
+
+
+def _rings(values: Any, depth: int = 2) -> list[np.ndarray] | None:
+    """The rings (n, 2) of a polygon, whether written as one ring, a list of rings or a list of polygons."""
+    points = _array(values)
+    if points is not None:
+        return [points]
+    if not depth or not isinstance(values, list | tuple | np.ndarray):
+        return None
+    parts = [_rings(value, depth - 1) for value in values]
+    if not parts or any(part is None for part in parts):
+        return None
+    return [ring for part in parts for ring in part or ()]
+
+
 def _points(feature: dict[Any, Any], name: str, place: str, faults: list[str]) -> np.ndarray | None:
     """The points (n, 2) of a feature; None if it has none. Neighbours that coincide count once."""
     if feature.get(name) is None:
@@ -122,6 +163,11 @@ def _points(feature: dict[Any, Any], name: str, place: str, faults: list[str]) -
     if points is None:
         faults.append(f"{place}.{name} is not a list of finite points")
         return None
+    return _distinct(points)
+
+
+def _distinct(points: np.ndarray) -> np.ndarray:
+    """Points (n, 2) of which neighbours that coincide count once."""
     keep = np.ones(len(points), dtype=bool)
     keep[1:] = np.abs(np.diff(points, axis=0)).max(axis=1, initial=0.0) > 1e-4
     return points[keep]

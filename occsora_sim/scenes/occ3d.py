@@ -1,34 +1,36 @@
 """Occ3D-nuScenes folders: `gts/<scene>/<frame>/labels.npz` beside `annotations.json` (Tian et al. 2023, Occ3D).
 
+OccWorld (Zheng et al. 2023) keeps `gts` alone: the frames can be looked at, but nothing says when and where they were
+seen.
+
 Occ3D-Waymo is refused: its own description names no ego poses and no times, and without them nothing moves.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
-import zipfile
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from occsora_sim.errors import SceneError
-from occsora_sim.grid import FRAME_SECONDS, FREE, OCC3D
+from occsora_sim.errors import SceneError, SceneWarning
+from occsora_sim.grid import FRAME_SECONDS, OCC3D
 from occsora_sim.scenes.log_egos import find_route
 from occsora_sim.scenes.log_tracks import TIME_UNITS
+from occsora_sim.scenes.occ3d_frame import read_labels
+from occsora_sim.scenes.offers import first_of
 from occsora_sim.scenes.safe_pickle import short_text
-from occsora_sim.scenes.voxel_scene import VoxelFrame, VoxelScene
+from occsora_sim.scenes.voxel_scene import VoxelScene
 
 ANNOTATIONS = "annotations.json"
 FRAMES = "gts"
 LABELS = "labels.npz"
-
-KEYS = ("semantics", "mask_lidar", "mask_camera")
-"""What a frame's file holds, each uint8 of the shape of `grid.OCC3D`."""
 
 MAX_BYTES = 1 << 31
 """Largest annotations file [bytes]."""
@@ -36,8 +38,9 @@ MAX_BYTES = 1 << 31
 MAX_STEPS = 20_000
 """Longest scene, gaps included; one of nuScenes has 40."""
 
+_UNKNOWN = "the order and the ego poses of the frames, which can be looked at but not driven in"
+_REMEDY = f"put the {ANNOTATIONS} of Occ3D-nuScenes beside {FRAMES}/"
 _LONGEST_NAME = 255  # of a file or folder [bytes], on all usual systems
-_LARGEST_HEADER = 10_000  # of an array in a file [bytes]; a frame's has 128
 
 
 def is_occ3d(folder: Path) -> bool:
@@ -48,8 +51,9 @@ def is_occ3d(folder: Path) -> bool:
 def read_occ3d(folder: str | Path) -> list[VoxelScene]:
     """The scenes of a folder, in the order of their names; frames in the order of their times.
 
-    Scenes of which no frame is on the disk are passed over, as a download may be a part of the whole. A frame that is
-    missing in another is a gap in time; `attributes` tell of both ("gaps", "missing"). Frames are read when asked for.
+    Scenes of which no frame is on the disk are left out, as a download may be a part of the whole; a `SceneWarning`
+    names them. A frame that is missing in another is a gap in time (`VoxelScene.missing`, and "gaps" of its
+    attributes). Without annotations there are frames, but no ego motion. Frames are read when asked for.
 
     Raises:
         SceneError: the folder is not of this layout, or its annotations are damaged; one line that names the first
@@ -62,7 +66,7 @@ def read_occ3d(folder: str | Path) -> list[VoxelScene]:
         raise SceneError(f"{folder}: {faults[0]}{more}; mend the folder or fetch it again")
     if not scenes:
         raise SceneError(
-            f"{folder}: no frame ({FRAMES}/<scene>/<frame>/{LABELS}) of the annotations is there"
+            f"{folder}: no frame of the annotations is there; put {FRAMES}/<scene>/<frame>/{LABELS} beside them"
         )
     return scenes
 
@@ -83,87 +87,83 @@ def examine_occ3d(folder: str | Path) -> tuple[list[VoxelScene], list[str]]:
                 "give an Occ3D-nuScenes folder, or Waymo's logs in the ScenarioNet format"
             )
         raise SceneError(f"{folder}: no Occ3D-nuScenes folder; give one with {ANNOTATIONS} and {FRAMES}/")
+    if not (root / ANNOTATIONS).is_file():
+        _leave_out(f"{root}: {ANNOTATIONS} is missing, and with it {_UNKNOWN}; {_REMEDY}")
+        return [_read_frames(place) for place in _scene_folders(root, folder)], []
     infos = _annotations(root / ANNOTATIONS).get("scene_infos")
     if not isinstance(infos, dict):
         raise SceneError(f"{root / ANNOTATIONS}: scene_infos is missing; fetch it again")
     wanted = [folder.name] if folder.parent.name == FRAMES else sorted(infos)
     scenes: list[VoxelScene] = []
     faults: list[str] = []
+    absent: list[str] = []
     for name in wanted:
+        before = len(faults)
         if not _is_name(name):
             faults.append(f"scene_infos[{short_text(name)}] is no name of a scene")
-        elif (root / FRAMES / name).is_dir():
-            scene = _read_scene(root, name, infos.get(name), faults)
-            scenes += [scene] if scene is not None else []
+            continue
+        there = (root / FRAMES / name).is_dir()
+        scene = _read_scene(root, name, infos.get(name), faults) if there else None
+        if scene is not None:
+            scenes.append(scene)
+        elif len(faults) == before:
+            absent.append(name)
+    unknown = [place.name for place in _scene_folders(root, folder) if place.name not in infos]
+    for what, names in (("have no frame on the disk", absent), (f"are not in {ANNOTATIONS}", unknown)):
+        if names and scenes:
+            _leave_out(f"{root}: {len(names)} scenes {what} and are left out: {first_of(names)}")
     return scenes, faults
 
 
-def read_labels(path: Path) -> VoxelFrame:
-    """Read the frame of a `labels.npz`.
+def _leave_out(message: str) -> None:
+    warnings.warn(message, SceneWarning, stacklevel=4)
 
-    Raises:
-        SceneError: the file is missing, truncated or damaged, lacks a key, or holds arrays of another shape, type or
-            range; one line that names the file and the key. What an array declares is checked before it is read.
 
-    """
-    size = math.prod(OCC3D.shape)
-    arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for key in KEYS:
-                try:
-                    member = archive.getinfo(f"{key}.npy")
-                except KeyError:
-                    raise SceneError(f"{path}: {key} is missing; fetch the file again") from None
-                if member.file_size > size + _LARGEST_HEADER:
-                    raise SceneError(f"{path}: {key} takes {member.file_size} bytes; a frame's takes {size}")
-                with archive.open(member) as file:
-                    arrays[key] = _array(file.read(size + _LARGEST_HEADER + 1), key, path)
-    except SceneError:
-        raise
-    except OSError as error:
-        raise SceneError(f"{path}: {error.strerror or error}; fetch the file again") from error
-    except Exception as error:  # a damaged archive can fail in any way
-        what = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-        raise SceneError(f"{path}: truncated or damaged ({what}); fetch the file again") from error
-    if int(arrays["semantics"].max()) > FREE:
-        raise SceneError(
-            f"{path}: semantics holds the label {arrays['semantics'].max()}; labels go to {FREE}"
-        )
-    for key in KEYS[1:]:
-        if int(arrays[key].max()) > 1:
-            raise SceneError(f"{path}: {key} holds {arrays[key].max()}; a mask holds 0 and 1")
-    return VoxelFrame(
-        labels=arrays["semantics"],
-        mask_lidar=arrays["mask_lidar"].astype(bool),
-        mask_camera=arrays["mask_camera"].astype(bool),
+def _scene_folders(root: Path, folder: Path) -> list[Path]:
+    """The folders of scenes that `folder` means, in the order of their names."""
+    if folder.parent.name == FRAMES:
+        return [folder]
+    return sorted(place for place in (root / FRAMES).iterdir() if place.is_dir() and _is_name(place.name))
+
+
+def _read_frames(folder: Path) -> VoxelScene:
+    """The scene of a folder without annotations: its frames in the order of their names, and no ego motion."""
+    files = [place / LABELS for place in sorted(folder.iterdir()) if place.is_dir() and _is_name(place.name)]
+    there = tuple(path for path in files if path.is_file())
+    return VoxelScene(
+        name=folder.name,
+        dt=FRAME_SECONDS,
+        grid=OCC3D,
+        files=there,
+        missing=tuple(path for path in files if path not in set(there)),
+        read=read_labels,
+        ego_pose=np.zeros((0, len(there), 3), dtype=np.float32),
+        ego_valid=np.zeros((0, len(there)), dtype=bool),
+        ego_track=np.zeros(0, dtype=np.int64),
+        ego_kind=(),
+        route_points=np.zeros((0, 2), dtype=np.float32),
+        route_offsets=np.zeros(1, dtype=np.int64),
+        attributes={
+            "source": "occ3d-nuscenes",
+            "folder": str(folder.parent.parent),
+            "frames": str(len(there)),
+            "gaps": "unknown",
+            "lacks": f"{ANNOTATIONS} is missing, and with it {_UNKNOWN}",
+        },
     )
 
 
-def _array(content: bytes, key: str, path: Path) -> np.ndarray:
-    """The array of one member, its header read first."""
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read_header:
-        raise SceneError(f"{path}: {key} is of the unknown version {version}; fetch the file again")
-    shape, _, dtype = read_header[version](file, max_header_size=_LARGEST_HEADER)
-    if shape != OCC3D.shape or dtype not in (np.dtype(np.uint8), np.dtype(bool)):
-        raise SceneError(f"{path}: {key} is {dtype} {shape}, not uint8 {OCC3D.shape}")
-    file.seek(0)
-    array = np.lib.format.read_array(file, allow_pickle=False, max_header_size=_LARGEST_HEADER)
-    return np.ascontiguousarray(array, dtype=np.uint8)
-
-
 def _root(folder: Path) -> Path | None:
-    """The folder that holds the annotations: this one, or the one that it is a part of."""
+    """The folder that holds `gts`, with annotations or frames: this one, or the one that it is a part of."""
     for root, part in (
         (folder, folder / FRAMES),
         (folder.parent, folder),
         (folder.parent.parent, folder.parent),
     ):
-        if part.name == FRAMES and part.is_dir() and (root / ANNOTATIONS).is_file():
-            return root
+        if part.name == FRAMES and part.is_dir():
+            frames = part.glob(f"*/*/{LABELS}")
+            if (root / ANNOTATIONS).is_file() or next(frames, None) is not None:
+                return root
     return None
 
 
@@ -205,7 +205,7 @@ def _read_scene(root: Path, name: str, info: Any, faults: list[str]) -> VoxelSce
         first = int((np.diff(stamps) <= 0).argmax())
         faults.append(f"{place} has two frames of the timestamp {rows[first][0]}")
         return None
-    kept = [k for k, row in enumerate(rows) if row[2] is not None]
+    kept = [k for k, row in enumerate(rows) if row[2].is_file()]
     if not kept:
         return None
     dt, steps = _steps(stamps)
@@ -220,14 +220,13 @@ def _read_scene(root: Path, name: str, info: Any, faults: list[str]) -> VoxelSce
     origin = pose[0, :2].copy()
     pose[:, :2] -= origin
     scene = _assemble(root, name, dt, steps, pose, [rows[k][2] for k in kept], origin)
-    scene.attributes["missing"] = str(len(rows) - len(kept))
-    return scene
+    return replace(scene, missing=tuple(row[2] for k, row in enumerate(rows) if k not in set(kept)))
 
 
 def _read_frame(
     root: Path, name: str, token: str, frame: Any, place: str, faults: list[str]
-) -> tuple[int, tuple[float, float, float], Path | None] | None:
-    """Timestamp, pose (x, y, yaw) and file of a frame; no file where it is not on the disk."""
+) -> tuple[int, tuple[float, float, float], Path] | None:
+    """Timestamp, pose (x, y, yaw) and file of a frame, whether it is on the disk or not."""
     if not isinstance(frame, dict) or not _is_name(token):
         faults.append(f"{place} is no frame")
         return None
@@ -248,7 +247,7 @@ def _read_frame(
         return None
     path = root / FRAMES / name / token / LABELS
     pose = (translation[0], translation[1], yaw_of([part / length for part in rotation]))
-    return int(text), pose, path if path.is_file() else None
+    return int(text), pose, path
 
 
 def _is_name(text: str) -> bool:
@@ -294,7 +293,7 @@ def _assemble(
     dt: float,
     steps: np.ndarray,
     pose: np.ndarray,
-    files: Sequence[Path | None],
+    files: Sequence[Path],
     origin: np.ndarray,
 ) -> VoxelScene:
     """The scene of the frames at `steps` (n,) with poses (n, 3); each run without a gap is one ego motion."""

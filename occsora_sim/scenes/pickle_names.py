@@ -122,6 +122,33 @@ def _dict(*arguments: Any) -> dict[Any, Any]:
     raise Refused("it makes a dict in an unknown way")
 
 
+class _Fixed(type):
+    """A type that a pickle cannot change."""
+
+    def __setstate__(cls, state: Any) -> NoReturn:
+        raise Refused(f"it changes {cls.__name__}")
+
+    def __setattr__(cls, name: str, value: Any) -> NoReturn:
+        raise Refused(f"it changes {cls.__name__}")
+
+
+class ScenarioDescription(metaclass=_Fixed):
+    """Stands for MetaDrive's own kind of dict, and makes plain ones. A type, as pickles of objects ask for one."""
+
+    def __new__(cls, *arguments: Any) -> dict[Any, Any]:  # type: ignore[misc]
+        """An empty dict; the pickle fills it."""
+        if arguments:
+            raise Refused("it makes a ScenarioDescription in an unknown way")
+        return {}
+
+
+def _object(*arguments: Any) -> dict[Any, Any]:
+    """The dict that the oldest protocols make an object of a kind of dict from."""
+    if len(arguments) != 3 or arguments[0] is not ScenarioDescription or not isinstance(arguments[2], dict):
+        raise Refused("it makes an object in an unknown way")
+    return dict(arguments[2])
+
+
 def _bytes(*arguments: Any) -> bytes:
     if not arguments:
         return b""
@@ -148,7 +175,7 @@ def _complex(*arguments: Any) -> complex:
     return complex(*arguments)
 
 
-def _names() -> Iterator[tuple[tuple[str, str], Name]]:
+def _names() -> Iterator[tuple[tuple[str, str], Name | type]]:
     for core in ("numpy.core", "numpy._core"):
         yield (f"{core}.multiarray", "_reconstruct"), Name("numpy._reconstruct", _empty_array)
         yield (f"{core}.multiarray", "scalar"), Name("numpy.scalar", _scalar)
@@ -157,6 +184,10 @@ def _names() -> Iterator[tuple[tuple[str, str], Name]]:
     yield ("numpy", "dtype"), Name("numpy.dtype", _Type)
     yield ("collections", "defaultdict"), Name("defaultdict", _dict)
     yield ("collections", "OrderedDict"), Name("OrderedDict", _dict)
+    for module in ("metadrive.scenario.scenario_description", "metadrive.scenario"):
+        yield (module, "ScenarioDescription"), ScenarioDescription
+    for module in ("copyreg", "copy_reg"):
+        yield (module, "_reconstructor"), Name("copyreg._reconstructor", _object)
     yield ("_codecs", "encode"), Name("codecs.encode", _bytes)
     calls = {"bytes": _bytes, "bytearray": _bytearray, "set": _set, "frozenset": _set, "complex": _complex}
     factories = dict.fromkeys(("int", "long", "float", "str", "bool", "list", "tuple", "dict"))
@@ -165,5 +196,5 @@ def _names() -> Iterator[tuple[tuple[str, str], Name]]:
             yield (module, name), Name(name, call)
 
 
-NAMES: dict[tuple[str, str], Name] = dict(_names())
+NAMES: dict[tuple[str, str], Name | type] = dict(_names())
 """The names that a pickle may use, and what stands in for them."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import overload
+from typing import Literal, get_args, overload
 
+import numpy as np
 import torch
 
+from occsora_sim.errors import SceneError
 from occsora_sim.grid import OCC3D, Grid
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.voxel_scene import VoxelFrames, VoxelScene
@@ -16,6 +19,11 @@ from occsora_sim.scenes.voxeliser import Voxeliser
 
 Recorded = Scene | VoxelScene
 """A scene of either kind. Both have name, dt, steps, attributes, the ego motions with their kinds, and `route`."""
+
+EgoChoice = Literal["any", "recorder"]
+"""Whose motions to use: any vehicle's that drives long enough, or those of the one that recorded the scene alone."""
+
+EGO_CHOICES: tuple[str, ...] = get_args(EgoChoice)
 
 Drawer = Voxeliser | VoxelFrames
 """What draws a scene: `frames(poses, times, exclude)`; and `displacement`, which a voxel sequence refuses."""
@@ -34,6 +42,31 @@ def drawer_of(scene: Recorded, grid: Grid = OCC3D, device: torch.device | str = 
     if isinstance(scene, VoxelScene):
         return VoxelFrames(scene, grid, device)
     return Voxeliser(scene, grid, device)
+
+
+def with_egos(scene: Recorded, ego: EgoChoice) -> Recorded:
+    """The scene with the ego motions that were chosen.
+
+    Raises:
+        SceneError: no vehicle recorded it.
+
+    """
+    if ego == "any" or isinstance(scene, VoxelScene):
+        return scene
+    if scene.attributes.get("source") != "scenarionet" or not len(scene.ego_kind):
+        raise SceneError(
+            f"scene {scene.name}: it was simulated, no vehicle recorded it; give logs, or take any vehicle as the ego"
+        )
+    route = scene.route(0)  # a log's recording car comes first
+    return replace(
+        scene,
+        ego_pose=scene.ego_pose[:1],
+        ego_valid=scene.ego_valid[:1],
+        ego_track=scene.ego_track[:1],
+        ego_kind=scene.ego_kind[:1],
+        route_points=route,
+        route_offsets=np.array([0, len(route)]),
+    )
 
 
 def drawers_of(

@@ -33,7 +33,7 @@ MAX_SIZE = 50_000_000
 
 _REFUSED = frozenset(
     {
-        "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "NEXT_BUFFER",
+        "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ_EX", "NEXT_BUFFER",
         "READONLY_BUFFER",
     }
 )  # fmt: skip
@@ -44,8 +44,8 @@ def load_plain(path: str | Path) -> Any:
     """Read a pickle that holds plain data.
 
     Returns:
-        The data: dict, list, tuple, set, bytes, str, numbers, None, numpy arrays and scalars. A defaultdict or an
-        OrderedDict comes as a dict.
+        The data: dict, list, tuple, set, bytes, str, numbers, None, numpy arrays and scalars. A defaultdict, an
+        OrderedDict and MetaDrive's ScenarioDescription come as dicts.
 
     Raises:
         SceneError: the file is missing, too large, truncated, damaged, or asks for anything else; one line that

@@ -27,9 +27,6 @@ from occsora_sim.vehicle import Vehicle
 
 SUFFIX = ".pkl"
 
-INDEX_FILES = ("dataset_summary.pkl", "dataset_mapping.pkl")
-"""Files beside the logs of a data set that are no logs."""
-
 AT_REAR_AXLE = ("nuscenes",)
 """Data sets whose logs give the recording car's position at its rear axle, not at its box's centre."""
 

@@ -37,10 +37,10 @@ OTHER_KINDS = frozenset(
 
 NO_GENERATOR = frozenset(
     {
-        "blank.py", "boxes.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py", "log_map.py",
-        "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
-        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "town_folder.py", "voxel_scene.py",
-        "voxeliser.py",
+        "blank.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py",
+        "log_files.py", "log_index.py", "log_map.py", "log_tracks.py", "occ3d.py", "occ3d_frame.py", "offers.py",
+        "pickle_names.py", "raster.py", "recorded.py", "road_users.py", "safe_pickle.py", "scenarionet.py",
+        "source.py", "start.py", "town_folder.py", "tracks.py", "voxel_scene.py", "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what is made from a seed."""
@@ -82,7 +82,7 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
         MissingDependencyError: a town must be made and SUMO is not installed.
 
     """
-    parts = [(part, _reader(part)) for part in _parts(str(spec))]  # all of them are known before one is read
+    parts = [(part, _reader(part)) for part in parts_of(str(spec))]  # all are known before one is read
     return [scene for part, reader in parts for scene in reader.read(part, cache)]
 
 
@@ -105,7 +105,7 @@ def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded
     first. Arguments and errors as of `open_scenes`.
     """
     text = str(spec)
-    if len(parts := _parts(text)) > 1:
+    if len(parts := parts_of(text)) > 1:
         for part in parts:
             yield from each_scene(part, cache)
     elif made.is_made(text):
@@ -114,7 +114,7 @@ def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded
         yield from open_scenes(text, cache)
 
 
-def _parts(spec: str) -> list[str]:
+def parts_of(spec: str) -> list[str]:
     """The specs that `spec` joins; one that is a path is never taken apart."""
     return [spec] if Path(spec).exists() else spec.split("+")
 

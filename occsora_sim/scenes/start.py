@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from occsora_sim.errors import SceneError
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
+from occsora_sim.scenes.offers import LEAST_FUTURE, WANTED_FUTURE, find_offers, require_offers
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 
 
@@ -130,19 +130,22 @@ def sample_starts(
     history: int = 4,
     grid: Grid = OCC3D,
     kinds: tuple[str, ...] = ("expert",),
-    minimum_future_seconds: float = 10.0,
+    future: float = WANTED_FUTURE,
+    least_future: float = LEAST_FUTURE,
     minimum_speed: float = 1.0,
 ) -> list[Start]:
-    """Draw `count` starts: spread evenly over the scenes, and within a scene over its ego motions.
+    """Draw `count` starts: spread evenly over the scenes, and within a scene over its ego motions. None is drawn twice
+    before all were drawn.
 
     Args:
-        scenes: where from; those that offer no start are passed over.
+        scenes: where from; those that offer no start are left out, and named in a `SceneWarning`.
         count: number of starts.
         seed: the same arguments give the same starts.
         history: frames of each start.
         grid: the voxels around the ego.
         kinds: of `Scene.ego_kind`, which ego motions to use.
-        minimum_future_seconds: how long the motion goes on after the start [s].
+        future: how long the motion goes on after the start, where the scene is long enough [s]; `find_offers`.
+        least_future: how long in any scene [s].
         minimum_speed: mean speed of the motion over that future [m/s], so that the ego does not just stand.
 
     Raises:
@@ -150,42 +153,56 @@ def sample_starts(
 
     """
     rng = np.random.default_rng(seed)
-    offers = [_offers(scene, history, kinds, minimum_future_seconds, minimum_speed) for scene in scenes]
-    usable = [k for k in range(len(scenes)) if offers[k]]
-    if not usable:
-        raise SceneError(
-            f"none of the {len(scenes)} scenes has an ego motion of kind {', '.join(kinds)} that moves for "
-            f"{minimum_future_seconds:g} s after {history} frames; use longer scenes or ask for less"
+    offers = [
+        find_offers(
+            scene,
+            history=history,
+            kinds=kinds,
+            future=future,
+            least_future=least_future,
+            speed=minimum_speed,
         )
+        for scene in scenes
+    ]
+    order = rng.permutation(require_offers(scenes, offers))
     starts: list[Start | None] = [None] * count
-    order = rng.permutation(usable)
+    rows = _dealt(count, [len(offers[k]) for k in order])
     for place, k in enumerate(order[:count]):  # scene by scene: a raster is made once and let go
         voxeliser = drawer_of(scenes[k], grid)
-        egos = rng.permutation(sorted(offers[k]))
-        for turn, row in enumerate(range(place, count, len(order))):
-            ego = int(egos[turn % len(egos)])
-            step = int(rng.choice(offers[k][ego]))
-            starts[row] = make_start(scenes[k], ego, step, grid, history, voxeliser)
+        steps = offers[k].steps
+        egos = [int(ego) for ego in rng.permutation(sorted(steps))]
+        turns = _dealt(len(rows[place]), [len(steps[ego]) for ego in egos])
+        drawn: dict[int, set[int]] = {ego: set() for ego in egos}
+        for turn, ego in sorted((t, ego) for ego, mine in zip(egos, turns, strict=True) for t in mine):
+            step = int(steps[ego][draw_new(rng, len(steps[ego]), drawn[ego])])
+            starts[rows[place][turn]] = make_start(scenes[k], ego, step, grid, history, voxeliser)
     return [start for start in starts if start is not None]
 
 
-def _offers(
-    scene: Recorded, history: int, kinds: tuple[str, ...], future: float, speed: float
-) -> dict[int, np.ndarray]:
-    """The steps at which each fitting ego motion can start."""
-    past_steps = math.ceil((history - 1) * FRAME_SECONDS / scene.dt - 1e-6)
-    future_steps = max(math.ceil(future / scene.dt - 1e-6), 0)
-    offers = {}
-    for ego, kind in enumerate(scene.ego_kind):
-        valid = np.flatnonzero(scene.ego_valid[ego])
-        if kind not in kinds or len(valid) == 0:
-            continue
-        steps = np.arange(valid[0] + past_steps, valid[-1] - future_steps + 1)
-        if future_steps:
-            path = np.where(scene.ego_valid[ego][:, None], scene.ego_pose[ego, :, :2], 0.0)
-            moved = np.linalg.norm(np.diff(path, axis=0), axis=1)
-            driven = np.concatenate(([0.0], np.cumsum(moved)))
-            steps = steps[driven[steps + future_steps] - driven[steps] >= speed * future_steps * scene.dt]
-        if len(steps):
-            offers[ego] = steps
-    return offers
+def draw_new(rng: np.random.Generator, count: int, drawn: set[int]) -> int:
+    """One of `count` numbers that is not in `drawn`, each as likely, and add it; once all were drawn, begin anew."""
+    if len(drawn) >= count:
+        drawn.clear()
+    number = int(rng.integers(count))
+    if number in drawn:
+        left = [other for other in range(count) if other not in drawn]
+        number = left[int(rng.integers(len(left)))]
+    drawn.add(number)
+    return number
+
+
+def _dealt(count: int, holds: Sequence[int]) -> list[list[int]]:
+    """`count` turns dealt to holders in their order, round by round; whose are all taken is passed over until nobody
+    has one left. The turns of each.
+    """
+    turns: list[list[int]] = [[] for _ in holds]
+    taken, holder = [0] * len(holds), 0
+    for turn in range(count):
+        if sum(taken) == sum(holds):
+            taken, holder = [0] * len(holds), 0
+        while taken[holder % len(holds)] == holds[holder % len(holds)]:
+            holder += 1
+        turns[holder % len(holds)].append(turn)
+        taken[holder % len(holds)] += 1
+        holder += 1
+    return turns

@@ -30,14 +30,14 @@ class VoxelFrame:
 
     Attributes:
         labels: uint8.
-        mask_lidar: bool, what a lidar beam reached.
-        mask_camera: bool, what a camera saw.
+        mask_lidar: bool, what a lidar beam reached; None where that was not kept.
+        mask_camera: bool, what a camera saw; None where that was not kept.
 
     """
 
     labels: np.ndarray
-    mask_lidar: np.ndarray
-    mask_camera: np.ndarray
+    mask_lidar: np.ndarray | None
+    mask_camera: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,15 @@ class VoxelScene:
         grid: the voxels of the frames.
         files: T paths, one a step; None where no frame was recorded.
         read: reads one of them; SceneError if it is missing or damaged.
-        ego_pose: (e, T, 3) float32: x, y [m], yaw [rad] of the recording car; one motion for each run without a gap.
+        ego_pose: (e, T, 3) float32: x, y [m], yaw [rad] of the recording car; one motion for each run without a gap,
+            none where the poses are not known.
         ego_valid: (e, T) bool.
         ego_track: (e,) int64, -1: the recording car is in none of its frames.
         ego_kind: e names, "expert".
         route_points: (r, 2) float32 [m], the route of each motion.
         route_offsets: (e + 1,) int64.
-        attributes: where the scene comes from, and its gaps in time.
+        attributes: where the scene comes from, its gaps in time, and what it lacks.
+        missing: files that should be there and are not.
 
     """
 
@@ -72,6 +74,7 @@ class VoxelScene:
     route_points: np.ndarray
     route_offsets: np.ndarray
     attributes: dict[str, str] = field(default_factory=dict)
+    missing: tuple[Path, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -110,8 +113,11 @@ class VoxelFrames:
         self.scene, self.grid, self.device = scene, grid, torch.device(device)
         known = np.array([path is not None for path in scene.files])
         self._known = np.flatnonzero(known)
-        rows = scene.ego_valid.argmax(axis=0)  # at most one motion is valid at a step
-        self._pose = torch.from_numpy(scene.ego_pose[rows, np.arange(scene.steps)].astype(np.float64))
+        self._pose = torch.zeros(scene.steps, 3, dtype=torch.float64)
+        for pose, valid in zip(
+            scene.ego_pose, scene.ego_valid, strict=True
+        ):  # one is valid at a step, or none
+            self._pose[valid] = torch.from_numpy(pose[valid].astype(np.float64))
         self._frames: OrderedDict[int, torch.Tensor] = OrderedDict()
         centres = (torch.arange(grid.shape[2]) + 0.5) * grid.voxel + grid.lower[2]
         layer = torch.floor((centres - scene.grid.lower[2]) / scene.grid.voxel + 1e-4).long()
@@ -124,8 +130,8 @@ class VoxelFrames:
         """Occupancy of n frames; as `Voxeliser.frames`. `exclude` changes nothing: the ego was never recorded.
 
         Raises:
-            SceneError: shapes that do not agree, values that are not finite, a time outside the scene, or a frame
-                whose file is missing or damaged.
+            SceneError: shapes that do not agree, values that are not finite, a time outside the scene, a frame whose
+                file is missing or damaged, or a pose other than zero in a scene whose own poses are not known.
 
         """
         pose = torch.as_tensor(ego_pose).to("cpu", torch.float64)
@@ -140,6 +146,10 @@ class VoxelFrames:
             raise SceneError(
                 f"scene {self.scene.name}: an ego_pose is not finite or a time lies outside 0 to {end:g} s; "
                 "ask within the scene"
+            )
+        if not len(self.scene.ego_kind) and bool((pose.abs() >= _SAME).any()):
+            raise SceneError(
+                f"scene {self.scene.name}: {self.scene.attributes.get('lacks', 'its poses are not known')}"
             )
         out = torch.empty((n, *self.grid.shape), dtype=torch.uint8, device=self.device)
         for row in range(n):

@@ -40,6 +40,8 @@ SWAPS = {"straight": "left", "left": "right", "right": "brake", "brake": "straig
 TURN_SPEED, TURN_LATERAL, TURN_CURVATURE = 5.0, 2.5, 0.12
 """Turns: the speed aimed at [m/s], the lateral acceleration [m/s2] and the curvature [1/m] that bound them."""
 
+CONTROL_SECONDS = 3.0
+"""Length of a rollout [s]."""
 
 MIN_UNLIKE = 0.05
 """Worlds differ when at least this share of the voxels that either of them fills is unlike in every pair."""
@@ -99,7 +101,7 @@ def control_report(
     world: World,
     starts: Sequence[Start],
     *,
-    seconds: float = 3.0,
+    seconds: float = CONTROL_SECONDS,
     seed: int = 0,
     batch: int = 4,
     vehicle: Vehicle | None = None,

@@ -32,7 +32,11 @@ class WorldState:
 
 
 class World(Protocol):
-    """A batch of worlds. `reset` and `step` return new states and leave the old ones as they are."""
+    """A batch of worlds. `reset` and `step` return new states and leave the old ones as they are.
+
+    A world that does not go on for ever has in addition `seconds_left(state)`: how long each row does, (b,) [s]. The
+    environment ends an episode where less than a step is left.
+    """
 
     grid: Grid
     frames_per_chunk: int

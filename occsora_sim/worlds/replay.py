@@ -94,6 +94,12 @@ class ReplayWorld:
             occupancy=torch.stack(occupancy), ego_pose=torch.stack(poses).float(), memory=tuple(memory)
         )
 
+    def seconds_left(self, state: WorldState) -> torch.Tensor:
+        """How long each recording goes on, (b,) float64 [s]."""
+        rows: tuple[ReplayRow, ...] = state.memory
+        left = [(row.scene.steps - 1) * row.scene.dt - row.time for row in rows]
+        return torch.tensor(left, dtype=torch.float64, device=self.device)
+
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """The state of the worlds `rows` alone; rows may repeat, which branches a world."""
         return select_rows(state, rows)
