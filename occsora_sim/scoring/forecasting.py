@@ -12,12 +12,13 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
-from occsora_sim.models.columns import is_dynamic, without_road_users
-from occsora_sim.models.motion import advect
+from occsora_sim.models.columns import without_road_users
 from occsora_sim.models.warp import warp
+from occsora_sim.road_users import RoadUsers, seen_from
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.start import Start
 from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.voxels.paint import paint_road_users
 
 HORIZONS = (1.0, 2.0, 3.0)
 """Instants that are scored [s], as OccWorld and its successors do."""
@@ -37,15 +38,15 @@ class ForecastWindow:
         start: the history; it holds no route, so nothing of the future reaches a world but the ego's motion.
         poses: (FUTURE, 3) world poses of the ego [m, m, rad].
         truth: (FUTURE, x, y, z) uint8; only the scorer and the tokenizer's ceiling see it.
-        velocity: (x, y, 2) float32 [m/s], the road users' true velocity at the last history frame, in its axes; None
-            where a source has no tracks. Only the oracle sees it.
+        users: the tracks of those in view in the history, until its last frame; None where a source has none. The start
+            holds voxels alone: only the oracle and who is said to be given tracks see them.
 
     """
 
     start: Start
     poses: Tensor
     truth: Tensor
-    velocity: Tensor | None = None
+    users: RoadUsers | None = None
 
 
 def forecast_windows(
@@ -82,16 +83,17 @@ def _window(scene: Recorded, ego: int, step: int, drawer: Drawer) -> ForecastWin
     exclude = torch.full((len(steps),), int(scene.ego_track[ego]))
     frames = drawer.frames(poses, times, exclude)
     present = slice(HISTORY - 1, HISTORY)
-    velocity = None
-    if isinstance(drawer, Voxeliser):  # a voxel sequence does not say how road users move
-        velocity = drawer.motion(poses[present], times[present], exclude[present])[0, ..., :2]
+    users = None
+    if isinstance(drawer, Voxeliser):  # a voxel sequence has no tracks
+        users = drawer.road_users(poses[present], times[present], exclude[present])
+        users = users.where(seen_from(users, poses[None, :HISTORY], drawer.grid))
     start = Start(
         occupancy=frames[:HISTORY],
         ego_pose=poses[:HISTORY],
         route=torch.zeros(0, 2),
         name=f"{scene.name}/{ego}@{step}",
     )
-    return ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], velocity=velocity)
+    return ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], users=users)
 
 
 def copy_last(window: ForecastWindow, grid: Grid) -> Tensor:
@@ -107,20 +109,17 @@ def ego_warp(window: ForecastWindow, grid: Grid) -> Tensor:
 
 
 def oracle(window: ForecastWindow, grid: Grid) -> Tensor | None:
-    """Constant-velocity objects on the known map, (FUTURE, x, y, z): the last frame's road users carried at their true
-    velocity over the true future's static voxels. None where the velocities are not known.
+    """Constant-velocity objects on the known map, (FUTURE, x, y, z): those in view in the last frame go on straight at
+    their true velocity over the true future's static voxels. None where there are no tracks.
     """
-    if window.velocity is None:
+    if window.users is None:
         return None
-    seconds = FRAME_SECONDS * torch.arange(1, len(window.poses) + 1).view(1, -1, 1, 1, 1)
-    moved, _ = advect(
-        window.start.occupancy[-1:],
-        window.velocity * seconds,
-        window.start.ego_pose[-1:],
-        window.poses[None],
-        grid,
-    )
-    return torch.where(is_dynamic(moved[0]), moved[0], without_road_users(window.truth))
+    users = window.users.where(seen_from(window.users, window.start.ego_pose[None, -1:], grid))
+    way, frames = users.velocity.double() * FRAME_SECONDS, []
+    for ground, pose in zip(without_road_users(window.truth), window.poses, strict=True):
+        users = users.moved(torch.cat((users.now[..., :2] + way, users.now[..., 2:]), dim=-1), users.velocity)
+        frames.append(paint_road_users(ground[None], users, pose[None].double(), grid)[0])
+    return torch.stack(frames)
 
 
 def chunk_trajectories(windows: Sequence[ForecastWindow], frames: int) -> list[Tensor]:

@@ -38,8 +38,10 @@ PROTOCOL = (
 """What a forecast's figures mean; printed with each table of them."""
 
 CONTESTANTS = {
-    "model": "the expectation: one denoising step from zero noise",
-    "draw": "what the environment runs: one drawn future, by {steps} denoising steps (here without the route)",
+    "model": "the expectation: one denoising step from zero noise, likeliest motions; voxels alone given",
+    "draw": "what the environment runs: one drawn future, {steps} denoising steps (here without the route)",
+    "model_tracks": "the expectation, where the history's tracks are given too",
+    "draw_tracks": "one drawn future, where the history's tracks are given too",
     "ego_warp": "the last frame, moved by the ego's motion",
     "copy": "the last frame",
     "tokenizer": "the ceiling: the true future through the tokenizer",
@@ -110,6 +112,10 @@ def _answers(
     expectation, drawn = (world.variant(mode=mode, follow_route=False) for mode in ("mean", "sample"))
     yield "model", _roll(expectation, windows, seed, None)
     yield "draw", _roll(drawn, windows, seed, None)
+    if all(window.users is not None for window in windows):
+        tracked = [replace(w, start=replace(w.start, users=w.users)) for w in windows]
+        yield "model_tracks", _roll(expectation, tracked, seed, None)
+        yield "draw_tracks", _roll(drawn, tracked, seed, None)
     yield "ego_warp", torch.stack([ego_warp(window, grid) for window in windows])
     yield "copy", torch.stack([copy_last(window, grid) for window in windows])
     yield "tokenizer", _roll(expectation, windows, seed, truth)
