@@ -5,12 +5,11 @@ import math
 import torch
 
 from occsora_sim.geometry import compose, to_world
-from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, PEDESTRIAN, TERRAIN, VEGETATION, Grid
+from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, TERRAIN, VEGETATION, Grid
 from occsora_sim.models.columns import (
     UNSEEN,
     distinct_columns,
     is_dynamic,
-    road_user_image,
     without_road_users,
 )
 from occsora_sim.models.compensated_tokenizer import (
@@ -20,7 +19,6 @@ from occsora_sim.models.compensated_tokenizer import (
     CompensatedTokenizerConfig,
 )
 from occsora_sim.models.context import AUXILIARY, Context, route_mask, unseen
-from occsora_sim.models.motion import advect, smooth_displacement
 from occsora_sim.models.record import Record
 
 GRID = Grid(shape=(32, 32, 16), voxel=0.5, lower=(-8.0, -8.0, -1.0))
@@ -156,57 +154,6 @@ def test_the_canvas_wraps_and_forgets_what_is_far_behind():
     assert (record.read(pose[:, None], GRID) == UNSEEN).all()
 
 
-def car_frame(label: int = CAR, length: int = 8, width: int = 4) -> torch.Tensor:
-    labels = street()
-    labels[:, 10 : 10 + length, 14 : 14 + width, 3:6] = label
-    return labels
-
-
-def test_a_car_is_carried_by_whole_voxels_exactly():
-    labels, pose = car_frame(), torch.zeros(1, 3)
-    displacement = torch.zeros(1, 1, 32, 32, 2)
-    displacement[..., 0] = 2.0  # four voxels
-    moved, flow = advect(labels, displacement, pose, pose[:, None], GRID)
-    assert torch.equal(moved[0, 0, 4:] == CAR, labels[0, :-4] == CAR)
-    assert torch.equal(flow[0, 0, ..., 0] == 2.0, (moved[0, 0] == CAR).any(-1))
-
-
-def test_a_standing_car_nears_by_the_egos_own_motion():
-    labels, pose = car_frame(), torch.zeros(1, 3)
-    target = compose(pose, torch.tensor([[1.0, 0.0, 0.0]]))[:, None]
-    moved, _ = advect(labels, torch.zeros(1, 1, 32, 32, 2), pose, target, GRID)
-    assert torch.equal(moved[0, 0, :-2] == CAR, labels[0, 2:] == CAR)
-
-
-def test_a_car_carried_by_any_fraction_neither_grows_nor_frays():
-    labels, pose = car_frame(), torch.zeros(1, 3)
-    area = int((labels == CAR).any(-1).sum())
-    for fraction in torch.linspace(0, 1, 21).tolist():
-        displacement = torch.zeros(1, 1, 32, 32, 2)
-        displacement[..., 0] = fraction / 2  # [0, 0.5] m: any share of a voxel
-        moved, _ = advect(labels, displacement, pose, pose[:, None], GRID)
-        assert int((moved == CAR).any(-1).sum()) == area
-
-
-def test_a_pedestrian_of_one_column_never_vanishes():
-    labels, pose = car_frame(PEDESTRIAN, 1, 1), torch.zeros(1, 3)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(50):
-        displacement = torch.rand(2, generator=generator).expand(1, 1, 32, 32, 2).contiguous()
-        turn = torch.cat((torch.zeros(2), torch.rand(1, generator=generator)))
-        moved, _ = advect(labels, displacement, pose, turn.view(1, 1, 3), GRID)
-        assert (moved == PEDESTRIAN).any()
-
-
-def test_smoothing_makes_an_object_move_as_one_piece():
-    images = road_user_image(car_frame(length=4))
-    noisy = torch.randn(1, 1, 32, 32, 2, generator=torch.Generator().manual_seed(0)) + 5
-    smooth = smooth_displacement(noisy, images)
-    on = images[..., 0] == CAR
-    assert smooth[:, 0][on].std(0).max() < 0.3 * noisy[:, 0][on].std(0).min()
-    assert (smooth[:, 0][~on] == 0).all()
-
-
 def test_the_route_mask_lies_where_the_route_is():
     route = torch.stack((torch.arange(-20.0, 20.0), torch.full((40,), 2.1)), dim=-1)[None]
     route[:, -3:] = float("nan")
@@ -217,12 +164,11 @@ def test_the_route_mask_lies_where_the_route_is():
 
 def test_decoding_equals_the_argmax_of_the_logits_and_keeps_what_is_recorded():
     torch.manual_seed(0)
-    tokenizer = CompensatedTokenizer(
-        CompensatedTokenizerConfig(column=8, width=8, latent=4, small_road_users=0), GRID
-    )
+    tokenizer = CompensatedTokenizer(CompensatedTokenizerConfig(column=8, width=8, latent=4), GRID)
     for parameter in tokenizer.parameters():  # the gates too must be anything, not their start
         torch.nn.init.normal_(parameter, std=0.3)
-    labels = car_frame()
+    labels = street()
+    labels[:, 10:18, 14:18, 3:6] = CAR
     static = without_road_users(labels)
     static[:, 20:] = UNSEEN
     prior = torch.where(is_dynamic(labels), labels, static)

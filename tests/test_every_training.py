@@ -29,21 +29,19 @@ from occsora_sim.training import loop as loop_module
 from occsora_sim.training import occsora, stages
 from occsora_sim.training.encoder import EncoderTraining, train_encoder
 from occsora_sim.training.loop import LoopConfig
-from occsora_sim.training.motion import MotionTraining, train_motion
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
+from occsora_sim.training.traffic import TrafficTraining, train_traffic
 from occsora_sim.training.world_model import WorldModelTraining, train_world_model
 
-PARTS = {
-    "code_windows": 2, "departure_windows": 2, "newcomer_windows": 2, "resampler_windows": 2,
-    "motion_steps": 2, "code_steps": 2, "departure_steps": 2, "newcomer_steps": 2, "resampler_steps": 2,
-}  # fmt: skip
-MOTION = {"departure_steps": 2, "departure_windows": 2}
+PARTS = {"resampler_windows": 2, "resampler_steps": 2}
+TRAFFIC = {"preset": "tiny", "rollout_steps": 6, "rollout_frames": 1, "entry_steps": 2}
 
 TRAININGS = {
     "tokenizer": (train_tokenizer, TokenizerTraining, {"preset": "tiny", **PARTS}),
     "tokenizer --init": (train_tokenizer, TokenizerTraining, {"preset": "tiny", "init": "world_model", **PARTS}),
-    "motion": (train_motion, MotionTraining, {"tokenizer": "tokenizer", **MOTION}),
-    "motion --init": (train_motion, MotionTraining, {"init": "world_model", **MOTION}),
+    "traffic": (train_traffic, TrafficTraining, TRAFFIC),
+    "traffic tokens": (train_traffic, TrafficTraining, {"head": "tokens", **TRAFFIC}),
+    "traffic --init": (train_traffic, TrafficTraining, {"init": "world_model", **TRAFFIC}),
     "world-model": (train_world_model, WorldModelTraining, {"tokenizer": "tokenizer"}),
     "world-model --init": (train_world_model, WorldModelTraining, {"init": "world_model"}),
     "encoder": (lambda options: train_encoder(options, TINY), EncoderTraining, {}),
@@ -102,7 +100,7 @@ def train(scenes, begin, tmp_path):
 
 
 def numbers(path: Path) -> dict[str, torch.Tensor]:
-    kind = "occupancy_encoder" if path.stem == "encoder" else "tokenizer"
+    kind = {"encoder": "occupancy_encoder", "traffic": "traffic"}.get(path.stem, "tokenizer")
     try:
         return read_tensors(path, kind=kind)[0]
     except CheckpointError:
@@ -179,12 +177,12 @@ def test_other_options_in_the_same_folder_are_refused_in_one_line(train, name, t
         ({}, {"lr": 0.5}, "begun with --lr 0.0006, not 0.5"),
         ({}, {"precision": "bfloat16"}, "begun with --precision float32, not bfloat16"),
     ]
-    if "tokenizer --init" in name or "world-model --init" in name or "motion --init" in name:
+    if name.endswith("--init"):
         (tmp_path / "new").write_bytes(weights.read_bytes())
         other.append(
             ({"init": tmp_path / "new"}, {}, r"begun with --init world_model \(sha256 \w+\), not new")
         )
-    if name in ("motion", "world-model"):
+    if name in ("traffic", "world-model"):
         other.append(({"init": tmp_path / "scenes"}, {}, "begun without --init, not with --init"))
     for options, loop, said in other:
         with pytest.raises(CheckpointError, match=said) as error:
@@ -264,8 +262,8 @@ def test_drawing_a_pool_ends_in_time_and_the_steps_have_the_rest(monkeypatch, tm
 def test_a_tokenizer_that_has_no_time_is_written_all_the_same_and_was_finished(train, capsys):
     weights = train("tokenizer", "run", steps=1000, minutes=1e-6)
     said = capsys.readouterr().err
-    for number, name in enumerate(("motion", "code", "tokenizer", "departures", "newcomers", "resampler"), 1):
-        assert f"stage {number} of 6, {name}: done after 0 of" in said
+    for number, name in enumerate(("tokenizer", "resampler"), 1):
+        assert f"stage {number} of 2, {name}: done after 0 of" in said
     before = weights.stat().st_mtime_ns
     train("tokenizer", "run", steps=1000, minutes=1e-6)
     assert weights.stat().st_mtime_ns == before
@@ -277,8 +275,11 @@ def test_stages_before_the_main_one_stay_and_those_after_it_are_trained_again(tr
     capsys.readouterr()
     train("tokenizer", "run", steps=3)
     changed = {path.parent.name for path, written in first.items() if path.stat().st_mtime_ns != written}
-    assert changed == {"run", "departures", "newcomers", "resampler"}
-    assert "stage 2 of 6, code: 2 of 2 steps done before" in capsys.readouterr().err
+    assert changed == {"run", "resampler"}
+    train("tokenizer --init", "on", steps=2)
+    capsys.readouterr()
+    train("tokenizer --init", "on", steps=3)
+    assert "stage 1 of 2, resampler: 2 of 2 steps done before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("minutes", [-1.0, math.nan, math.inf])
@@ -287,7 +288,7 @@ def test_minutes_that_are_no_time_are_refused(minutes):
         LoopConfig(minutes=minutes)
 
 
-@pytest.mark.parametrize("option", ["--code-windows=0", "--resampler-steps=-1"])
+@pytest.mark.parametrize("option", ["--resampler-windows=0", "--resampler-steps=-1"])
 def test_stages_that_cannot_be_are_refused_in_one_line(option, capsys, tmp_path):
     assert main(["train", "tokenizer", option, "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
@@ -295,8 +296,8 @@ def test_stages_that_cannot_be_are_refused_in_one_line(option, capsys, tmp_path)
 
 
 def test_a_stage_of_no_steps_is_left_out(train, capsys):
-    train("tokenizer", "run", {"motion_steps": 0, "code_steps": 0})
-    assert "stage 1 of 4, tokenizer" in capsys.readouterr().err
+    train("traffic", "run", {"rollout_steps": 0})
+    assert "stage 2 of 2, entries" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------- interruption and a full disk

@@ -12,10 +12,8 @@ from occsora_sim.models.columns import UNSEEN
 from occsora_sim.models.record import Record
 from occsora_sim.models.resampler import REACH, Resampler, Surroundings, surroundings
 from occsora_sim.models.weights import load_world_model
-from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
-from occsora_sim.training.growth import with_traffic
 from occsora_sim.training.resampling import draw_places, together, turned
 from occsora_sim.training.windows import WindowSampler
 from occsora_sim.worlds.diffusion import default_weights
@@ -221,19 +219,3 @@ def test_places_to_learn_from_are_drawn_with_what_stands_there(tmp_path, straigh
     assert not (near.columns == PEDESTRIAN).any()
     assert 0.5 < float(places.right.float().mean()) < 1.0
     assert (places.weight >= 1).all()
-
-
-def test_weights_from_before_have_none_and_get_a_fresh_one(untrained_model):
-    old = WorldModel(replace(untrained_model.config, resampler=0))
-    grown = with_traffic(old)
-    assert old.resampler is None
-    assert grown.resampler is not None
-    assert with_traffic(grown) is grown
-    record, pose = drive(0.3, 0.7)
-    grid = replace(old.config.grid)
-    frame = torch.zeros(1, *grid.shape, dtype=torch.uint8)
-    frame[:, : grid.shape[0] // 2] = 3
-    record = Record.empty(pose[None], grid).write(frame, pose[None], grid)
-    poses = (pose + 0.3)[None, None]
-    assert torch.equal(old.read(record, poses), record.read(poses, grid))
-    assert torch.equal(grown.read(record, poses), record.read(poses, grid))

@@ -23,8 +23,7 @@ from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
 from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
-from occsora_sim.training.loop import LoopConfig
-from occsora_sim.training.traffic import TrafficTraining, traffic_loss, train_traffic
+from occsora_sim.training.traffic import traffic_loss
 from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, targets
 from occsora_sim.vehicle import Vehicle
@@ -266,37 +265,6 @@ def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
         assert float(off.max()) < 3.5
         assert (float(off.max()) > 0) == (step > 0), "they are the model's own from the second frame on"
     assert float((own.draw(2, 6).users.now - own.windows.recorded).abs().max()) == 0, "then others begin"
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("head", HEADS)
-def test_it_trains_in_each_precision_and_resumes_exactly(tmp_path, road, head, precision):
-    loop = LoopConfig(steps=4, batch=2, precision=precision, checkpoint_every=2, log_every=2)
-    options = TrafficTraining(
-        out=tmp_path / "whole", model=replace(SMALL, head=head), rollouts=4, loop=loop, rollout_frames=2
-    )
-    sampler = TrafficSampler([road])
-    whole = train_traffic(options, sampler)
-    cut = replace(options, out=tmp_path / "cut")
-    calls = {"n": 0}
-
-    def stop(windows_of):
-        def draw(count, step):
-            calls["n"] += 1
-            if calls["n"] in (4, 9):
-                raise KeyboardInterrupt
-            return windows_of(count, step)
-
-        return draw
-
-    sampler.draw = stop(sampler.draw)  # type: ignore[method-assign]
-    for _ in range(3):
-        try:
-            resumed = train_traffic(cut, sampler)
-        except KeyboardInterrupt:
-            continue
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_it_learns_a_town(road):

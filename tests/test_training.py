@@ -19,10 +19,10 @@ from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.start import make_start
 from occsora_sim.training.known import forget, window_context
 from occsora_sim.training.loop import LoopConfig, learning_rate
-from occsora_sim.training.motion import MotionTraining, train_motion
 from occsora_sim.training.precision import resolve
 from occsora_sim.training.reconstruction import reconstruction_loss
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
+from occsora_sim.training.traffic import TrafficTraining, train_traffic
 from occsora_sim.training.windows import WindowSampler
 from occsora_sim.training.world_model import WorldModelTraining, train_world_model
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -45,13 +45,6 @@ def tokenizer(scenes: str, out: Path, steps: int, **options) -> Path:
         scenes=scenes,
         out=out,
         preset="tiny",
-        motion_steps=3,
-        code_steps=3,
-        code_windows=4,
-        departure_steps=2,
-        departure_windows=4,
-        newcomer_steps=2,
-        newcomer_windows=4,
         resampler_steps=2,
         resampler_windows=2,
         loop=loop(steps, **options),
@@ -131,12 +124,6 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
         out=tmp_path / "on",
         preset="tiny",
         init=first,
-        code_steps=2,
-        code_windows=4,
-        departure_steps=2,
-        departure_windows=4,
-        newcomer_steps=2,
-        newcomer_windows=4,
         resampler_steps=2,
         resampler_windows=2,
         loop=loop(3, lr=1e-2),
@@ -145,7 +132,7 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
     (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     parts = {name.split(".")[1] for name in changed if name.startswith("tokenizer.")}
-    assert all(name.startswith(("tokenizer.", "departures.", "newcomers.", "resampler.")) for name in changed)
+    assert all(name.startswith(("tokenizer.", "resampler.")) for name in changed)
     assert {"target_patch", "posterior", "decode8", "head"} <= parts
     assert not parts & {"columns", "patch", "context4", "reduce", "context8"}
     assert header["recipe"]["init"] and header["recipe"]["tokenizer"]["loop"]["steps"] == 3
@@ -155,21 +142,24 @@ def test_a_tokenizer_that_learns_on_leaves_what_the_denoiser_is_shown(tmp_path, 
 
 
 @pytest.mark.slow
-def test_motion_that_learns_on_leaves_all_but_itself_and_the_departures(tmp_path, scenes):
+def test_road_users_that_learn_on_leave_the_ground_as_it_is(tmp_path, scenes):
+    short = {"scenes": scenes, "rollout_steps": 3, "rollout_frames": 1, "entry_steps": 2, "loop": loop(3)}
+    traffic = train_traffic(TrafficTraining(preset="tiny", out=tmp_path / "m", **short))
+    names = read_tensors(traffic, kind="traffic")[0]
+    assert names and all(name.startswith(("traffic.", "entries.")) for name in names)
     begin = tokenizer(scenes, tmp_path / "t", 3)
-    short = {"scenes": scenes, "departure_steps": 2, "departure_windows": 4, "loop": loop(3)}
-    second = train_motion(MotionTraining(tokenizer=begin, out=tmp_path / "m", **short))
-    (before, _), (after, header) = (read_tensors(path, kind="tokenizer") for path in (begin, second))
-    assert not torch.equal(before["motion.head.weight"], after["motion.head.weight"])
-    assert set(header["recipe"]) == {"tokenizer", "motion"}
     first = train_world_model(
-        WorldModelTraining(scenes=scenes, tokenizer=second, out=tmp_path / "w", loop=loop(2))
+        WorldModelTraining(scenes=scenes, tokenizer=begin, traffic=traffic, out=tmp_path / "w", loop=loop(2))
     )
-    second = train_motion(MotionTraining(init=first, out=tmp_path / "on", **short))
+    whole = read_tensors(first, kind="world_model")[0]
+    assert all(
+        torch.equal(whole[name], value.half()) for name, value in names.items() if value.is_floating_point()
+    )
+    second = train_traffic(TrafficTraining(init=first, out=tmp_path / "on", **short))
     (before, _), (after, header) = (read_tensors(path, kind="world_model") for path in (first, second))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert "motion" in changed and changed <= {"motion", "departures"}
-    assert header["recipe"]["init"] and header["recipe"]["motion"]["loop"]["steps"] == 3
+    assert changed == {"traffic", "entries"}
+    assert header["recipe"]["init"] and header["recipe"]["traffic"]["loop"]["steps"] == 3
 
 
 @pytest.mark.slow
@@ -204,17 +194,13 @@ def test_a_window_is_drawn_by_its_step_number_alone(scenes):
 
 def test_the_future_frames_are_no_part_of_the_context(scenes):
     config = tiny()
-    torch.manual_seed(0)
-    model = WorldModel(config)
     sampler = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3)
     windows = sampler.draw(2, 0)
     contexts = []
     for poison in (False, True):
         if poison:
             windows.labels[:, 4:] = 4
-        known = window_context(
-            windows, model.motion, config.grid, [0, 1], generator=torch.Generator().manual_seed(0)
-        )
+        known = window_context(windows, config.grid, [0, 1], generator=torch.Generator().manual_seed(0))
         contexts.append(known)
     assert torch.equal(contexts[0].prior, contexts[1].prior)
     assert torch.equal(contexts[0].auxiliary, contexts[1].auxiliary)
@@ -222,10 +208,8 @@ def test_the_future_frames_are_no_part_of_the_context(scenes):
 
 def test_training_shows_of_known_ground_what_the_record_of_a_world_shows(scenes):
     config = tiny()
-    torch.manual_seed(0)
-    model = WorldModel(config)
     windows = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3).draw(4, 0)
-    known = window_context(windows, model.motion, config.grid, [0, 1], generator=torch.Generator())
+    known = window_context(windows, config.grid, [0, 1], generator=torch.Generator())
     labels, poses = without_road_users(windows.labels[:, :4]), windows.poses
     record = Record.empty(poses[:, 3], config.grid)
     for k in (3, 2, 1, 0):
@@ -248,14 +232,11 @@ def test_forgetting_takes_half_planes_and_whole_views_and_everybody_in_these():
 
 def test_forgotten_ground_shows_the_models_neither_ground_nor_road_users(scenes):
     config = tiny()
-    torch.manual_seed(0)
-    model = WorldModel(config)
     sampler = WindowSampler(open_folder(scenes), config.grid, history=4, future=2, seed=3)
     windows = sampler.draw(8, 0)
     contexts = [
         window_context(
             windows,
-            model.motion,
             config.grid,
             [0, 1],
             generator=torch.Generator().manual_seed(1),

@@ -18,7 +18,6 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import DYNAMIC, FREE, NUM_CLASSES, VEGETATION, Grid, class_mask
 from occsora_sim.models.columns import UNSEEN, ColumnEncoder, is_dynamic
 from occsora_sim.models.context import AUXILIARY, Context
-from occsora_sim.models.small_road_users import SmallRoadUsers
 
 KEEP = 1.5
 """What decoding adds to the gates that keep what is known [nats]. Training weighs road users two to four times, so
@@ -38,8 +37,7 @@ class CompensatedTokenizerConfig:
     Attributes:
         column: features of a column at full resolution.
         width: channels at a quarter of the resolution; twice as many at an eighth, where the latent lives.
-        latent: latent channels of whole cells.
-        small_road_users: latent channels that say which columns pedestrians, bicycles and motorcycles fill; 0: none.
+        latent: latent channels.
         blocks: residual blocks per stage.
         embedding: numbers per class embedding.
         columns_per_frame: columns of a frame that the training loss looks at.
@@ -51,7 +49,6 @@ class CompensatedTokenizerConfig:
     column: int = 32
     width: int = 64
     latent: int = 8
-    small_road_users: int = 6
     blocks: int = 1
     embedding: int = 8
     columns_per_frame: int = 6144
@@ -61,13 +58,6 @@ class CompensatedTokenizerConfig:
     def __post_init__(self) -> None:
         if min(self.column, self.width, self.latent, self.blocks, self.embedding, self.columns_per_frame) < 1:
             raise ConfigurationError(f"tokenizer: every size must be at least 1, got {self}")
-        if self.small_road_users < 0:
-            raise ConfigurationError(f"tokenizer: small_road_users {self.small_road_users} must be 0 or more")
-
-    @property
-    def channels(self) -> int:
-        """c, latent channels in all."""
-        return self.latent + self.small_road_users
 
 
 class ResidualBlock(nn.Module):
@@ -128,7 +118,6 @@ class CompensatedTokenizer(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(2 * c, 2 * c), nn.GELU(), nn.Linear(2 * c, z * config.embedding + 2 * z)
         )
-        self.small = SmallRoadUsers(config.small_road_users) if config.small_road_users else None
         # The gates start at "keep what is known": 3 nats for the prior where seen.
         final = self.head[2]
         assert isinstance(final, nn.Linear)
@@ -161,16 +150,10 @@ class CompensatedTokenizer(nn.Module):
         h = self.target4(torch.cat((h, features["quarter"]), dim=1))
         h = torch.cat((self.target8(F.gelu(h)), features["eighth"]), dim=1)
         mean, log_variance = self.posterior(h).chunk(2, dim=1)
-        log_variance = log_variance.clamp(-10, 4)
-        if self.small is None:
-            return mean, log_variance
-        small = self.small
-        code, spread = small.encode(small.columns(labels), small.columns(known.prior[:, 0]))
-        return torch.cat((mean, code), dim=1), torch.cat((log_variance, spread), dim=1)
+        return mean, log_variance.clamp(-10, 4)
 
     def decode_features(self, latent: Tensor, features: dict[str, Tensor]) -> Tensor:
         """Column features (n, x, y, 2 c) of a latent (n, c, h, w) and its context."""
-        latent = latent[:, : self.config.latent]
         h = self.decode8(torch.cat((self.latent_in(latent), features["eighth"]), dim=1))
         h = self.decode4(torch.cat((self.expand(F.gelu(h)), features["quarter"]), dim=1))
         n, _, px, py = h.shape
@@ -197,9 +180,7 @@ class CompensatedTokenizer(nn.Module):
         return logits.masked_fill(recorded[..., None] & ~(same | self.dynamic), -1e4)
 
     def decode(self, latent: Tensor, known: Context, features: dict[str, Tensor] | None = None) -> Tensor:
-        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context; the code for small
-        road users is for `decode_small`.
-        """
+        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context."""
         features = self.context(known) if features is None else features
         z = self.grid.shape[2]
         columns = self.decode_features(latent, features).flatten(0, 2)
@@ -212,13 +193,6 @@ class CompensatedTokenizer(nn.Module):
             logits[..., VEGETATION] += NEW_VEGETATION
             labels[new] = logits.argmax(dim=-1).to(torch.uint8)
         return labels.view(len(latent), *self.grid.shape)
-
-    def decode_small(self, labels: Tensor, latent: Tensor, known: Context) -> Tensor:
-        """`labels` (n, x, y, z) as `decode` gives them with the small road users of the latent's code."""
-        if self.small is None:
-            return labels
-        code = latent[:, self.config.latent :]
-        return self.small.draw(labels, code, known.prior[:, 0], known.static[:, 0], self.grid)
 
     def _over_recorded(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
         """`logits(..., KEEP).argmax()` for recorded columns, (m, z) uint8: only the recorded class and the road users

@@ -115,7 +115,7 @@ class WorldModel(nn.Module):
         self.entries = Entries(config.entries)
         self.resampler = Resampler(config.grid.shape[2], config.resampler) if config.resampler else None
         self.tokenizer = CompensatedTokenizer(config.tokenizer, config.grid)
-        channels = config.frames * config.tokenizer.channels
+        channels = config.frames * config.tokenizer.latent
         # The frames of a chunk lie side by side in a token: one attention over space draws all of them together.
         self.denoiser = DiffusionTransformer(
             DiffusionTransformerConfig(
@@ -200,7 +200,7 @@ class WorldModel(nn.Module):
     @property
     def noise_shape(self) -> tuple[int, int, int, int]:
         """The shape f c, 1, h, w of a chunk's latent."""
-        return self.config.frames * self.config.tokenizer.channels, 1, *self.config.latent_shape
+        return self.config.frames * self.config.tokenizer.latent, 1, *self.config.latent_shape
 
     @torch.no_grad()
     def reconstruct(self, labels: Tensor, known: Context) -> Tensor:
@@ -208,5 +208,4 @@ class WorldModel(nn.Module):
         flat = known.flatten()
         features = self.tokenizer.context(flat)
         mean, _ = self.tokenizer.encode(labels.flatten(0, 1), flat, features)
-        frames = self.tokenizer.decode_small(self.tokenizer.decode(mean, flat, features), mean, flat)
-        return frames.unflatten(0, labels.shape[:2])
+        return self.tokenizer.decode(mean, flat, features).unflatten(0, labels.shape[:2])

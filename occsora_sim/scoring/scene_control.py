@@ -13,7 +13,7 @@ from torch import Tensor
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.patches import count_vehicles
+from occsora_sim.models.entry_view import vehicles_in_view
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.blank import blank_start
 from occsora_sim.scenes.recorded import Recorded, drawer_of
@@ -31,7 +31,7 @@ SECONDS = 8.0
 
 PROTOCOL = (
     f"starts from nothing, driven along their routes for {SECONDS:g} s, each under every prompt with the same seed; "
-    "vehicles are connected patches, counted in the second half; a place is known by its mean shares of the classes "
+    "vehicles in view, parked ones too, are counted in the second half; a place is known by its mean shares of the classes "
     "there, against recorded frames of each kind of place (Jensen-Shannon divergence)"
 )
 
@@ -113,15 +113,16 @@ def _drawn(world: World, count: int, prompt: ScenePrompt, seed: int, batch: int)
             replace(blank_start(np.random.default_rng(seed + row), world.grid), prompt=prompt) for row in rows
         ]
         poses = route_poses(starts, chunks * f)
-        state, frames = world.reset(starts, [seed + row for row in rows]), []
+        state, frames, seen = world.reset(starts, [seed + row for row in rows]), [], []
         for k in range(chunks):
             path = poses[:, k * f : (k + 1) * f + 1]
             state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
             give_back()
             if k >= chunks // 2:
                 frames.append(state.occupancy)
+                seen.append(vehicles_in_view(state.users, state.ego_pose[:, -1], world.grid))
         shown = torch.cat(frames, dim=1)
-        vehicles.append(count_vehicles(shown.flatten(0, 1)).view(len(rows), -1).mean(dim=1))
+        vehicles.append(torch.stack(seen).mean(dim=0))
         counts.append(class_counts(shown))
     return torch.cat(vehicles), torch.cat(counts)
 

@@ -104,7 +104,7 @@ def _cell_weight(model: WorldModel, labels: Tensor, known: Context) -> Tensor:
     both = torch.stack((unseen(known.static).float(), appears.float()), dim=2).flatten(0, 1)  # (b f, 2, x, y)
     share, some = nn.functional.avg_pool2d(both[:, :1], 8), nn.functional.max_pool2d(both[:, 1:], 8)
     weight = 1 + 3 * share + 3 * some
-    return model.chunk(weight.expand(-1, model.config.tokenizer.channels, -1, -1)).transpose(1, 2)
+    return model.chunk(weight.expand(-1, model.config.tokenizer.latent, -1, -1)).transpose(1, 2)
 
 
 def _cut_loss(

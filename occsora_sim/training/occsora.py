@@ -81,7 +81,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors; returns its path.
 
     The loss is the tokenizer's own: cross-entropy, Lovasz-softmax and vector quantisation with the preset's
-    weights. Of the options, `motion_steps`, `code_...`, `departure_...` and `corruption` do not apply.
+    weights. Of the options, those of the resampler and `corruption` do not apply.
 
     Raises:
         ConfigurationError: the preset is not OccSora's own, or weights to go on from are given.

@@ -75,9 +75,5 @@ def voxel_loss(
     entropy = entropy * class_weight[wanted]
     tokens = latent.shape[-2] * latent.shape[-1]
     per_token = (entropy.sum(-1) * weight.flatten()).sum() / (len(labels) * tokens)
-    if tokenizer.small is not None:
-        per_token = per_token + tokenizer.small.loss(
-            latent[:, tokenizer.config.latent :], labels, prior, class_weight
-        )
     wrong = (logits.detach().argmax(-1) != wanted).float().sum(-1).view(len(labels), -1).sum(1)
     return per_token, wrong

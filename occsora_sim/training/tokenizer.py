@@ -21,7 +21,6 @@ from occsora_sim.training.loop import LoopConfig, restored, run
 from occsora_sim.training.prefetch import windows_for
 from occsora_sim.training.reconstruction import reconstruction_loss
 from occsora_sim.training.resampling import Places, draw_places, place_loss
-from occsora_sim.training.small_code import Frames, code_loss, draw_pool
 from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.windows import Windows, WindowSource
 
@@ -37,10 +36,7 @@ class TokenizerTraining:
         init: weights of a whole closed-loop model whose encoder and decoder learn on, instead of a new tokenizer. What
             the denoiser is shown stays as it is, so the denoiser has only to follow the latent
             (`train world-model --init`).
-        code_steps: steps of the code for small road users alone, before the rest; closed loop only. Every stage with no
-            steps is left out.
-        code_windows: windows whose frames these look at.
-        resampler_steps: steps of the resampler of what was seen; closed loop only.
+        resampler_steps: steps of the resampler of what was seen; closed loop only. With none it is left out.
         resampler_windows: windows whose edges it looks at.
         corruption: share of windows in which known ground is forgotten (see `known.forget`); closed loop only.
         loop: steps, batch, learning rate...; each preset has its own defaults.
@@ -51,8 +47,6 @@ class TokenizerTraining:
     out: Path = Path("runs/tokenizer")
     preset: str = "small"
     init: Path | None = None
-    code_steps: int = 4000
-    code_windows: int = 512
     resampler_steps: int = 9000
     resampler_windows: int = 2000
     corruption: float = 0.35
@@ -90,10 +84,9 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
 
 def _stages(options: TokenizerTraining) -> list[Stage]:
     """What is trained, in this order, and its share of the time."""
-    code = Stage(name="code", steps=options.code_steps, share=0.08)
-    tokenizer = Stage(name="tokenizer", steps=options.loop.steps, share=0.82, main=True)
+    tokenizer = Stage(name="tokenizer", steps=options.loop.steps, share=0.9, main=True)
     resampler = Stage(name="resampler", steps=options.resampler_steps, share=0.1)
-    return [code, tokenizer, resampler] if options.init is None else [resampler, code, tokenizer]
+    return [tokenizer, resampler] if options.init is None else [resampler, tokenizer]
 
 
 def _learning_on(options: TokenizerTraining, stages: Stages, path: Path) -> None:
@@ -101,7 +94,6 @@ def _learning_on(options: TokenizerTraining, stages: Stages, path: Path) -> None
     model, header = load_world_model(options.init, device=options.loop.device, preset=options.preset)
     source = windows_for(model.config, options.scenes, options.loop, options.loop.seed)
     _train_resampler(options, model, source, stages)
-    _train_code(options, model, source, stages)
     model.requires_grad_(False)
     for part in decoding_parts(model.tokenizer):
         part.requires_grad_(True)
@@ -119,8 +111,7 @@ def decoding_parts(tokenizer: CompensatedTokenizer) -> list[nn.Module]:
     """What makes the latent and reads it; the rest makes the context, which the denoiser is shown too."""
     t = tokenizer
     encoder = [t.target_patch, t.target4, t.target8, t.posterior]
-    small = [] if t.small is None else [t.small]
-    return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head, *small]
+    return [*encoder, t.latent_in, t.decode8, t.expand, t.decode4, t.unpatch, t.head]
 
 
 def _tokenizer_loss(
@@ -137,26 +128,6 @@ def _tokenizer_loss(
         return reconstruction_loss(model.tokenizer, labels, known.flatten(), weight, generator)
 
     return loss
-
-
-def _train_code(options: TokenizerTraining, model: WorldModel, source: WindowSource, stages: Stages) -> None:
-    small = model.tokenizer.small
-    if small is None or not options.code_steps:
-        return
-    turn, loop = stages.begin("code"), options.loop.of_a_part(options.code_steps, 2e-3)
-    if restored(small, loop, turn):
-        return
-
-    def draw() -> Frames:
-        generator, windows = torch.Generator().manual_seed(options.loop.seed), options.code_windows
-        return Frames(columns=draw_pool(model, source, windows, options.corruption, generator, turn.draws))
-
-    pool, weight = turn.pool(Frames, draw, loop.device).columns, class_weights(loop.device)
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return code_loss(small, pool, weight, generator)
-
-    run(small, loss, loop, turn).copy_to(small)
 
 
 def _train_resampler(
@@ -189,7 +160,6 @@ def _from_nothing(options: TokenizerTraining, stages: Stages, path: Path) -> Non
     torch.manual_seed(options.loop.seed)  # initial weights
     model = WorldModel(config).to(options.loop.device)
     source = windows_for(config, options.scenes, options.loop, options.loop.seed)
-    _train_code(options, model, source, stages)
     tokenizer_loss = _tokenizer_loss(options, model)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

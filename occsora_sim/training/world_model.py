@@ -117,7 +117,6 @@ def train_world_model(options: WorldModelTraining) -> Path:
         with torch.no_grad():
             flat = known.flatten()
             mean, _ = model.tokenizer.encode(labels.flatten(0, 1), flat)
-            mean = mean[:, : config.tokenizer.latent]  # most cells hold no small road user to code
             model.latent_scale.copy_(1 / mean.std().clamp(min=0.05))
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

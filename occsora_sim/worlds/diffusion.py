@@ -25,10 +25,10 @@ from occsora_sim.models.record import Record
 from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.road_users import RoadUsers, join, of_ego
+from occsora_sim.road_users import RoadUsers, join, of_ego, stack
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
-from occsora_sim.worlds.memory import DiffusionMemory, remember
+from occsora_sim.worlds.memory import DiffusionMemory, remember, road_users_in
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
@@ -122,20 +122,25 @@ class DiffusionWorld:
 
     @torch.no_grad()
     def reconstruct(self, state: WorldState, trajectories: Tensor, future: Tensor) -> WorldState:
-        """As `step`, with the latent encoded from the true `future` (b, f, x, y, z) uint8 and road users as the
-        tokenizer gives them: its ceiling. f must be `frames_per_chunk`.
+        """As `step`, of the true `future` (b, f, x, y, z) uint8, f `frames_per_chunk`: new ground as the tokenizer
+        gives it back, road users as they are found in the voxels. The ceiling of both representations.
         """
-        memory = state.memory
+        memory, future = state.memory, future.to(self.device)
         poses, then = self._poses(memory, trajectories), [keep_on(memory.users)]
         for _ in range(self.frames_per_chunk - 1):
             then.append(keep_on(then[-1]))
         known = self._known(memory, poses, then)
-        frames = self.model.reconstruct(future.to(self.device), known)
-        record = memory.record
-        for frame, pose in zip(without_road_users(frames).unbind(1), poses.unbind(1), strict=True):
-            record = record.write(frame, pose, self.grid)
+        ground = without_road_users(self.model.reconstruct(future, known))
+        ground = torch.where(known.static == UNSEEN, ground, known.static)
+        record, frames = memory.record, []
+        for k in range(self.frames_per_chunk):
+            record = record.write(ground[:, k], poses[:, k], self.grid)
+            rows = zip(future[:, k : k + 1], poses[:, k : k + 1], strict=True)
+            users = stack([road_users_in(labels, pose, self.grid) for labels, pose in rows])
+            frames.append(paint_road_users(ground[:, k], users, poses[:, k].double(), self.grid))
         kept = torch.cat((memory.poses, poses), dim=1)[:, -memory.poses.shape[1] :]
-        return _state(replace(memory, record=record, users=then[-1], poses=kept), frames, poses)
+        memory = replace(memory, record=record, users=then[-1], poses=kept)
+        return _state(memory, torch.stack(frames, dim=1), poses)
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """The state of the worlds `rows` alone; rows may repeat."""

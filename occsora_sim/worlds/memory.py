@@ -122,7 +122,11 @@ def road_users_of(start: Start, frames: Tensor, poses: Tensor, grid: Grid) -> Ro
         users = start.users.map(lambda field: field.to(device))
         users = users.where(seen_from(users, poses[None], grid))
     else:
-        users = fit_road_users(frames, poses, grid).map(lambda field: field.to(device))
-        shape = observe_shape(frames[-1:], users, poses[-1:].double(), grid)
-        users = replace(users, shape=shape)
+        users = road_users_in(frames, poses, grid)
     return users.nearest(poses[-1:, :2].double(), SLOTS)
+
+
+def road_users_in(frames: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
+    """The road users that frames (h, x, y, z) show, seen from `poses` (h, 3): one row, with their voxels."""
+    users = fit_road_users(frames, poses, grid).map(lambda field: field.to(frames.device))
+    return replace(users, shape=observe_shape(frames[-1:], users, poses[-1:].double(), grid))
