@@ -31,8 +31,8 @@ SECONDS = 8.0
 
 PROTOCOL = (
     f"starts from nothing, driven along their routes for {SECONDS:g} s, each under every prompt with the same seed; "
-    "vehicles in view, parked ones too, are counted in the second half; a place is known by its mean shares of the classes "
-    "there, against recorded frames of each kind of place (Jensen-Shannon divergence)"
+    "vehicles in view, parked ones too, are counted in the second half; a place is known by its mean shares of the "
+    "classes there, against recorded frames of each kind of place (Jensen-Shannon divergence)"
 )
 
 
