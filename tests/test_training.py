@@ -84,7 +84,7 @@ def test_both_stages_learn_and_write_weights_that_load(tmp_path, scenes):
     windows = sampler.draw(4, 0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        known = window_context(windows, model.motion, model.config.grid, [0], generator=generator)
+        known = window_context(windows, model.config.grid, [0], generator=generator)
         truth, weight = windows.labels[:, model.config.history], torch.ones(18)
         torch.manual_seed(0)
         fresh = WorldModel(tiny())
