@@ -1,6 +1,7 @@
 """Claims on the forecasting score: known counts, known baselines, and nothing of the future in what a world sees."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from occsora_sim.errors import ConfigurationError, SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, Grid
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.voxel_scene import VoxelFrame, VoxelScene
 from occsora_sim.scoring.confusion import Confusion
 from occsora_sim.scoring.forecasting import (
     FUTURE,
@@ -20,7 +23,13 @@ from occsora_sim.scoring.forecasting import (
     forecast_windows,
     oracle,
 )
-from occsora_sim.scoring.world_report import _roll, evaluate_world, report_rows
+from occsora_sim.scoring.world_report import (
+    CONTESTANTS,
+    _answers,
+    evaluate_world,
+    print_world_report,
+    report_rows,
+)
 from occsora_sim.worlds.diffusion import DiffusionWorld
 
 
@@ -108,12 +117,59 @@ def world() -> DiffusionWorld:
     return DiffusionWorld(WorldModel(tiny()))
 
 
-def test_poisoning_the_future_changes_no_forecast(world, road):
-    windows = forecast_windows(road, 1, world.grid)
-    poisoned = [replace(w, truth=torch.full_like(w.truth, CAR)) for w in windows]
-    for mode in ("mean", "sample"):
-        variant = world.variant(mode=mode, follow_route=False)
-        assert torch.equal(_roll(variant, windows, 1, None), _roll(variant, poisoned, 1, None))
+def noisy_after(scene: Scene, step: int) -> Scene:
+    """The scene with noise for all that its road users do after a time step."""
+    generator = np.random.default_rng(0)
+    state, valid = scene.track_state.copy(), scene.track_valid.copy()
+    state[:, step + 1 :] = generator.normal(0.0, 20.0, state[:, step + 1 :].shape)
+    valid[:, step + 1 :] = generator.random(valid[:, step + 1 :].shape) < 0.8
+    return replace(scene, track_state=state, track_valid=valid)
+
+
+def voxel_scene(frames: np.ndarray) -> VoxelScene:
+    """A recorded sequence of frames (t, x, y, z); the ego drives 2 m from each to the next."""
+    steps = len(frames)
+    pose = np.zeros((1, steps, 3), dtype=np.float32)
+    pose[0, :, 0] = 2.0 * np.arange(steps)
+
+    def read(path: Path) -> VoxelFrame:
+        labels = frames[int(path.name)]
+        return VoxelFrame(labels=labels, mask_lidar=labels != FREE, mask_camera=labels != FREE)
+
+    return VoxelScene(
+        name="voxels", dt=0.5, grid=tiny().grid, files=tuple(Path(str(step)) for step in range(steps)), read=read,
+        ego_pose=pose, ego_valid=np.ones((1, steps), dtype=bool), ego_track=np.array([-1]), ego_kind=("expert",),
+        route_points=np.zeros((0, 2), dtype=np.float32), route_offsets=np.array([0, 0]),
+    )  # fmt: skip
+
+
+def answers(world: DiffusionWorld, scene: Scene | VoxelScene) -> dict[str, torch.Tensor]:
+    """What each contestant answers to the first window of a scene, and the window's own frames."""
+    (window,) = forecast_windows(scene, 1, world.grid)
+    found = dict(_answers(world, [window], window.truth[None], seed=3))
+    return found | {"history": window.start.occupancy, "truth": window.truth}
+
+
+@pytest.mark.parametrize("kind", ["tracks", "voxels"])
+def test_noise_in_place_of_the_recorded_future_changes_no_forecast(untrained_model, road, kind):
+    world = DiffusionWorld(untrained_model, steps=2)
+
+    def noisy(seen: int) -> Scene | VoxelScene:
+        """The recording with noise after its first `seen` steps."""
+        if kind == "tracks":
+            return noisy_after(road, seen - 1)
+        shape = (HISTORY + FUTURE + 1, *world.grid.shape)
+        frames = np.random.default_rng(1).choice([DRIVEABLE, CAR, FREE], shape).astype(np.uint8)
+        frames[seen:] = np.random.default_rng(2).integers(0, FREE + 1, frames[seen:].shape)
+        return voxel_scene(frames)
+
+    recorded, poisoned = answers(world, noisy(HISTORY + FUTURE + 1)), answers(world, noisy(HISTORY))
+    other = answers(world, noisy(HISTORY - 1))
+    assert not torch.equal(recorded["truth"], poisoned["truth"])
+    for name in ("history", "model", "draw", "ego_warp", "copy"):
+        assert torch.equal(recorded[name], poisoned[name]), f"{name} has seen the future"
+        assert not torch.equal(recorded[name], other[name]), "noise in the last frame seen is noticed"
+    assert not torch.equal(recorded["model"], recorded["draw"])
 
 
 def test_a_report_holds_every_contestant_at_every_horizon(world, road):
@@ -125,3 +181,17 @@ def test_a_report_holds_every_contestant_at_every_horizon(world, road):
             assert 0 <= metrics["miou"] <= 1 and 0 <= metrics["iou"] <= 1
     assert report["windows"] == 2 and report["scenes"] == 1
     assert len(report_rows(report)) == 1 + 3 * 6
+
+
+def test_a_forecast_says_by_which_protocol_and_names_expectation_and_draw(world, road, capsys):
+    report = evaluate_world(world, [road], windows_per_scene=1)
+    print_world_report(report)
+    shown = " ".join(capsys.readouterr().out.split())
+    for said in ("2 Hz", "4 history frames", "ego motion given", "1, 2, 3 s", "voxels only"):
+        assert said in report["protocol"]
+    assert report["protocol"] in shown
+    assert (
+        "model: the expectation" in shown
+        and "draw: what the environment runs: one drawn future, by 8" in shown
+    )
+    assert list(report["contestants"]) == list(CONTESTANTS) == list(report["forecast"]["1.0"])

@@ -121,7 +121,7 @@ def scenes(street, encoder, hoards, count, told):
 
 
 def pictures(street, encoder, hoards, count, told):
-    forecast_examples(Still(hoards), [street], 2 + count, on_window=told)  # type: ignore[arg-type]
+    forecast_examples(Still(hoards), [street], 4 + count, on_window=told)  # type: ignore[arg-type]
 
 
 def control(street, encoder, hoards, count, told):
@@ -194,13 +194,13 @@ def held(street, encoder, monkeypatch):
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.__name__)
-def test_ten_take_no_more_memory_than_four_and_a_leak_is_noticed(held, report):
-    (few, trims), (many, more) = held(report, False, 4), held(report, False, 10)
-    counts = 6 * COUNTS if report is scenes else 0
+def test_six_take_no_more_memory_than_two_and_a_leak_is_noticed(held, report):
+    (few, trims), (many, more) = held(report, False, 2), held(report, False, 6)
+    counts = 4 * COUNTS if report is scenes else 0
     assert many - few < counts + FRAME / 2, f"{(many - few) / FRAME:.1f} frames more are held"
-    assert more >= trims + 6, "what is free is given back with each of them"
-    leaked = held(report, True, 10)[0] - held(report, True, 4)[0]
-    assert leaked > 5 * FRAME
+    assert more >= trims + 4, "what is free is given back with each of them"
+    leaked = held(report, True, 6)[0] - held(report, True, 2)[0]
+    assert leaked > 3 * FRAME
 
 
 RESIDENT = Path("/proc/self/statm")

@@ -36,7 +36,7 @@ class Options:
         pictures: folder for forecasts.png (of the windows the two best, the middle one and the two worst), rollouts.png
             (two long drives) and nothing.png (two from nothing); what is real stands above what was drawn.
         batch: windows, starts or rollouts at once.
-        steps: denoising steps of a drawn future ("sample"; "model" is the expectation).
+        steps: denoising steps of a drawn future ("draw", what the environment runs; "model" is the expectation).
         seed: of the starts and the drawn futures.
         device: cpu, cuda, cuda:1...
         json: also write the figures to this file.

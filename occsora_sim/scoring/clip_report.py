@@ -17,6 +17,7 @@ from occsora_sim.scoring.clip_models import GIVEN, ChainedClips, ClipModel, Reco
 from occsora_sim.scoring.confusion import Confusion
 from occsora_sim.scoring.forecasting import HORIZONS
 from occsora_sim.scoring.generation import EVERY, feature_distances, feature_floor, real_features
+from occsora_sim.scoring.world_report import PROTOCOL as FORECAST_PROTOCOL
 from occsora_sim.scoring.world_report import evaluate_world
 
 FRAMES = 32
@@ -30,7 +31,7 @@ WIDTH = 160
 
 PROTOCOL = (
     f"recorded clips along expert egos; reconstruction: through the model's own latents, from frame {GIVEN} on, the "
-    f"closed loop chunk by chunk after {GIVEN} true frames; forecast: the expectation, see evaluate world; generation: "
+    f"closed loop chunk by chunk after {GIVEN} true frames; forecast: the expectation; generation: "
     f"a clip from nothing but the recorded ego's trajectory, a frame every {EVERY:g} s, against frames of the same "
     "scenes; floor: as many real frames against the rest of them; recorded: the recorded clips' own frames"
 )
@@ -117,6 +118,7 @@ def clip_report(
     return {
         "encoder": name,
         "protocol": PROTOCOL,
+        "forecast_protocol": FORECAST_PROTOCOL,
         "scenes": len(scenes),
         "clips": count,
         "seconds": frames * FRAME_SECONDS,
@@ -184,7 +186,9 @@ def print_clip_report(report: dict[str, Any]) -> None:
     for name, what in (("recorded", "recorded, same ways"), ("floor", "real, drawn at random")):
         if report[name]:
             table.add_row(what, "", "", "", *(f"{report[name][key]:.2f}" for key in keys), "")
-    Console(width=WIDTH).print(table)
+    console = Console(width=WIDTH)
+    console.print(table)
+    console.print(f"forecast: the expectation; {FORECAST_PROTOCOL}")
 
 
 def _percent(share: float | None) -> str:
