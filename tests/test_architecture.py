@@ -15,7 +15,8 @@ FOLDERS = {
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 RANK = {
-    "errors": 0, "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "checkpoint": 1,
+    "errors": 0, "forks": 0, "quantities": 0,
+    "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "checkpoint": 1, "device": 1,
     "scene_prompt": 1,
     "scenes": 2, "models": 2, "presets": 3,
     "worlds": 4, "scoring": 4, "training": 4,
@@ -94,7 +95,7 @@ def misdirected(module: str, imported: list[str]) -> list[str]:
     here = unit(module)
     units = {name: unit(name) for name in imported if name.split(".")[0] == "occsora_sim"}
     if not here:
-        return [name for name, there in units.items() if there not in ("", "envs")]
+        return [name for name, there in units.items() if there not in ("", "envs", "forks")]
     return [
         name
         for name, there in units.items()

@@ -33,8 +33,9 @@ _CLEARANCE = (0.7, 0.3)
 
 
 def move_as_vehicles(
-    displacement: Tensor, image: Tensor, grid: Grid, ego: Tensor | None = None, gap: float = 0.0
-) -> Tensor:
+    displacement: Tensor, image: Tensor, grid: Grid, ego: Tensor | None = None, gap: float = 0.0,
+    car: Vehicle | None = None,
+) -> Tensor:  # fmt: skip
     """Displacements of road users with the vehicles' made rigid and free of collisions.
 
     Args:
@@ -43,6 +44,7 @@ def move_as_vehicles(
         grid: the voxel grid.
         ego: (b, f, 3) where the ego will be at each instant, in the frame's axes; None: nobody minds it.
         gap: what a vehicle keeps from another ahead of it, beside a voxel [m].
+        car: the ego's size; None: the recording car.
 
     Returns:
         (b, f, x, y, 2) [m]; pedestrians keep theirs.
@@ -58,7 +60,9 @@ def move_as_vehicles(
     way = displacement[row, :, i, j]  # (k, f, 2)
     place = grid.centres_xy(displacement.device)[i, j]  # (k, 2)
     middle, shift, turn = _rigid(place, way, vehicle)
-    share = _give_way(place, middle, shift, turn, vehicle, row, grid, None if ego is None else ego[row], gap)
+    share = _give_way(
+        place, middle, shift, turn, vehicle, row, grid, None if ego is None else ego[row], gap, car
+    )
     out = displacement.clone()
     out[row, :, i, j] = _ends(place, middle, shift, turn, vehicle, share) - place[:, None]
     return out
@@ -97,7 +101,7 @@ def _ends(
 
 def _give_way(
     place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, row: Tensor, grid: Grid,
-    ego: Tensor | None, gap: float,
+    ego: Tensor | None, gap: float, car: Vehicle | None,
 ) -> Tensor:  # fmt: skip
     """The share (m,) of its way that each vehicle goes: less than 1 where it would come within a voxel of another
     towards which it moves faster than that one towards it, or within `gap` of one ahead, or run into the ego, which is
@@ -140,7 +144,7 @@ def _give_way(
         blamed = torch.where(first >= second, one, two)
         blamed = blamed[torch.where(first >= second, first, second) > 0]
         if ego is not None:
-            blamed = torch.cat((blamed, _into_ego(place, middle, shift, turn, vehicle, share, ego)))
+            blamed = torch.cat((blamed, _into_ego(place, middle, shift, turn, vehicle, share, ego, car)))
         blamed = blamed[level[blamed] < len(_BRAKES)]
         if not len(blamed):
             break
@@ -156,15 +160,16 @@ def _heading(shift: Tensor, share: Tensor) -> Tensor:
 
 
 def _into_ego(
-    place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, share: Tensor, ego: Tensor
-) -> Tensor:
+    place: Tensor, middle: Tensor, shift: Tensor, turn: Tensor, vehicle: Tensor, share: Tensor, ego: Tensor,
+    car: Vehicle | None,
+) -> Tensor:  # fmt: skip
     """Numbers of vehicles that come within _CLEARANCE of the ego at one of the f instants or halfway to it, and first
     do so with their front half: if the ego runs into their rear, they are not to blame.
     """
     m = len(middle)
     shift, turn, ego = (with_halfway(part) for part in (shift, turn, ego))
     ends = _ends(place, middle, shift, turn, vehicle, share)  # (k, 2 f, 2)
-    close = near_ego(ends, ego)
+    close = near_ego(ends, ego, car=car)
     gone = (shift * share[:, None, None])[vehicle]
     ahead = ((ends - (middle[vehicle][:, None] + gone)) * shift[vehicle][:, -1:]).sum(-1)
     sign = ahead.sign() * close  # columns of the front half against those of the rear half
@@ -174,20 +179,30 @@ def _into_ego(
     return (touched.any(dim=1) & (front.gather(1, first)[:, 0] > 0)).nonzero()[:, 0]
 
 
-def ego_clearance(points: Tensor, ego: Tensor, clearance: tuple[float, float] = _CLEARANCE) -> Tensor:
+def ego_clearance(
+    points: Tensor,
+    ego: Tensor,
+    clearance: tuple[float, float] = _CLEARANCE,
+    car: Vehicle | None = None,
+) -> Tensor:
     """How far `points` (..., 2) are from the ego's box at the poses `ego` (..., 3), all in one frame: (...) float, in
-    parts of `clearance` (before and behind it, at its sides) [m]; below 1 is too near.
+    parts of `clearance` (before and behind it, at its sides) [m]; below 1 is too near. `car` is the ego's size.
     """
-    car = Vehicle()
+    car = car or Vehicle()
     x, y = to_frame(points, ego).unbind(-1)
     before, beside = clearance
     along = torch.maximum(x - car.front, car.rear - x) / before
     return torch.maximum(along, (y.abs() - car.width / 2) / beside)
 
 
-def near_ego(points: Tensor, ego: Tensor, clearance: tuple[float, float] = _CLEARANCE) -> Tensor:
+def near_ego(
+    points: Tensor,
+    ego: Tensor,
+    clearance: tuple[float, float] = _CLEARANCE,
+    car: Vehicle | None = None,
+) -> Tensor:
     """Whether `points` (..., 2) are within `clearance` of the ego's box, as `ego_clearance` says: (...) bool."""
-    return ego_clearance(points, ego, clearance) < 1
+    return ego_clearance(points, ego, clearance, car) < 1
 
 
 def with_halfway(values: Tensor) -> Tensor:

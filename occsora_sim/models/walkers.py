@@ -17,6 +17,7 @@ from occsora_sim.grid import FRAME_SECONDS, PEDESTRIAN, Grid
 from occsora_sim.models.motion import small_labels
 from occsora_sim.models.patches import connected
 from occsora_sim.models.vehicle_motion import ego_clearance, with_halfway
+from occsora_sim.vehicle import Vehicle
 
 _FIRST, _NEXT = 1.6, 1.0
 """How far from where he is expected a pedestrian is looked for a frame earlier [m]: at first, and with a speed."""
@@ -81,7 +82,9 @@ def walk_on(
     return out, newest
 
 
-def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) -> Tensor:
+def stop_before(
+    displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid, car: Vehicle | None = None
+) -> Tensor:
     """Displacements with those of small road users cut to nothing who would walk or ride into the ego.
 
     Who would be run over standing too is left alone: that is the ego's doing. Who is near the ego already may go on
@@ -92,6 +95,7 @@ def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) ->
         image: (b, x, y, 2) uint8, `road_user_image` of that frame.
         ego: (b, f, 3) where the ego will be at each instant, in the frame's axes.
         grid: the voxel grid.
+        car: the ego's size; None: the recording car.
 
     Returns:
         (b, f, x, y, 2) [m]; all others keep theirs.
@@ -105,8 +109,8 @@ def stop_before(displacement: Tensor, image: Tensor, ego: Tensor, grid: Grid) ->
     place, way = grid.centres_xy(displacement.device)[i, j], displacement[row, :, i, j]
     halfway, ego = with_halfway(way), with_halfway(ego)[row]  # (m, 2 f, ...)
     standing, going = (
-        ego_clearance(place[:, None].expand_as(halfway), ego),
-        ego_clearance(place[:, None] + halfway, ego),
+        ego_clearance(place[:, None].expand_as(halfway), ego, car=car),
+        ego_clearance(place[:, None] + halfway, ego, car=car),
     )
     walks = (going < torch.clamp(standing, max=1.0) - _NEARER).any(dim=1)
     stands = (standing < 0).any(dim=1)

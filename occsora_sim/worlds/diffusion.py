@@ -29,6 +29,7 @@ from occsora_sim.models.mending import as_it_stood, mended
 from occsora_sim.models.patches import whole_vehicles
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.foresight import foresee
 from occsora_sim.worlds.memory import DiffusionMemory, remember, tensors_of
 from occsora_sim.worlds.protocol import Start, WorldState
@@ -47,6 +48,7 @@ class DiffusionWorld:
             nothing was drawn before.
         guidance: how much further than the model's own answer a scene prompt takes what is drawn; all but 1 cost a
             second call of the network at each step.
+        vehicle: the ego as the others see it.
         rows_per_call: worlds per model call; None: all on a GPU, one on a CPU, where a batch brings no speed and
             one at a time makes a world's floats independent of its neighbours, bit for bit.
 
@@ -60,6 +62,7 @@ class DiffusionWorld:
         steps: int = 8,
         follow_route: bool = True,
         guidance: float = 1.0,
+        vehicle: Vehicle | None = None,
         rows_per_call: int | None = None,
     ) -> None:
         if mode not in ("sample", "mean") or steps < 1 or not 0 <= guidance <= 20:
@@ -69,6 +72,7 @@ class DiffusionWorld:
             )
         self.model = model.eval()
         self.mode, self.steps, self.follow_route, self.guidance = mode, steps, follow_route, guidance
+        self.vehicle = vehicle or Vehicle()
         self.device = next(model.parameters()).device
         self.rows_per_call = rows_per_call or (1 if self.device.type == "cpu" else 1 << 30)
         self.grid: Grid = model.config.grid
@@ -80,8 +84,8 @@ class DiffusionWorld:
         return self.model.scene is not None
 
     def variant(self, **options: Any) -> DiffusionWorld:
-        """The same model with other options (`mode`, `steps`, `follow_route`, `guidance`, `rows_per_call`)."""
-        names = ("mode", "steps", "follow_route", "guidance", "rows_per_call")
+        """The same with other options: `mode`, `steps`, `follow_route`, `guidance`, `vehicle`, `rows_per_call`."""
+        names = ("mode", "steps", "follow_route", "guidance", "vehicle", "rows_per_call")
         mine = {name: getattr(self, name) for name in names}
         return DiffusionWorld(self.model, **{**mine, **options})
 
@@ -203,7 +207,7 @@ class DiffusionWorld:
         prompt = _extend(trajectories, self.frames_per_chunk)
         poses = compose(memory.poses[:, -1:], prompt)
         generators = memory.generators() if self.mode == "sample" and future is None else None
-        known, offsets = foresee(self.model, memory, poses, generators, self.follow_route)
+        known, offsets = foresee(self.model, memory, poses, generators, self.follow_route, self.vehicle)
         if future is not None:
             labels = self.model.reconstruct(future, known)
         else:
@@ -272,13 +276,14 @@ def default_weights() -> Path:
 
 def load_world(
     weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 8,
-    follow_route: bool = True,
+    follow_route: bool = True, vehicle: Vehicle | None = None,
 ) -> DiffusionWorld:  # fmt: skip
-    """A generated world from a weights file (default: the shipped weights).
+    """A generated world from a weights file (default: the shipped weights), in which the others see `vehicle` (default:
+    the recording car) as the ego.
 
     Raises:
         CheckpointError: the weights are missing, damaged, foreign or of another kind.
 
     """
     model, _ = load_world_model(Path(weights) if weights is not None else default_weights(), device=device)
-    return DiffusionWorld(model, mode=mode, steps=steps, follow_route=follow_route)
+    return DiffusionWorld(model, mode=mode, steps=steps, follow_route=follow_route, vehicle=vehicle)

@@ -16,6 +16,7 @@ from occsora_sim.models.vehicle_motion import move_as_vehicles
 from occsora_sim.models.walkers import landed, stop_before, walk_on
 from occsora_sim.models.warp import warp
 from occsora_sim.models.world_model import WorldModel
+from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.memory import DiffusionMemory
 
 GAP = 1.2
@@ -29,9 +30,11 @@ def foresee(
     poses: Tensor,
     generators: list[torch.Generator] | None,
     follow_route: bool,
+    vehicle: Vehicle | None = None,
 ) -> tuple[Context, Tensor]:
     """What is known about the frames at `poses` (b, f, 3), and the offsets (b, f, x, y, 2) [m] of their small road
-    users; who stands may set off where there are `generators` to draw it.
+    users; who stands may set off where there are `generators` to draw it, and all mind the ego `vehicle`
+    (None: the recording car).
     """
     grid, now = model.config.grid, memory.poses[:, -1]
     older = [
@@ -46,9 +49,10 @@ def foresee(
     if generators is not None and model.departures is not None:
         displacement = model.departures.draw(displacement, images[:, -1], levels, grid, generators)
     ego = relative(now[:, None], poses)
-    displacement = stop_before(displacement, images[:, -1], ego, grid)
+    displacement = stop_before(displacement, images[:, -1], ego, grid, vehicle)
     gap = 0.0 if generators is None else GAP
-    displacement = hold_still(move_as_vehicles(displacement, images[:, -1], grid, ego=ego, gap=gap))
+    displacement = move_as_vehicles(displacement, images[:, -1], grid, ego=ego, gap=gap, car=vehicle)
+    displacement = hold_still(displacement)
     standing, others = draw_standing(memory.anchor, memory.last, now, displacement, poses, grid)
     bodies = draw_bodies(others, displacement, offset, now, poses, grid)
     stands = is_dynamic(standing)
