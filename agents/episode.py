@@ -14,6 +14,7 @@ from occsora_sim.agents.protocol import AnyAgent, ImaginingAgent
 from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.quantities import whole
 from occsora_sim.scoring.allocator import give_back
 
 SCORE_TERMS = ("score", "nc", "dac", "ttc", "ep", "comfort")
@@ -70,7 +71,7 @@ def run_episodes(
     agent: AnyAgent,
     episodes: int,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     batch: int | None = None,
     record: int | Sequence[int] = 0,
     starts: Sequence[int] | None = None,
@@ -82,10 +83,10 @@ def run_episodes(
     or two worlds meet the same situations.
 
     Args:
-        env: a driving environment, of which only the simulation is used.
+        env: a driving environment, of which only the simulation and `max_episode_steps` are used.
         agent: drives.
         episodes: how many.
-        seed: of the first episode.
+        seed: of the first episode; default: the environment's option, or 0.
         batch: how many side by side; default: the environment's.
         record: the first `record` episodes are recorded, or those of these numbers.
         starts: indices of the starts, one for each episode, instead of one after another.
@@ -94,15 +95,20 @@ def run_episodes(
     Returns:
         the episodes in order.
 
+    Raises:
+        ConfigurationError: no driving environment, or a number that cannot be.
+
     """
     simulation = _simulation_of(env)
     imagination = Imagination(simulation)
-    batch = batch or getattr(env, "num_envs", None) or 1
-    if episodes < 1 or batch < 1:
-        raise ConfigurationError(f"episodes={episodes} and batch={batch} must be 1 or more")
+    episodes = whole(episodes, "episodes", least=1)
+    batch = whole(getattr(env, "num_envs", 1) if batch is None else batch, "batch", least=1)
+    seed = whole((simulation.config.seed or 0) if seed is None else seed, "seed", least=0)
     if starts is None:
         starts = [index % len(simulation.starts) for index in range(episodes)]
-    recorded = range(record) if isinstance(record, int) else record
+    if len(starts) != episodes:
+        raise ConfigurationError(f"starts: {len(starts)} for {episodes} episodes; give one for each")
+    recorded = range(whole(record, "record")) if np.ndim(record) == 0 else [int(k) for k in record]  # type: ignore[union-attr]
     done: list[Episode] = []
     for first in range(0, episodes, batch):
         size = min(batch, episodes - first)
@@ -137,7 +143,7 @@ class _Group:
     ) -> None:
         self.simulation, self.imagination, self.agent, self.seed = simulation, imagination, agent, seed
         generators = [seeding.np_random(seed + row)[0] for row in range(len(starts))]
-        self.state = simulation.begin(*simulation.draw(generators, starts))
+        self.state = simulation.launch(generators, starts)
         self.observation = simulation.observe(self.state)
         self.live = list(range(len(starts)))
         self.done: dict[int, Episode] = {}
@@ -145,7 +151,7 @@ class _Group:
         self.logs: dict[int, list[dict[str, Any]]] = {row: [] for row in self.live if row in record}
         for row, log in self.logs.items():
             frame, pose = self.state.frames[row, -1:], self.state.poses[row, -1:]
-            log.append({"occupancy": frame.cpu().numpy().copy(), "ego_pose": pose.cpu().numpy()})
+            log.append({"occupancy": frame.cpu().numpy().copy(), "ego_pose": pose.cpu().numpy().copy()})
         agent.reset(len(starts))
 
     def step(self) -> None:
@@ -159,8 +165,11 @@ class _Group:
         rewards, terminated = outcome.reward.tolist(), outcome.terminated.tolist()
         over = (outcome.terminated | outcome.truncated).tolist()
         infos = self.simulation.describe(self.state, outcome)
-        for name, value in fresh.items():
-            self.observation[name][self.live] = value
+        if len(self.live) < len(self.reward):  # what an agent has kept of the last step stays as it was
+            fresh = {
+                name: self._among_all(self.observation[name].copy(), value) for name, value in fresh.items()
+            }
+        self.observation = fresh
         for index, row in enumerate(self.live):
             self.reward[row] += rewards[index]
             if row in self.logs:
@@ -168,7 +177,7 @@ class _Group:
                     {
                         "occupancy": self.state.frames[index].cpu().numpy().copy(),
                         "ego_pose": infos[index]["ego_poses"],
-                        "action": np.atleast_1d(actions[row]),
+                        "action": np.array(actions[row], ndmin=1),
                         "reward": rewards[index],
                         "trajectory": infos[index]["trajectory"],
                         "terms": infos[index]["terms"],
@@ -177,7 +186,7 @@ class _Group:
                 )
             if over[index]:
                 self.done[row] = Episode(
-                    start=infos[index]["start"],
+                    start=self.state.origins[index].name,
                     seed=self.seed + row,
                     summary=infos[index]["episode_score"],
                     reward=float(self.reward[row]),
@@ -202,12 +211,14 @@ class _Group:
         rows = len(plans)
         found = self.imagination(self.state, np.asarray(plans)[self.live], frames=frames)
 
-        def spread(value: np.ndarray) -> np.ndarray:
-            out = np.zeros((rows, *value.shape[1:]), value.dtype)
-            out[self.live] = value
-            return out
+        return found.map(
+            lambda value: self._among_all(np.zeros((rows, *value.shape[1:]), value.dtype), value)
+        )
 
-        return found.map(spread)
+    def _among_all(self, everyone: np.ndarray, live: np.ndarray) -> np.ndarray:
+        """`everyone` (n, ...) with the rows of the episodes that go on taken from `live`."""
+        everyone[self.live] = live
+        return everyone
 
 
 def _reason(terms: dict[str, Any]) -> str:
@@ -230,6 +241,7 @@ def _recording(log: list[dict[str, Any]]) -> Recording:
 
 
 def _simulation_of(env: Any) -> DriveSimulation:
+    """The simulation of a driving environment, with the limit of steps that a wrapper around it sets."""
     found = (
         env
         if isinstance(env, DriveSimulation)
@@ -237,4 +249,9 @@ def _simulation_of(env: Any) -> DriveSimulation:
     )
     if not isinstance(found, DriveSimulation):
         raise ConfigurationError(f"run_episodes: {env} is not a driving environment; make OccSora/Drive-v0")
-    return found
+    limits = [found.max_steps] if found.max_steps is not None else []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            limits.append(env._max_episode_steps)  # env.spec has it too, and copies the whole world to say so
+        env = env.env
+    return DriveSimulation(found.config, found.world, found.starts, min(limits)) if limits else found

@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from occsora_sim.envs.reward import RewardConfig
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.quantities import plain, settle, written
 from occsora_sim.scene_prompt import ScenePrompt
-from occsora_sim.scenes.recorded import EGO_CHOICES, EgoChoice
+from occsora_sim.scenes.recorded import EGO_CHOICES, EgoChoice, Recorded
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.driving import ScoreConfig
@@ -21,18 +23,21 @@ from occsora_sim.worlds.protocol import World
 ACTIONS = ("controls", "trajectory", "manoeuvre")
 OBSERVATIONS = ("occupancy", "birdseye", "ego", "route")
 AUTORESETS = ("next_step", "same_step")
+PARTS: dict[str, type] = {"reward": RewardConfig, "score": ScoreConfig, "vehicle": Vehicle}
+"""Options that are configurations themselves; mappings become them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriveConfig:
-    """Options of `OccSora/Drive-v0`; `gymnasium.make` takes each as a keyword.
+    """Options of `OccSora/Drive-v0`; `gymnasium.make` takes each as a keyword. Numbers may be text or NumPy's.
 
     Attributes:
         world: "diffusion" (generated), "traffic" (live towns), "replay" (recorded scenes), or a World.
         weights: weights file of the generated world; None: the shipped ones.
         steps: denoising steps of the generated world; None: the world's own number. Fewer are faster, and rougher.
-        scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`. "generate":
-            from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes themselves.
+        scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`, or a list of
+            them. "generate": from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes
+            themselves.
         place: the kind of place that the generated world shall draw on new ground, one of `scene_prompt.PLACES`; None:
             as what was seen suggests.
         vehicles: how many vehicles it shall keep in view, parked ones too; None: as they come.
@@ -48,7 +53,7 @@ class DriveConfig:
         seconds: an episode is truncated after this time [s]; in a replay at the latest where its recording ends.
         reward: weights of the reward terms, a RewardConfig or a mapping.
         score: options of the driving metrics.
-        vehicle: the ego's size and limits.
+        vehicle: the ego's size and limits; the worlds that are made by name let others keep clear of this size.
         autoreset: how the vector environment begins the next episode, "next_step" or "same_step".
         imagination: the world in which `imagine` tries actions out, from what was seen. None: the generated one
             (the env's own where that is the world). A World that can begin from frames alone. "oracle": the env's
@@ -61,9 +66,9 @@ class DriveConfig:
     """
 
     world: str | World = "diffusion"
-    weights: str | None = None
+    weights: str | Path | None = None
     steps: int | None = None
-    scenes: str | Sequence[Start] | Sequence[Scene] | None = None
+    scenes: str | Path | Sequence[str | Path] | Sequence[Start] | Sequence[Scene] | None = None
     place: str | None = None
     vehicles: float | None = None
     starts: int = 64
@@ -83,38 +88,43 @@ class DriveConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.action not in ACTIONS:
-            raise ConfigurationError(f"action={self.action!r}: choose one of {', '.join(ACTIONS)}")
-        seen = self.observation
-        unknown = [name for name in seen if name not in OBSERVATIONS] if isinstance(seen, tuple) else [seen]
-        if unknown or not seen or len(set(seen)) < len(seen):
-            raise ConfigurationError(
-                f"observation={seen!r}: give one or more of {', '.join(OBSERVATIONS)}, each once"
-            )
+        settle(self, infinite=("seconds",))
+        for name, kind in PARTS.items():
+            self._set(name, _part(getattr(self, name), kind, name))
+        self._set("device", str(self.device))
+        self._set("weights", None if self.weights is None else _text(self.weights, "weights"))
+        self._set("scenes", _scenes(self.scenes))
+        self._set("observation", _observation(self.observation))
+        for name, choices in {"action": ACTIONS, "autoreset": AUTORESETS}.items():
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(
+                    f"{name}={written(getattr(self, name))}: choose one of {', '.join(choices)}"
+                )
         if isinstance(self.imagination, str) and self.imagination != "oracle":
-            raise ConfigurationError(f"imagination={self.imagination!r}: choose None, 'oracle' or a World")
-        frames = self.frames_per_decision
-        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
-            raise ConfigurationError(f"frames_per_decision={frames!r}: must be a whole number, 1 or more")
-        if self.autoreset not in AUTORESETS:
-            raise ConfigurationError(f"autoreset={self.autoreset!r}: choose one of {', '.join(AUTORESETS)}")
-        for name in ("steps", "imagination_steps"):
-            steps = getattr(self, name)
-            if steps is not None and (isinstance(steps, bool) or not steps >= 1):
-                raise ConfigurationError(f"{name}={steps!r}: denoising steps must be 1 or more")
+            raise ConfigurationError(
+                f"imagination={written(self.imagination)}: choose None, 'oracle' or a World"
+            )
+        for name in ("frames_per_decision", "steps", "imagination_steps", "starts"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ConfigurationError(f"{name}={number}: must be 1 or more")
+        if self.seed is not None and self.seed < 0:
+            raise ConfigurationError(f"seed={self.seed}: must be 0 or more")
         if not self.seconds > 0:
             raise ConfigurationError(f"seconds={self.seconds}: must be positive")
         prompt = ScenePrompt(place=self.place, vehicles=self.vehicles)
         if prompt != ScenePrompt() and self.world in ("traffic", "replay"):
             raise ConfigurationError(
-                f"place and vehicles: the world {self.world!r} is not drawn; they are for world='diffusion'"
+                f"place and vehicles: the world {written(self.world)} is not drawn; they are for world='diffusion'"
             )
         if self.ego not in EGO_CHOICES:
-            raise ConfigurationError(f"ego={self.ego!r}: choose one of {', '.join(EGO_CHOICES)}")
+            raise ConfigurationError(f"ego={written(self.ego)}: choose one of {', '.join(EGO_CHOICES)}")
         if self.least_future is not None and not 0 <= self.least_future < math.inf:
-            raise ConfigurationError(f"least_future={self.least_future!r}: must be 0 or more seconds")
-        if self.starts < 1:
-            raise ConfigurationError(f"starts={self.starts}: must be 1 or more")
+            raise ConfigurationError(f"least_future={self.least_future}: must be 0 or more seconds")
+
+    def _set(self, name: str, value: object) -> None:
+        """Put an option as it is meant in the place of how it was written."""
+        object.__setattr__(self, name, value)
 
 
 def make_config(options: Mapping[str, Any]) -> DriveConfig:
@@ -124,20 +134,53 @@ def make_config(options: Mapping[str, Any]) -> DriveConfig:
         ConfigurationError: an option that does not exist, or cannot work.
 
     """
-    values = dict(options)
-    if isinstance(values.get("observation"), str | list):  # one name, or a list from a configuration file
-        names = values["observation"]
-        values["observation"] = (names,) if isinstance(names, str) else tuple(names)
-    for name, kind in {"reward": RewardConfig, "score": ScoreConfig, "vehicle": Vehicle}.items():
-        if isinstance(values.get(name), Mapping):
-            _refuse_unknown(values[name], kind, f"{name} option")
-            values[name] = kind(**values[name])
-    _refuse_unknown(values, DriveConfig, "option")
-    return DriveConfig(**values)
+    _refuse_unknown(options, DriveConfig, "option")
+    return DriveConfig(**options)
+
+
+def _part(value: object, kind: type, name: str) -> object:
+    """`value` as a configuration of `kind`; a mapping becomes one."""
+    if isinstance(value, kind):
+        value = {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"{name}={written(value)}: give a {kind.__name__} or a mapping of its options"
+        )
+    _refuse_unknown(value, kind, f"{name} option")
+    return kind(**plain(kind, value, f"{name} "))
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str | Path):
+        raise ConfigurationError(f"{name}={written(value)}: give a path")
+    return str(value)
+
+
+def _observation(given: object) -> tuple[str, ...]:
+    """One name, or a list of them from a configuration file, as a tuple."""
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, tuple | list) else ()
+    if not names or any(name not in OBSERVATIONS for name in names) or len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"observation={written(given)}: give one or more of {', '.join(OBSERVATIONS)}, each once"
+        )
+    return names
+
+
+def _scenes(given: object) -> Any:
+    """Paths as text; one start or scene as a tuple of one."""
+    if given is None or isinstance(given, str | Path):
+        return None if given is None else str(given)
+    if isinstance(given, Start | Recorded):
+        return (given,)
+    if not isinstance(given, Sequence):
+        raise ConfigurationError(
+            f"scenes={written(given)}: give None, a path, `traffic:A-B`, `generate`, or a list of paths, starts, scenes"
+        )
+    return tuple(str(item) if isinstance(item, Path) else item for item in given)
 
 
 def _refuse_unknown(values: Mapping[str, Any], kind: type, what: str) -> None:
     known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise ConfigurationError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
+            raise ConfigurationError(f"unknown {what} {written(name)}: choose from {', '.join(known)}")

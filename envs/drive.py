@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from occsora_sim.envs.config import make_config
 from occsora_sim.envs.imagination import Imagination, Imagined
-from occsora_sim.envs.render import render_row
+from occsora_sim.envs.options import read_limit, read_options, read_seeds
+from occsora_sim.envs.render import pictures_per_second, render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
-from occsora_sim.envs.starts import open_starts, prompted
+from occsora_sim.envs.starts import open_starts
 from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
 
@@ -28,25 +27,26 @@ class DriveEnv(gym.Env):
     it is truncated after `seconds`. `info["reward_terms"]` names what the reward is made of.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 2}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}  # type: ignore[misc]
 
     def __init__(self, *, render_mode: str | None = None, **options: Any) -> None:
-        limit = options.pop("max_episode_steps", None)
+        limit = read_limit(options.pop("max_episode_steps", None))
         if render_mode not in (None, "rgb_array"):
             raise ConfigurationError(f"render_mode={render_mode!r}: choose None or 'rgb_array'")
         self.config = make_config(options)
         world = make_world(self.config)
-        self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world))
+        self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world), limit)
         self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": pictures_per_second(self.simulation)}  # type: ignore[misc]
         self.action_space = action_space(self.simulation)
         self.observation_space = observation_space(self.simulation)
         self.imagination = Imagination(self.simulation)
         self.state: DriveState | None = None
         self._drawn: set[int] = set()  # starts, of this pass through all of them
-        self._limit, self._steps, self._ended = limit, 0, False
+        self._ended = False
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode.
 
@@ -55,20 +55,19 @@ class DriveEnv(gym.Env):
             options: `start`: the start's index, or "generate" to begin from nothing; `place` and `vehicles`: the
                 episode's scene prompt, in the place of the environment's (`DriveConfig`).
 
+        Raises:
+            ConfigurationError: a seed or an option that cannot be, or is not known.
+
         """
+        asked = read_options(options, 1, vector=False)
         if seed is None and self._np_random is None:
             seed = self.config.seed
+        seed = read_seeds(seed, 1)[0]
         super().reset(seed=seed)
         if seed is not None:
             self._drawn.clear()
-        chosen = (options or {}).get("start")
-        choices, seeds = self.simulation.draw(
-            [self.np_random], None if chosen is None else [chosen], [self._drawn]
-        )
-        self.state = self.simulation.begin(
-            prompted(choices, self.config, self.simulation.world, options), seeds
-        )
-        self._steps, self._ended = 0, False
+        self.state = self.simulation.launch([self.np_random], asked.start, [asked.prompt], [self._drawn])
+        self._ended = False
         return self._observation(), self.simulation.describe(self.state)[0]
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -89,9 +88,6 @@ class DriveEnv(gym.Env):
             )
         values = self.simulation.check([action], 1)
         self.state, outcome = self.simulation.step(self.state, values)
-        self._steps += 1
-        if self._limit is not None and self._steps >= self._limit:
-            outcome = replace(outcome, truncated=torch.ones_like(outcome.truncated))
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._ended = terminated or truncated
         info = self.simulation.describe(self.state, outcome)[0]

@@ -17,8 +17,9 @@ import torch
 
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
-from occsora_sim.envs.worlds import make_world
+from occsora_sim.envs.worlds import check_world, make_world
 from occsora_sim.errors import ActionError, ConfigurationError
+from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.episode import Episodes
 from occsora_sim.worlds.protocol import World, WorldState
@@ -81,6 +82,8 @@ class Imagination:
 
     def __init__(self, simulation: DriveSimulation) -> None:
         self.real = simulation
+        if not isinstance(simulation.config.imagination, str | None):
+            check_world(simulation.config.imagination, "imagination")
         self._inner: DriveSimulation | None = None
 
     def __call__(self, state: DriveState, plans: np.ndarray, *, frames: bool = False) -> Imagined:
@@ -92,7 +95,7 @@ class Imagination:
 
         """
         plans = np.asarray(plans)
-        rows = len(state.names)
+        rows = len(state.origins)
         if plans.ndim != (3 if self.real.discrete else 4) or len(plans) != rows or 0 in plans.shape:
             ask = "(n, k, h)" if self.real.discrete else f"(n, k, h, {self.real.action_size})"
             raise ActionError(f"imagine: plans of shape {plans.shape}, expected {ask} with n = {rows}")
@@ -114,7 +117,8 @@ class Imagination:
                     f"imagination: its world's grid {world.grid.shape} is not the environment's "
                     f"{self.real.world.grid.shape}; give one of the same grid"
                 )
-            config = replace(config, frames_per_decision=self.real.frames)
+            # Its episodes are those of the world driven, prompts included, so none is told the configuration's.
+            config = replace(config, frames_per_decision=self.real.frames, place=None, vehicles=None)
             self._inner = DriveSimulation(config, world, self.real.starts)
         return self._inner
 
@@ -126,10 +130,19 @@ class Imagination:
         if self.real.config.imagination == "oracle":
             return state.world
         routes = state.episodes.routes.points
+        told = getattr(
+            self.real.world, "takes_scene_prompts", False
+        )  # what is imagined knows as much, no more
         starts = [
-            Start(occupancy=seen, ego_pose=poses, route=route, name=name)
-            for seen, poses, route, name in zip(
-                state.seen, state.seen_poses, routes, state.names, strict=True
+            Start(
+                occupancy=seen,
+                ego_pose=poses,
+                route=route,
+                name=origin.name,
+                prompt=origin.prompt if told else ScenePrompt(),
+            )
+            for seen, poses, route, origin in zip(
+                state.seen, state.seen_poses, routes, state.origins, strict=True
             )
         ]
         # Noise that has nothing to do with that of the world driven, the same alone and in a batch.

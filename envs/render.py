@@ -6,6 +6,13 @@ import numpy as np
 
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.geometry import relative
+from occsora_sim.grid import FRAME_SECONDS
+
+
+def pictures_per_second(simulation: DriveSimulation) -> float:
+    """How many pictures, one a step, show the episode at its own speed [1/s]; a whole number as an int."""
+    rate = 1.0 / (simulation.frames * FRAME_SECONDS)
+    return int(rate) if rate.is_integer() else rate
 
 
 def render_row(simulation: DriveSimulation, state: DriveState, row: int) -> np.ndarray:

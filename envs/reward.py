@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from occsora_sim.quantities import settle
 from occsora_sim.scoring.episode import StepScore
 
 
@@ -28,6 +29,9 @@ class RewardConfig:
     off_road: float = -1.0
     ttc: float = -0.2
     comfort: float = -0.1
+
+    def __post_init__(self) -> None:
+        settle(self, "reward ")
 
 
 def reward_terms(score: StepScore, seconds: float, config: RewardConfig) -> dict[str, torch.Tensor]:

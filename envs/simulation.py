@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,9 +21,11 @@ from occsora_sim.envs.motion import (
     starting_motion,
 )
 from occsora_sim.envs.reward import reward_terms, sum_terms
+from occsora_sim.envs.starts import prompted
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.blank import GENERATE, blank_start
 from occsora_sim.scenes.start import Start, draw_new
 from occsora_sim.scoring.episode import Episodes, StepScore, advance, begin_episodes
@@ -34,6 +36,22 @@ ROUTE_POINTS, ROUTE_SPACING, ROUTE_BOUND = 20, 2.0, 200.0
 
 SEEN = 4
 """Frames that a state remembers at least: what a generated world needs to begin from what was seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an episode began.
+
+    Attributes:
+        name: of the start.
+        number: its index among the simulation's starts; -1 for one that is not among them.
+        prompt: what the world was told to draw.
+
+    """
+
+    name: str
+    number: int
+    prompt: ScenePrompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +66,7 @@ class DriveState:
         seen: (b, h, x, y, z) uint8, the last frames, for worlds that begin where these are.
         seen_poses: (b, h, 3) float32, their world poses.
         motion: (b, 4) float64: speed [m/s], acceleration [m/s2], yaw rate [rad/s], steering [rad].
-        names: of the starts.
+        origins: where they began.
 
     """
 
@@ -59,7 +77,7 @@ class DriveState:
     seen: torch.Tensor
     seen_poses: torch.Tensor
     motion: torch.Tensor
-    names: tuple[str, ...]
+    origins: tuple[Origin, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +109,15 @@ class DriveSimulation:
         config: the options.
         world: the world that is driven.
         starts: where episodes may begin.
+        max_steps: an episode is truncated after so many steps, if not by its time before.
 
     """
 
-    def __init__(self, config: DriveConfig, world: World, starts: Sequence[Start]) -> None:
+    def __init__(
+        self, config: DriveConfig, world: World, starts: Sequence[Start], max_steps: int | None = None
+    ) -> None:
         self.config, self.world, self.starts = config, world, tuple(starts)
+        self.max_steps = max_steps
         self.frames = (
             world.frames_per_chunk if config.frames_per_decision is None else config.frames_per_decision
         )
@@ -105,6 +127,8 @@ class DriveSimulation:
             )
         if not self.starts:
             raise ConfigurationError("scenes: no start to begin an episode at")
+        prompted(self.starts[:1], config, world)  # says now whether the world takes the scene prompt
+        self._numbers = {id(start): number for number, start in reversed(list(enumerate(self.starts)))}
         self.discrete = config.action == "manoeuvre"
         self.action_size = 3 * self.frames if config.action == "trajectory" else 2
 
@@ -163,8 +187,40 @@ class DriveSimulation:
             return pick == GENERATE
         return isinstance(pick, int | np.integer) and 0 <= int(pick) < len(self.starts)
 
-    def begin(self, starts: Sequence[Start], seeds: Sequence[int]) -> DriveState:
-        """Begin len(starts) episodes, the world's randomness from `seeds`."""
+    def launch(
+        self,
+        generators: Sequence[np.random.Generator],
+        chosen: Sequence[int | str] | None = None,
+        prompts: Sequence[Mapping[str, Any]] | None = None,
+        drawn: Sequence[set[int]] | None = None,
+    ) -> DriveState:
+        """Begin an episode with each generator: draw its start and seed, and tell the world its scene prompt.
+
+        Args:
+            generators: of all that is drawn, one for each episode.
+            chosen: as of `draw`.
+            prompts: for each episode "place" and "vehicles" that it is given instead of the configuration's.
+            drawn: as of `draw`.
+
+        Raises:
+            ConfigurationError: a start that does not exist, or a scene prompt that cannot be.
+
+        """
+        starts, seeds = self.draw(generators, chosen, drawn)
+        said = [{}] * len(starts) if prompts is None else prompts
+        told = [
+            prompted([start], self.config, self.world, prompt)[0]
+            for start, prompt in zip(starts, said, strict=True)
+        ]
+        return self.begin(told, seeds, [self._numbers.get(id(start), -1) for start in starts])
+
+    def begin(
+        self, starts: Sequence[Start], seeds: Sequence[int], numbers: Sequence[int] | None = None
+    ) -> DriveState:
+        """Begin len(starts) episodes, the world's randomness from `seeds`; `numbers` are the starts' indices, if they
+        have any.
+        """
+        numbers = [-1] * len(starts) if numbers is None else numbers
         world = self.world.reset(starts, seeds)
         device = world.occupancy.device
         starts = [
@@ -191,7 +247,10 @@ class DriveSimulation:
             seen=seen,
             seen_poses=seen_poses,
             motion=starting_motion(starts, self.config.vehicle).to(device),
-            names=tuple(start.name for start in starts),
+            origins=tuple(
+                Origin(name=start.name, number=number, prompt=start.prompt)
+                for start, number in zip(starts, numbers, strict=True)
+            ),
         )
 
     def step(self, state: DriveState, actions: np.ndarray) -> tuple[DriveState, Outcome]:
@@ -214,6 +273,8 @@ class DriveSimulation:
         truncated = episodes.frames * FRAME_SECONDS >= config.seconds - 1e-6
         if (seconds_left := getattr(self.world, "seconds_left", None)) is not None:
             truncated = truncated | (seconds_left(world) < self.frames * FRAME_SECONDS - 1e-6)
+        if self.max_steps is not None:
+            truncated = truncated | (episodes.frames >= self.max_steps * self.frames)
         terms = reward_terms(score, self.frames * FRAME_SECONDS, config.reward)
         outcome = Outcome(
             reward=sum_terms(terms),
@@ -232,7 +293,7 @@ class DriveSimulation:
             seen=torch.cat((state.seen, occupancy), dim=1)[:, -length:],
             seen_poses=torch.cat((state.seen_poses, poses), dim=1)[:, -length:],
             motion=motion,
-            names=state.names,
+            origins=state.origins,
         )
         return state, outcome
 
@@ -260,7 +321,7 @@ class DriveSimulation:
             seen=state.seen[index],
             seen_poses=state.seen_poses[index],
             motion=state.motion[index],
-            names=tuple(state.names[row] for row in index),
+            origins=tuple(state.origins[row] for row in index),
         )
 
     def replace(self, state: DriveState, rows: Sequence[int], other: DriveState) -> DriveState:
@@ -270,13 +331,13 @@ class DriveSimulation:
         for name in ("frames", "poses", "seen", "seen_poses", "motion"):
             put[name] = getattr(state, name).clone()
             put[name][index] = getattr(other, name)
-        names = list(state.names)
-        for row, name in zip(index, other.names, strict=True):
-            names[row] = name
+        origins = list(state.origins)
+        for row, origin in zip(index, other.origins, strict=True):
+            origins[row] = origin
         return DriveState(
             world=self.world.replace(state.world, index, other.world),
             episodes=state.episodes.replace(index, other.episodes),
-            names=tuple(names),
+            origins=tuple(origins),
             **put,
         )
 
@@ -286,12 +347,12 @@ class DriveSimulation:
         return episodes.routes.ahead(episodes.poses[:, -1], episodes.near, ROUTE_POINTS, ROUTE_SPACING)
 
     def observe(self, state: DriveState) -> dict[str, np.ndarray]:
-        """The observation, each with the batch axis first."""
+        """The observation, each with the batch axis first; arrays of the receiver's own, to be written into at will."""
         parts: dict[str, np.ndarray] = {}
         route = self.route(state)
         for name in self.config.observation:
             if name == "occupancy":
-                parts[name] = state.frames.cpu().numpy()
+                parts[name] = _own(state.frames)
             elif name == "birdseye":
                 parts[name] = birdseye_image(state.frames, route, self.world.grid).cpu().numpy()
             elif name == "ego":
@@ -301,33 +362,39 @@ class DriveSimulation:
         return parts
 
     def describe(self, state: DriveState, outcome: Outcome | None = None) -> list[dict[str, Any]]:
-        """The info of each episode: ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start.
+        """The info of each episode: ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start (its index among
+        the simulation's starts, -1 for one from nothing).
 
-        After a step also reward_terms, terms (of the driving score) and trajectory (f, 3); after the last
-        step episode_score.
+        After a step also reward_terms, terms (of the driving score), trajectory (f, 3) and episode_score: from the
+        episode's beginning until now, so the last one is the episode's, whoever ends it. All are numbers and arrays of
+        the receiver's own: text could not be made a tensor.
         """
         summary = _rows(state.episodes.summary(self.config.score))
-        poses, speed = state.poses.cpu().numpy(), state.motion[:, 0].tolist()
+        poses, speed = _own(state.poses), state.motion[:, 0].tolist()
         infos: list[dict[str, Any]] = [
             {
-                "ego_pose": poses[row, -1],
+                "ego_pose": poses[row, -1].copy(),
                 "ego_poses": poses[row],
                 "speed": speed[row],
                 "progress": summary[row]["progress"],
-                "start": state.names[row],
+                "start": state.origins[row].number,
             }
             for row in range(len(poses))
         ]
         if outcome is None:
             return infos
-        terms, ended = _rows(outcome.terms), (outcome.terminated | outcome.truncated).tolist()
+        terms = _rows(outcome.terms)
         score = _rows({entry.name: getattr(outcome.score, entry.name) for entry in fields(StepScore)})
-        trajectory = outcome.trajectory.float().cpu().numpy()
+        trajectory = _own(outcome.trajectory.float())
         for row, info in enumerate(infos):
             info |= {"reward_terms": terms[row], "terms": score[row], "trajectory": trajectory[row]}
-            if ended[row]:
-                info["episode_score"] = summary[row]
+            info["episode_score"] = summary[row]
         return infos
+
+
+def _own(tensor: torch.Tensor) -> np.ndarray:
+    """A NumPy copy that shares no memory with the state."""
+    return tensor.cpu().numpy().copy()
 
 
 def _rows(values: dict[str, torch.Tensor]) -> list[dict[str, Any]]:

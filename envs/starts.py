@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+import torch
 
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.errors import ConfigurationError
@@ -52,23 +53,24 @@ def open_starts(config: DriveConfig, world: World, *, replayed: bool | None = No
             )
         generator = np.random.default_rng(config.seed or 0)
         return [blank_start(generator, world.grid, history) for _ in range(config.starts)]
-    if isinstance(given, str):
+    paths = (given,) if isinstance(given, str) else given
+    if len(paths) and all(isinstance(path, str) for path in paths):
         from occsora_sim.scenes.source import open_scenes
 
-        given = list(open_scenes(given))
+        given = [scene for path in paths for scene in open_scenes(path)]
     starts = [item for item in given if isinstance(item, Start)]
     scenes = [item for item in given if isinstance(item, Recorded)]
     if not len(given) or len(starts) + len(scenes) != len(given) or (starts and scenes):
         raise ConfigurationError(
-            "scenes: expected None, a path, `traffic:A-B`, `generate`, a list of Start or a list of Scene; "
+            "scenes: expected None, a path, `traffic:A-B`, `generate`, or a list of paths, of Start or of Scene; "
             f"got {_kinds(given)}"
         )
-    if starts:
+    if starts:  # the user's own arrays, which may be filled anew while episodes begin here
         if chooses:
             raise ConfigurationError(
                 "ego and least_future: the starts were given as they are; give scenes instead"
             )
-        return starts
+        return [_owned(start) for start in starts]
     if config.least_future is not None:
         future = least = config.least_future
     else:  # a world that goes on by itself needs no more than a route
@@ -114,6 +116,14 @@ def prompted(
         )
         for start in starts
     ]
+
+
+def _owned(start: Start) -> Start:
+    """The start with arrays that nobody else writes into."""
+    occupancy, pose, route = (
+        torch.as_tensor(array).clone() for array in (start.occupancy, start.ego_pose, start.route)
+    )
+    return replace(start, occupancy=occupancy, ego_pose=pose, route=route)
 
 
 def _kinds(given: Sequence[object]) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -15,12 +14,14 @@ from gymnasium.vector.utils import batch_space
 
 from occsora_sim.envs.config import make_config
 from occsora_sim.envs.imagination import Imagination, Imagined
-from occsora_sim.envs.render import render_row
+from occsora_sim.envs.options import read_limit, read_options, read_seeds
+from occsora_sim.envs.render import pictures_per_second, render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
 from occsora_sim.envs.spaces import action_space, observation_space
-from occsora_sim.envs.starts import open_starts, prompted
+from occsora_sim.envs.starts import open_starts
 from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ConfigurationError, NotResetError
+from occsora_sim.quantities import whole
 
 Observation = dict[str, np.ndarray]
 
@@ -37,21 +38,19 @@ class DriveVectorEnv(gym.vector.VectorEnv):
     """
 
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **options: Any) -> None:
-        limit = options.pop("max_episode_steps", None)
-        if num_envs < 1:
-            raise ConfigurationError(f"num_envs={num_envs}: must be 1 or more")
+        limit = read_limit(options.pop("max_episode_steps", None))
+        num_envs = whole(num_envs, "num_envs", least=1)
         if render_mode not in (None, "rgb_array"):
             raise ConfigurationError(f"render_mode={render_mode!r}: choose None or 'rgb_array'")
         self.config = make_config(options)
         world = make_world(self.config)
-        self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world))
+        self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world), limit)
         self.imagination = Imagination(self.simulation)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self._max_steps = limit if limit is not None else 1 << 62
         self._same_step = self.config.autoreset == "same_step"
         self.metadata = {
             "render_modes": ["rgb_array"],
-            "render_fps": 2,
+            "render_fps": pictures_per_second(self.simulation),
             "autoreset_mode": AutoresetMode.SAME_STEP if self._same_step else AutoresetMode.NEXT_STEP,
         }
         self.single_action_space = action_space(self.simulation)
@@ -62,49 +61,55 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         self._drawn: list[set[int]] = [set() for _ in range(num_envs)]  # starts of each row's present pass
         self.state: DriveState | None = None
         self._ended: np.ndarray = np.zeros(num_envs, dtype=bool)
-        self._steps = np.zeros(num_envs, dtype=np.int64)
-        self._options: dict[str, Any] | None = None
+        self._prompts: list[Mapping[str, Any]] = [{}] * num_envs  # as `reset` was given them
 
     def reset(  # type: ignore[override]
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin all episodes.
+        """Begin all episodes, or some.
 
         Args:
             seed: episode i is seeded with `seed + i`, or with `seed[i]`; None goes on with the generators.
-            options: `start`: index of the start, or "generate" to begin from nothing, one for all or a list;
+            options: `start`: index of the start, or "generate" to begin from nothing, one for all or one for each;
                 `place` and `vehicles`: the scene prompt of these and all later episodes, in the place of the
-                environment's (`DriveConfig`).
+                environment's (`DriveConfig`); `reset_mask`: (n,) bool, the episodes that begin anew, as Gymnasium
+                means it: the others go on, are observed as they are, and have no info.
+
+        Raises:
+            ConfigurationError: a seed or an option that cannot be, or is not known.
+            NotResetError: a `reset_mask` before all episodes have begun.
 
         """
+        asked = read_options(options, self.num_envs, vector=True)
+        rows, everyone = list(asked.rows), len(asked.rows) == self.num_envs
+        if self.state is None and not everyone:
+            raise NotResetError(
+                "reset: some episodes have not begun; call reset() without a reset_mask first"
+            )
         if seed is None and self.generators is None:
             seed = self.config.seed
-        if isinstance(seed, int | np.integer):
-            super().reset(seed=int(seed))
-            seed = [int(seed) + row for row in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
-            raise ConfigurationError(
-                f"seed: {len(seed)} seeds for {self.num_envs} episodes; give one for each"
-            )
+        seeds = read_seeds(seed, self.num_envs)
+        if seed is not None and not np.ndim(seed):
+            super().reset(seed=seeds[0])
         if self.generators is None:
             fresh = self.np_random.integers(1 << 31, size=self.num_envs)
             self.generators = [seeding.np_random(int(value))[0] for value in fresh]
-        for row, value in enumerate(seed or []):
-            if value is not None:
-                self.generators[row] = seeding.np_random(value)[0]
+        for row in rows:
+            if seeds[row] is not None:
+                self.generators[row] = seeding.np_random(seeds[row])[0]
                 self._drawn[row].clear()
-        chosen = (options or {}).get("start")
-        if chosen is not None and np.ndim(chosen) == 0:
-            chosen = [chosen] * self.num_envs
-        choices, seeds = self.simulation.draw(self.generators, chosen, self._drawn)
-        self._options = options
-        self.state = self.simulation.begin(
-            prompted(choices, self.config, self.simulation.world, options), seeds
+        begun = self.simulation.launch(
+            [self.generators[row] for row in rows],
+            asked.start,
+            [asked.prompt] * len(rows),
+            [self._drawn[row] for row in rows],
         )
-        self._ended[:] = False
-        self._steps[:] = 0
+        for row in rows:
+            self._prompts[row] = asked.prompt
+        self.state = begun if everyone else self.simulation.replace(self.state, rows, begun)
+        self._ended[rows] = False
         infos: dict[str, Any] = {}
-        for row, info in enumerate(self.simulation.describe(self.state)):
+        for row, info in zip(rows, self.simulation.describe(begun), strict=True):
             infos = self._add_info(infos, info, row)
         return self.simulation.observe(self.state), infos
 
@@ -125,7 +130,6 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         reward = np.zeros(count)
         ended = np.zeros((2, count), dtype=bool)  # terminated, truncated
         described: list[dict[str, Any]] = [{} for _ in range(count)]
-        self._steps[over] = 0
         begun = self._begin(over) if over else None
         if begun is not None:
             for row, info in zip(over, simulation.describe(begun), strict=True):
@@ -133,9 +137,6 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         if live:
             before = self.state if begun is None else simulation.select(self.state, live)
             after, outcome = simulation.step(before, values[live])
-            self._steps[live] += 1
-            late = torch.as_tensor(self._steps[live] >= self._max_steps, device=outcome.truncated.device)
-            outcome = replace(outcome, truncated=outcome.truncated | late)
             reward[live] = outcome.reward.double().cpu().numpy()
             ended[:, live] = torch.stack((outcome.terminated, outcome.truncated)).cpu().numpy()
             for row, info in zip(live, simulation.describe(after, outcome), strict=True):
@@ -184,11 +185,10 @@ class DriveVectorEnv(gym.vector.VectorEnv):
     def _begin(self, rows: Sequence[int]) -> DriveState:
         """New episodes for `rows`, drawn from their generators."""
         generators = self.generators or []
-        starts, seeds = self.simulation.draw(
-            [generators[row] for row in rows], drawn=[self._drawn[row] for row in rows]
-        )
-        return self.simulation.begin(
-            prompted(starts, self.config, self.simulation.world, self._options), seeds
+        return self.simulation.launch(
+            [generators[row] for row in rows],
+            prompts=[self._prompts[row] for row in rows],
+            drawn=[self._drawn[row] for row in rows],
         )
 
     def _begin_at_once(self, described: list[dict[str, Any]]) -> None:
@@ -202,4 +202,3 @@ class DriveVectorEnv(gym.vector.VectorEnv):
             described[row] = {**info, "final_obs": final, "final_info": described[row]}
         self.state = simulation.replace(state, rows, begun)
         self._ended[:] = False
-        self._steps[rows] = 0

@@ -8,5 +8,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 from occsora_sim.envs import register_environments
+from occsora_sim.forks import register_fork_handler
 
 register_environments()
+register_fork_handler()

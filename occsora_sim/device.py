@@ -17,6 +17,11 @@ def check_device(name: str) -> str:
         ConfigurationError: there is no such device here; the message says what to install.
 
     """
+    if str(name).startswith("cuda") and torch.cuda._is_in_bad_fork():
+        raise ConfigurationError(
+            f"device '{name}' cannot be used in a process forked from one that has used it; begin processes with the "
+            "context 'spawn'"
+        )
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).sum().item()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.quantities import settle
 
 PLACES: tuple[str, ...] = ("grid", "organic", "arterial", "roundabout", "motorway")
 """Kinds of place; the position is the number that models know a kind by. New ones go to the end."""
@@ -34,6 +35,7 @@ class ScenePrompt:
     vehicles: float | None = None
 
     def __post_init__(self) -> None:
+        settle(self, "scene prompt: ")
         if self.place is not None and self.place not in PLACES:
             raise ConfigurationError(
                 f"scene prompt: place {self.place!r} is unknown; choose one of {', '.join(PLACES)}"

@@ -15,7 +15,8 @@ FOLDERS = {
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 RANK = {
-    "errors": 0, "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "atomic_file": 1,
+    "errors": 0, "forks": 0, "quantities": 0,
+    "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "atomic_file": 1,
     "checkpoint": 1, "device": 1, "interruption": 1, "scene_prompt": 1, "road_users": 1, "counter_random": 1,
     "recipe": 1,
     "voxels": 2, "scenes": 2, "models": 2, "presets": 3,
@@ -105,7 +106,7 @@ def misdirected(module: str, imported: list[str]) -> list[str]:
     here = unit(module)
     units = {name: unit(name) for name in imported if name.split(".")[0] == "occsora_sim"}
     if not here:
-        return [name for name, there in units.items() if there not in ("", "envs")]
+        return [name for name, there in units.items() if there not in ("", "envs", "forks")]
     return [
         name
         for name, there in units.items()

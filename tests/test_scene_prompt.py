@@ -38,7 +38,7 @@ def test_a_prompt_is_two_numbers_and_open_parts_are_known():
     [
         ({"place": "moon"}, "choose one of grid"),
         ({"vehicles": -1.0}, "must be 0 to 60"),
-        ({"vehicles": math.nan}, "must be 0 to 60"),
+        ({"vehicles": math.nan}, "must be a finite number"),
         ({"vehicles": 61.0}, "must be 0 to 60"),
     ],
 )

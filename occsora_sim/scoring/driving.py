@@ -14,6 +14,7 @@ import torch
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import BARRIER, MANMADE, OTHER_FLAT, SIDEWALK, TERRAIN, VEGETATION, Grid, class_mask
+from occsora_sim.quantities import settle
 from occsora_sim.scoring.footprint import ROAD_USERS, STATIC, columns_at, footprint_labels, ground_points
 from occsora_sim.vehicle import Vehicle
 
@@ -51,6 +52,7 @@ class ScoreConfig:
     goal_distance: float = 5.0
 
     def __post_init__(self) -> None:
+        settle(self, "score ")
         if min(self.min_voxels, self.ttc_horizon, self.ttc_step, self.reference_speed) <= 0:
             raise ConfigurationError(
                 "score: min_voxels, ttc_horizon, ttc_step and reference_speed must be positive"
