@@ -101,6 +101,8 @@ def test_examples_are_the_best_the_middle_and_the_worst(built_street):
         (["--batch", "0"], "must be 1 or more"),
         (["--world", "replay", "--no-forecast", "--pictures", "p"], "no --pictures"),
         (["--scene-prompts", "-1"], "--scene-prompts -1"),
+        (["--traffic", "-1"], "--traffic -1"),
+        (["--traffic", "1", "--drift-seconds", "3"], "of 4 or more"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused_in_one_line(arguments, says, capsys):

@@ -146,26 +146,48 @@ def _pairs(log: TrafficLog, speed: Tensor, known: Tensor, vehicle: Vehicle) -> t
     moves = torch.cat((known.gather(1, slots), (torch.arange(len(size)) > 0)[:, None]), dim=1)
     both = there[:, :, None] & torch.cat((there, torch.ones_like(there[:, :1])), dim=1)[:, None]
     both &= ~torch.eye(most, most + 1, dtype=torch.bool)
+    gap = _least_gap(everyone, sizes)
+    nearest.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, both, gap), FARTHEST))
+    # A leader further off than this is not met in time.
+    leads = both & moves[:, None] & moves[:, :-1, None] & (gap < LONGEST * speeds[:, :-1, None])
+    collision.scatter_(1, slots, torch.where(there, _collision(everyone, sizes, speeds, leads), LONGEST))
+    return nearest, collision
+    # Of the tracks of a whole log few are there at once: each frame's own side by side, and the ego behind them.
+    slots = log.present.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (t, m)
+    there = log.present.gather(1, slots)
+    pose = log.pose.gather(1, slots[..., None].expand(-1, -1, 3))
+    size = log.size[:, :2].double()[slots]
+    centre, extent = ego_box(log.ego_pose, vehicle)
+    ego_speed = centre.diff(dim=0, prepend=centre[:1])[:, None, :2].norm(dim=-1) / FRAME_SECONDS
+    everyone = torch.cat((pose, centre[:, None]), dim=1)
+    sizes = torch.cat((size, extent.expand(len(size), 1, 2)), dim=1)
+    speeds = torch.cat((speed.gather(1, slots), ego_speed), dim=1)
+    moves = torch.cat((known.gather(1, slots), (torch.arange(len(size)) > 0)[:, None]), dim=1)
+    both = there[:, :, None] & torch.cat((there, torch.ones_like(there[:, :1])), dim=1)[:, None]
+    both &= ~torch.eye(most, most + 1, dtype=torch.bool)
     nearest.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, both), FARTHEST))
     leads = both & moves[:, None] & moves[:, :-1, None]
     collision.scatter_(1, slots, torch.where(there, _collision(everyone, sizes, speeds, leads), LONGEST))
     return nearest, collision
 
 
-def _nearest(pose: Tensor, size: Tensor, pairs: Tensor) -> Tensor:
+def _least_gap(pose: Tensor, size: Tensor) -> Tensor:
+    """No more than the distances (t, m, m + 1) of the first m of m + 1 boxes to all: that of the circles around."""
+    outer = size.norm(dim=-1) / 2
+    return torch.cdist(pose[:, :-1, :2], pose[..., :2]) - outer[:, :-1, None] - outer[:, None]
+
+
+def _nearest(pose: Tensor, size: Tensor, pairs: Tensor, gap: Tensor) -> Tensor:
     """Distances (t, m) of the first m of m + 1 boxes to the nearest other, for `pairs` (t, m, m + 1)."""
-    centres = pose[..., :2]
-    far = torch.cdist(centres[:, :-1], centres)
-    outer, inner = size.norm(dim=-1) / 2, size.amin(dim=-1) / 2
-    least = far - outer[:, :-1, None] - outer[:, None]
-    most = (far - inner[:, :-1, None] - inner[:, None]).masked_fill(~pairs, torch.inf)
+    room = (size.norm(dim=-1) - size.amin(dim=-1)) / 2  # between a box's outer circle and its inner
+    most = (gap + room[:, :-1, None] + room[:, None]).masked_fill(~pairs, torch.inf)
     # Only those that may be the nearest, or overlap, are measured: exact, and a twentieth of the pairs.
-    close = pairs & (least <= most.amin(dim=-1, keepdim=True)) & (least <= FARTHEST)
+    close = pairs & (gap <= most.amin(dim=-1, keepdim=True)) & (gap <= FARTHEST)
     t, i, j = close.nonzero(as_tuple=True)
     distance = signed_distance(pose[t, i], size[t, i], pose[t, j], size[t, j])
-    found = far.new_full(pairs.shape[:2], FARTHEST)
-    flat = t * pairs.shape[1] + i
-    return found.view(-1).scatter_reduce_(0, flat, distance, "amin").view(pairs.shape[:2])
+    found = gap.new_full(pairs.shape[:2], FARTHEST)
+    found.view(-1).scatter_reduce_(0, t * pairs.shape[1] + i, distance, "amin")
+    return found
 
 
 def _collision(pose: Tensor, size: Tensor, speed: Tensor, pairs: Tensor) -> Tensor:
@@ -175,16 +197,18 @@ def _collision(pose: Tensor, size: Tensor, speed: Tensor, pairs: Tensor) -> Tens
     that overlaps one's own sideways and heads within ALONGSIDE of one's own heading (within ALIGNED for a SLIGHT
     overlap); the time is the gap over the closing speed.
     """
-    mine, theirs = pose[:, :-1, None], pose[:, None]
-    local = relative(mine, theirs)
-    turn = local[..., 2].abs()
+    t, i, j = pairs.nonzero(as_tuple=True)
+    local = relative(pose[t, i], pose[t, j])
+    turn = local[:, 2].abs()
     cos, sin = turn.cos().abs(), turn.sin().abs()
-    half, other = size[:, :-1, None] / 2, size[:, None] / 2
-    gap = local[..., 0] - half[..., 0] - cos * other[..., 0] - sin * other[..., 1]
-    beside = local[..., 1].abs() - half[..., 1] - sin * other[..., 0] - cos * other[..., 1]
-    leads = pairs & (gap > 0) & (beside < 0) & (turn <= ALONGSIDE)
-    leads &= (beside < -SLIGHT) | (turn <= ALIGNED)
-    ahead, leader = gap.masked_fill(~leads, torch.inf).min(dim=-1)
-    closing = speed[:, :-1] - speed.gather(1, leader)
-    time = torch.where(closing > 0, ahead / closing.clamp(min=1e-9), torch.inf)
-    return time.clamp(max=LONGEST)
+    half, other = size[t, i] / 2, size[t, j] / 2
+    gap = local[:, 0] - half[:, 0] - cos * other[:, 0] - sin * other[:, 1]
+    beside = local[:, 1].abs() - half[:, 1] - sin * other[:, 0] - cos * other[:, 1]
+    leads = (gap > 0) & (beside < 0) & (turn <= ALONGSIDE) & ((beside < -SLIGHT) | (turn <= ALIGNED))
+    flat, gap = t * pairs.shape[1] + i, gap.masked_fill(~leads, torch.inf)
+    first = gap.new_full((pairs[..., 0].numel(),), torch.inf).scatter_reduce_(0, flat, gap, "amin")
+    closing = speed[t, i] - speed[t, j]
+    time = torch.where(leads & (gap == first[flat]) & (closing > 0), gap / closing.clamp(min=1e-9), LONGEST)
+    found = gap.new_full(pairs.shape[:2], LONGEST)
+    found.view(-1).scatter_reduce_(0, flat, time, "amin")
+    return found

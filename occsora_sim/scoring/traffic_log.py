@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,15 +55,16 @@ class TrafficLog:
 
     def first(self, frames: int) -> TrafficLog:
         """The log up to its `frames`-th frame."""
-        return TrafficLog(
-            pose=self.pose[:frames],
-            present=self.present[:frames],
-            size=self.size,
-            label=self.label,
-            id=self.id,
-            ego_pose=self.ego_pose[:frames],
-            ground=self.ground[:frames],
-        )
+        parts = {name: getattr(self, name)[:frames] for name in ("pose", "present", "ego_pose", "ground")}
+        return replace(self, **parts)
+
+    def in_chunks(self, frames: int) -> TrafficLog:
+        """The log as `logs_of_states` would read it from a world that steps by so many frames: without those who leave
+        within a chunk.
+        """
+        at = torch.arange(len(self.present))
+        end = ((at + frames - 1) // frames * frames).clamp(max=len(at) - 1)
+        return replace(self, present=self.present & self.present[end])
 
 
 class GroundMap:
@@ -124,13 +125,13 @@ def constant_velocity_log(
     pose = torch.cat((moved, state[..., 2:3].expand(frames, -1, 1)), dim=-1)
     log = _log(scene, ego, ego_pose, pose, valid.expand(frames, -1), grid, ground)
     seen = log.in_view(grid)[0]
-    return TrafficLog(
+    return replace(
+        log,
         pose=log.pose[:, seen],
         present=log.present[:, seen],
         size=log.size[seen],
         label=log.label[seen],
         id=log.id[seen],
-        ego_pose=log.ego_pose,
         ground=log.ground[:, seen],
     )
 
@@ -220,14 +221,15 @@ def _log(
     present = valid & (identity != int(scene.ego_track[ego])) & class_mask(DYNAMIC)[label.long()]
     present = present & _near(ego_pose, pose)
     ever = present.any(dim=0)
+    pose, present = pose[:, ever], present[:, ever]
     return TrafficLog(
-        pose=pose[:, ever],
-        present=present[:, ever],
+        pose=pose,
+        present=present,
         size=torch.from_numpy(scene.track_size)[ever],
         label=label[ever],
         id=identity[ever],
         ego_pose=ego_pose,
-        ground=ground.under(ego_pose, pose[:, ever]),
+        ground=ground.under(ego_pose, pose).masked_fill(~present, UNKNOWN),
     )
 
 

@@ -111,7 +111,8 @@ def traffic_report(
 
 
 def _made(make: Callable[..., TrafficLog], way: Way, world: World) -> TrafficLog:
-    return make(way.scene, way.ego, way.step, way.frames + 1, world.grid, way.ground)
+    log = make(way.scene, way.ego, way.step, way.frames + 1, world.grid, way.ground)
+    return log.in_chunks(min(world.frames_per_chunk, HISTORY))
 
 
 def _report(tallies: dict[str, Tally], ways: Sequence[Way], seed: int) -> dict[str, Any]:
@@ -181,10 +182,10 @@ def _joint(realism: dict[str, Pair], pick: Callable[[Likelihood], Tensor]) -> di
 
 
 def _with_interval(point: Tensor, draws: Tensor) -> dict[str, Any]:
-    """A figure, and the percentile interval of its draws (r,): null where there is but one group or some fail."""
-    ends = None
-    if len(draws) and bool(draws.isfinite().all()) and bool((draws != draws[0]).any()):
-        ends = torch.quantile(draws, draws.new_tensor([0.025, 0.975])).tolist()
+    """A figure, and the percentile interval of its draws (r,): null with one group, or where one in twenty fails."""
+    known, ends = draws[draws.isfinite()], None
+    if len(known) >= max(0.95 * len(draws), 1) and bool((known != known[0]).any()):
+        ends = torch.quantile(known, known.new_tensor([0.025, 0.975])).tolist()
     return {"value": _number(point), "interval": ends}
 
 
