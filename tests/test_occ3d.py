@@ -106,6 +106,7 @@ def test_frames_are_in_the_order_of_their_times(folder):
 def test_frames_and_masks_are_kept_as_they_are(folder):
     frame = read_occ3d(folder)[0].frame(3)
     assert np.array_equal(frame.labels, frame_of(6.0, 0.0)) and frame.labels.dtype == np.uint8
+    assert frame.mask_lidar is not None and frame.mask_camera is not None
     assert np.array_equal(frame.mask_lidar, frame.labels != FREE) and frame.mask_camera.all()
 
 
