@@ -100,7 +100,7 @@ def run(options: Options) -> None:
     with Outputs() as outputs:
         if options.json:
             outputs.write(write_json, options.json, {"scenes": found})
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # names may hold [ and :
         if options.picture:
             from occsora_sim.rendering.contact_sheet import write_contact_sheet
 
