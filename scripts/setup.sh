@@ -117,7 +117,7 @@ if ! { venv_works && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }; then
     fi
     # A pip that gives up by itself (no network) leaves what was there in order; one that is cut off may not.
     trap 'exit 130' INT
-    "${pip[@]}" install "${torch_index[@]}" torch==2.13.0 || { rm -f "$unfinished"; exit 1; }
+    "${pip[@]}" install ${torch_index[@]+"${torch_index[@]}"} torch==2.13.0 || { rm -f "$unfinished"; exit 1; }
     "${pip[@]}" install -c constraints.txt -e ".[$extras]" || { rm -f "$unfinished"; exit 1; }
     echo "$wanted" >"$stamp"
     rm -f "$unfinished"

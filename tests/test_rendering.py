@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from occsora_sim.errors import ConfigurationError, MissingDependencyError, SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, NUM_CLASSES, PEDESTRIAN, TINY, VEGETATION, Grid
-from occsora_sim.rendering.birdseye import render, render_birdseye
+from occsora_sim.rendering import palette
+from occsora_sim.rendering.birdseye import render, render_birdseye, shaded_map
 from occsora_sim.rendering.camera_view import RENDERER_VARIABLE, ChaseCamera, clear_view, resampled
 from occsora_sim.rendering.inbetween import Inbetween
 from occsora_sim.rendering.mesh import exposed_faces, occupancy_mesh
@@ -53,6 +55,48 @@ def pixel_of(picture: np.ndarray, colour: np.ndarray) -> np.ndarray:
     near = np.abs(picture.astype(int) - colour.astype(int)).sum(axis=-1) < 60
     assert near.any()
     return np.argwhere(near).mean(axis=0)
+
+
+@pytest.mark.parametrize("label", [label for label in range(NUM_CLASSES - 1)])
+def test_a_class_has_the_same_colour_on_the_map_in_the_camera_and_in_the_legend(label: int) -> None:
+    """Light darkens the palette's colour and never tints it; in full light it is exactly that colour."""
+    occupancy = np.full(TINY.shape, FREE, dtype=np.uint8)
+    occupancy[10:20, 10:20, : TINY.shape[2]] = label
+    occupancy[30:40, 30:40, 2] = label
+    wanted = class_colours()[label].astype(float)
+    seen_from_above = shaded_map(occupancy)[(occupancy != FREE).any(axis=2)].astype(float)
+    seen_by_camera = occupancy_mesh(occupancy, TINY, haze=False).colours * 255.0
+    for seen in (seen_from_above, seen_by_camera):
+        light = seen @ wanted / (wanted @ wanted)
+        assert np.abs(seen - light[:, None] * wanted).max() <= 1.0, "tinted"
+        assert 0.1 < light.min() and light.max() == pytest.approx(1.0, abs=0.06) and light.max() <= 1.004
+    chase, above = np.zeros((504, 776, 3), np.uint8), np.zeros((600, 600, 3), np.uint8)
+    legend = compose_frame(chase, above, labels=[label])[565:]
+    assert (legend == wanted).all(axis=-1).sum() > 50
+
+
+def test_what_lies_flat_in_the_sun_is_exactly_its_colour() -> None:
+    occupancy = road()
+    top = occupancy_mesh(occupancy, TINY, haze=False)
+    colours = top.colours[np.isclose(top.colours.sum(axis=1), top.colours.sum(axis=1).max())]
+    assert np.allclose(colours * 255, class_colours()[DRIVEABLE], atol=0.6)
+    assert (shaded_map(occupancy)[:, :] == class_colours()[DRIVEABLE]).all(axis=-1).any()
+
+
+def test_colours_are_written_down_in_the_palette_alone() -> None:
+    def is_colour(node: ast.AST) -> bool:
+        parts = node.elts if isinstance(node, ast.Tuple) else []
+        values = [part.value for part in parts if isinstance(part, ast.Constant)]
+        whole = len(parts) == len(values) == 3 and all(type(value) is int for value in values)
+        return whole and min(values) >= 10 and max(values) >= 30  # type: ignore[type-var, operator]
+
+    folder = Path(palette.__file__).parent
+    found = {
+        path.name
+        for path in folder.glob("*.py")
+        if any(is_colour(node) for node in ast.walk(ast.parse(path.read_text())))
+    }
+    assert found == {"palette.py"}
 
 
 def test_palette_has_a_distinct_colour_for_every_class() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.rendering.scatter import DOT, Point, scatter_plot
 from occsora_sim.scenes.file import save_scene
+from occsora_sim.scenes.recorded import recorded_words
 from occsora_sim.scenes.start import make_start
 from occsora_sim.worlds.diffusion import default_weights
 from occsora_sim.worlds.replay import ReplayWorld
 
+WORDS = {"diffusion": "generated", "traffic": "live traffic"}
 FOUR = ("full-throttle", "standstill", "crawling-follower", "route-follower")
 
 
@@ -36,7 +39,7 @@ def worlds(straight_road, monkeypatch):
         return DriveSimulation(config, ReplayWorld(), starts)
 
     def opened(options):
-        return {"diffusion": simulation(options, 3.0), "traffic": simulation(options, 2.0)}
+        return {"diffusion": simulation(options, 3.0), options.against: simulation(options, 2.0)}
 
     monkeypatch.setattr(evaluate_transfer, "open_worlds", opened)
 
@@ -70,6 +73,37 @@ def test_transfer_writes_the_scores_their_correlation_and_a_picture(worlds, tmp_
     assert "spearman: 1.000" in said and "transfer.png" in said.replace("\n", "")
 
 
+def test_against_a_recording_everything_says_recorded_and_nothing_says_traffic(worlds, tmp_path, capsys):
+    report, table = tmp_path / "transfer.json", tmp_path / "episodes.csv"
+    options = ["--against", "replay", "--seconds", "2", "--episodes", "1", "--agents", "standstill", "idm"]
+    assert main(["evaluate", "transfer", *options, "--json", str(report), "--csv", str(table)]) == 0
+    figures = json.loads(report.read_text())
+    for row in figures["policies"]:
+        assert {"agent", "diffusion", "replay"} <= row.keys() and "traffic" not in row
+        assert set(row["intervals"]) == set(row["terms"]) == {"diffusion", "replay"}
+    assert figures["worlds"] == {"diffusion": "generated", "replay": "recorded street"}
+    captured = capsys.readouterr()
+    assert "recorded street" in captured.out and "generated" in captured.out
+    for said in (captured.out, captured.err, table.read_text(), report.read_text()):
+        assert "traffic" not in said
+
+
+def test_a_recording_is_called_by_what_was_recorded(straight_road):
+    street = straight_road()
+    town = replace(street, attributes={"source": "traffic"})
+    assert recorded_words([street, street]) == "recorded street"
+    assert recorded_words([town]) == "recorded town"
+    assert recorded_words([street, town]) == "recorded town and recorded street"
+
+
+def test_names_with_brackets_and_colons_are_shown_as_they_are(capsys):
+    names = ("own[/x].py:car:f", "[red]a")
+    driven = {name: {"diffusion": episodes([0.5]), "traffic": episodes([0.5])} for name in names}
+    print_table(summarise(Options(agents=names, episodes=1), driven, 1.0, WORDS))
+    said = capsys.readouterr().out
+    assert all(name in said for name in names)
+
+
 def episodes(scores):
     """Episodes of these scores, otherwise alike."""
     rest = dict.fromkeys(("nc", "dac", "ttc", "ep", "comfort", "progress", "seconds"), 1.0)
@@ -84,7 +118,7 @@ def test_correlations_are_those_of_the_means():
     driven = {
         name: {"diffusion": episodes([x, x]), "traffic": episodes([y, y])} for name, (x, y) in means.items()
     }
-    figures = summarise(Options(agents=("a", "b", "c"), episodes=2), driven, 1.0)
+    figures = summarise(Options(agents=("a", "b", "c"), episodes=2), driven, 1.0, WORDS)
     assert figures["spearman"] == pytest.approx(0.5)
     x, y = np.array(list(means.values())).T
     assert figures["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1])
@@ -94,7 +128,7 @@ def test_without_any_difference_there_is_no_correlation_and_the_file_says_null(t
     same = {
         name: {"diffusion": episodes([0.5]), "traffic": episodes([y])} for name, y in (("a", 0.1), ("b", 0.2))
     }
-    figures = summarise(Options(agents=("a", "b"), episodes=1), same, 1.0)
+    figures = summarise(Options(agents=("a", "b"), episodes=1), same, 1.0, WORDS)
     assert figures["spearman"] is None and figures["intervals"]["pearson"] is None
     print_table(figures)
     assert "spearman: not defined" in capsys.readouterr().out
@@ -128,8 +162,8 @@ def test_by_default_eight_policies_or_more_drive():
 def test_the_generated_world_is_held_against_a_recording(straight_road, tmp_path):
     save_scene(straight_road(), tmp_path / "straight.safetensors")
     opened = open_worlds(Options(against="replay", scenes=str(tmp_path), episodes=1, seconds=2.0, steps=1))
-    assert opened["diffusion"].starts == opened["traffic"].starts
-    assert opened["diffusion"].world.steps == 1 and isinstance(opened["traffic"].world, ReplayWorld)
+    assert opened["diffusion"].starts == opened["replay"].starts
+    assert opened["diffusion"].world.steps == 1 and isinstance(opened["replay"].world, ReplayWorld)
     report = tmp_path / "out" / "transfer.json"
     options = [
         "--against",

@@ -166,7 +166,7 @@ def print_table(summary: dict[str, Any]) -> None:
     for row in summary["episodes"]:
         terms = [f"{row[name]:.2f}" for name in TERMS]
         table.add_row(row["rollout"], *terms, f"{row['progress']:.1f}", f"{row['seconds']:g}", row["ended"])
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names may hold [ and :
     print(
         "score = nc x dac x (5 ttc + 5 ep + 2 comfort) / 12, as NAVSIM's PDMS.\n"
         "nc: no at-fault collision; dac: on the road; ttc: time to collision; ep: progress along the route."

@@ -37,7 +37,8 @@ class DrivingOptions:
             observation that answers the action; a class with reset and act or plan); or, with --trust, a model of
             Stable-Baselines3 (.zip).
         trust: read a .zip of Stable-Baselines3, whose pickles can run any code.
-        world: diffusion (generated), traffic (live towns) or replay (recorded scenes; the others do not react).
+        world: diffusion (generated), traffic (live traffic) or replay (recorded town or street; the others do not
+            react).
         weights: weights of the generated world; by default the shipped ones.
         steps: denoising steps of the generated world, by default 8.
         scenes: where episodes begin: a file, a folder, `traffic:A-B`, or `generate` (from nothing, in the

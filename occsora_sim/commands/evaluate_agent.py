@@ -166,7 +166,7 @@ def print_table(figures: dict[str, Any]) -> None:
         table.add_row(name, f"{figures[name]:.3f}", f"{low:.3f} to {high:.3f}")
     for name in ("seconds_simulated", "wall_seconds"):
         table.add_row(name, f"{figures[name]:.1f}", "")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names may hold [ and :
     print(", ".join(f"{count} ended by {reason}" for reason, count in figures["ended"].items()))
 
 

@@ -26,7 +26,7 @@ class Options:
 
     Attributes:
         weights: one or more weights files, of closed-loop presets or OccSora's own.
-        scenes: what really happened: a file, a folder or `traffic:A-B`.
+        scenes: what was recorded: a file, a folder or `traffic:A-B`.
         clips: how many recorded clips to reconstruct, and to draw from their trajectories alone.
         windows_per_scene: instants of a scene to forecast from, for weights that can; 0: none.
         steps: denoising steps of closed-loop weights.

@@ -32,8 +32,8 @@ class Options:
             default twelve of clearly different skill.
         also: who drives in addition to the twelve.
         trust: read a .zip of Stable-Baselines3, whose pickles can run any code.
-        against: the world that the generated one is held against: live traffic, or a recording, whose road users do
-            not react but which every kind of scene has.
+        against: the world that the generated one is held against: live traffic ("traffic"), or the recorded town or
+            street ("replay"), whose road users do not react but which every kind of scene has.
         weights: weights of the generated world; by default the shipped ones.
         steps: denoising steps of the generated world, by default 8.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
@@ -109,8 +109,10 @@ def run(options: Options) -> None:
             output_file(path)
     agents = {name: make_agent(name, trust=options.trust) for name in options.names}
     begin = time.perf_counter()
-    driven = drive(options, agents, open_worlds(options))
-    figures = summarise(options, driven, time.perf_counter() - begin)
+    worlds = open_worlds(options)
+    driven = drive(options, agents, worlds)
+    words = words_of(options, worlds)
+    figures = summarise(options, driven, time.perf_counter() - begin, words)
     with Outputs() as outputs:
         if options.csv:
             outputs.write(write_csv, options.csv, driven)
@@ -147,7 +149,7 @@ def open_worlds(options: Options) -> dict[str, DriveSimulation]:
     generated = make_world(config)
     starts = open_starts(config, generated, replayed=options.against == "replay")
     form = {"grid": generated.grid, "frames_per_chunk": generated.frames_per_chunk, "device": options.device}
-    real: World = (
+    other: World = (
         TrafficWorld(vehicle=config.vehicle, **form) if options.against == "traffic" else ReplayWorld(**form)  # type: ignore[arg-type]
     )
     if isinstance(real, ReplayWorld):  # as long in the one as in the other
@@ -165,7 +167,20 @@ def open_worlds(options: Options) -> dict[str, DriveSimulation]:
     imagined = replace(config, imagination=generated)
     return {
         "diffusion": DriveSimulation(imagined, generated, starts),
-        "traffic": DriveSimulation(replace(imagined, world=options.against), real, starts),
+        options.against: DriveSimulation(replace(imagined, world=options.against), other, starts),
+    }
+
+
+def words_of(options: Options, worlds: Mapping[str, DriveSimulation]) -> dict[str, str]:
+    """What each of the worlds is called."""
+    from occsora_sim.scenes.recorded import GENERATED, LIVE_TRAFFIC, recorded_words
+
+    if options.against == "traffic":
+        return {"diffusion": GENERATED, "traffic": LIVE_TRAFFIC}
+    starts = worlds[options.against].starts
+    return {
+        "diffusion": GENERATED,
+        "replay": recorded_words(start.source[0] for start in starts if start.source is not None),
     }
 
 
@@ -180,7 +195,12 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
     from occsora_sim.agents.protocol import wanted_options
     from occsora_sim.envs.simulation import DriveSimulation
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     driven: Driven = {}
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("episodes", total=len(agents) * len(worlds) * options.episodes)
@@ -205,8 +225,11 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
     return driven
 
 
-def summarise(options: Options, driven: Driven, wall_seconds: float) -> dict[str, Any]:
-    """The figures, as the JSON file holds them; intervals are of 95 %, over the episodes.
+def summarise(
+    options: Options, driven: Driven, wall_seconds: float, words: Mapping[str, str]
+) -> dict[str, Any]:
+    """The figures, as the JSON file holds them; intervals are of 95 %, over the episodes. A policy's scores stand under
+    "diffusion" and under the name of the other world, "traffic" or "replay"; `words` say what each is.
 
     A correlation is null where one of the worlds gives all agents the same score.
     """
@@ -237,7 +260,7 @@ def summarise(options: Options, driven: Driven, wall_seconds: float) -> dict[str
                 },
             }
         )
-    one, two = (np.stack([scores[where] for scores in table]) for where in ("diffusion", "traffic"))
+    one, two = (np.stack([scores[where] for scores in table]) for where in ("diffusion", options.against))
     figures: dict[str, Any] = {"policies": policies}
     measures = {"spearman": spearman, "pearson": pearson}
     figures |= {name: measure(one.mean(axis=1), two.mean(axis=1)) for name, measure in measures.items()}
@@ -247,6 +270,7 @@ def summarise(options: Options, driven: Driven, wall_seconds: float) -> dict[str
     }
     return figures | {
         "against": options.against,
+        "worlds": dict(words),
         "scenes": options.scenes or "shipped",
         "steps": options.steps,
         "episodes": options.episodes,

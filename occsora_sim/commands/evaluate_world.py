@@ -19,22 +19,22 @@ class Options:
     """Options of `evaluate world`.
 
     Attributes:
-        world: diffusion (generated), or replay (recorded scenes: what the control, drift and traffic tables say of a
-            perfect world; it has nothing to forecast).
+        world: diffusion (generated), or replay (recorded town or street: what the control, drift and traffic tables say
+            of a perfect world; it has nothing to forecast).
         weights: weights of the generated world; by default the shipped ones.
-        scenes: what really happened: a file, a folder or `traffic:A-B`.
+        scenes: what was recorded: a file, a folder or `traffic:A-B`.
         ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.
         forecast: score forecasts; --no-forecast leaves them out.
         windows_per_scene: how many instants of a scene to forecast from.
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
         drift_seconds: length of each of them, and of those of --traffic [s].
-        generation: rollouts whose frames are held against real ones in the shipped encoder's space; 0: none.
+        generation: rollouts whose frames are held against recorded ones in the shipped encoder's space; 0: none.
         revisit: starts from which to drive round a block, to see whether the street is still there on return; 0: none.
         scene_prompts: starts from nothing to check that place and number of vehicles are obeyed; 0: none.
         traffic: rollouts along recorded egos whose road users are held against the recorded ones; 0: none.
         pictures: folder for forecasts.png (of the windows the two best, the middle one and the two worst), rollouts.png
-            (two long drives) and nothing.png (two from nothing); what is real stands above what was drawn.
+            (two long drives) and nothing.png (two from nothing); recorded above generated.
         batch: windows, starts or rollouts at once.
         steps: denoising steps of a drawn future ("draw", what the environment runs; "model" is the expectation).
         seed: of the starts and the drawn futures.

@@ -104,7 +104,7 @@ def run(options: Options) -> None:
         if options.json:
             report = {"scenes": found, "missing": [str(path) for path in missing]}
             outputs.write(write_json, options.json, report)
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)  # names may hold [ and :
         for path in missing:
             print(f"missing: {path}")
         if options.picture:

@@ -36,7 +36,7 @@ class Options:
         out: folder for policy.safetensors (`evaluate agent --agent PATH` drives it), the policies on the way,
             curve.csv, TensorBoard's files and resume.safetensors, from which an interrupted training goes on, and a
             finished one where more rounds or decisions are asked for.
-        world: diffusion (generated), traffic (live towns) or replay (recorded scenes).
+        world: diffusion (generated), traffic (live traffic) or replay (recorded town or street).
         weights: weights of the generated world; by default the shipped ones.
         steps: denoising steps of the generated world.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`.

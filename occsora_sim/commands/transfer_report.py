@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from occsora_sim.agents.episode import Episode
 
 Driven = dict[str, dict[str, "list[Episode]"]]
-"""Agent -> world ("diffusion", "traffic") -> its episodes."""
+"""Agent -> world ("diffusion", and "traffic" or "replay") -> its episodes."""
 
 COLUMNS = ("agent", "world", "start", "seed", "ended", "reward")
 
@@ -19,16 +19,16 @@ def print_table(figures: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    other = "live traffic" if figures["against"] == "traffic" else "the recording"
+    other = figures["against"]
     title = f"score over {figures['episodes']} episodes of {figures['seconds']:g} s, 95 % interval"
-    table = Table("agent", "generated world", other, title=title)
-    for row in sorted(figures["policies"], key=lambda row: -row["traffic"]):
+    table = Table("agent", *figures["worlds"].values(), title=title)
+    for row in sorted(figures["policies"], key=lambda row: -row[other]):
         cells = []
-        for where in ("diffusion", "traffic"):
+        for where in ("diffusion", other):
             low, high = row["intervals"][where]
             cells.append(f"{row[where]:.3f} ({low:.2f} to {high:.2f})")
         table.add_row(row["agent"], *cells)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names may hold [ and :
     for name in ("spearman", "pearson"):
         value, interval = figures[name], figures["intervals"][name]
         if value is None:
@@ -45,13 +45,14 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     from occsora_sim.atomic_file import atomic_path
     from occsora_sim.rendering.scatter import Point, scatter_plot
 
+    other = figures["against"]
     points = [
         Point(
             name=agent_title(row["agent"]),
             x=row["diffusion"],
-            y=row["traffic"],
+            y=row[other],
             x_interval=row["intervals"]["diffusion"],
-            y_interval=row["intervals"]["traffic"],
+            y_interval=row["intervals"][other],
         )
         for row in figures["policies"]
     ]
@@ -63,8 +64,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     picture = scatter_plot(
         points,
         title=": ".join((f"{len(points)} policies, {figures['episodes']} episodes", ", ".join(found))),
-        x_label="score in the generated world",
-        y_label="score in live traffic" if figures["against"] == "traffic" else "score in the recording",
+        x_label=f"score, {figures['worlds']['diffusion']}",
+        y_label=f"score, {figures['worlds'][other]}",
     )
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")

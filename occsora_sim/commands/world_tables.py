@@ -73,7 +73,7 @@ def drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, A
 
 
 def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
-    """Frames of rollouts against real ones, in the shipped encoder's space."""
+    """Frames of rollouts against recorded ones, in the shipped encoder's space."""
     from occsora_sim.scoring.generation import generation_report, open_encoder, print_generation_report
     from occsora_sim.scoring.long_rollout import drift_starts
 
@@ -130,7 +130,7 @@ def traffic(options: Options, world: World, scenes: list[Recorded]) -> dict[str,
 
 
 def pictures(options: Options, world: Any, scenes: list[Recorded]) -> None:
-    """Sheets of what was drawn under what was real."""
+    """Sheets of what was recorded above what was generated."""
     import numpy as np
 
     from occsora_sim.rendering.example_sheet import write_example_sheet
@@ -146,9 +146,9 @@ def pictures(options: Options, world: Any, scenes: list[Recorded]) -> None:
             options.pictures / "forecasts.png",
         )
     starts = drift_starts(scenes, 2, world.grid)
-    real = ReplayWorld(world.grid)
+    recorded = ReplayWorld(world.grid)
     write_example_sheet(
-        rollout_examples(world, starts, real, options.seed), options.pictures / "rollouts.png"
+        rollout_examples(world, starts, recorded, options.seed), options.pictures / "rollouts.png"
     )
     generator = np.random.default_rng(options.seed)
     blank = [blank_start(generator, world.grid) for _ in range(2)]

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from occsora_sim.grid import DYNAMIC, FLAT, FREE, OCC3D, Grid, class_mask
 from occsora_sim.rendering.ego_car import EGO_CENTRE, EGO_LENGTH, EGO_WIDTH
-from occsora_sim.rendering.palette import EGO, HAZE, HISTORY, INK, PLAN, ROUTE, class_colours
+from occsora_sim.rendering.palette import EGO, HAZE, HISTORY, INK, PLAN, ROUTE, WHITE, class_colours
 
 
 def render_birdseye(
@@ -81,9 +81,7 @@ def render_birdseye(
         draw.line(line, fill=(*PLAN, 255), width=2 * width, joint="curve")
         radius = 1.1 * scale
         for u, v in line[1:]:
-            draw.ellipse(
-                (u - radius, v - radius, u + radius, v + radius), fill=(255, 255, 255, 255), outline=PLAN
-            )
+            draw.ellipse((u - radius, v - radius, u + radius, v + radius), fill=(*WHITE, 255), outline=PLAN)
     if ego:
         _draw_ego(draw, pixels, scale)
     picture = picture.convert("RGBA")
@@ -99,7 +97,9 @@ render = render_birdseye
 
 
 def shaded_map(occupancy: np.ndarray) -> np.ndarray:
-    """Colour (x, y, 3) uint8 of each column's uppermost voxel, brighter the higher, edges in relief."""
+    """Colour (x, y, 3) uint8 of each column's uppermost voxel, darker the lower, edges in relief; flat ground and what
+    is tall have the palette's own.
+    """
     solid = occupancy != FREE
     depth = occupancy.shape[2]
     top = depth - 1 - np.argmax(solid[:, :, ::-1], axis=2)
@@ -109,15 +109,15 @@ def shaded_map(occupancy: np.ndarray) -> np.ndarray:
     colours = class_colours()[label].astype(np.float32)
     colours[empty] = HAZE
     height = np.where(empty, 0, top).astype(np.float32)
-    shade = 0.90 + 0.022 * np.clip(height - 2, 0, 12)
+    shade = 0.85 + 0.0125 * np.clip(height - 2, 0, 12)
     flat = class_mask(FLAT).numpy()[label] | empty
     shade[flat] = 1.0
     # Light comes from behind and left: a drop towards the far right throws a soft shadow there.
     padded = np.pad(height, 1, mode="edge")
     rise = np.clip(padded[:-2, 2:] - height, -3, 3)
     shade *= np.where(rise > 0, 1.0 - 0.07 * rise, 1.0 - 0.025 * rise)
-    shade[class_mask(DYNAMIC).numpy()[label]] *= 1.03
-    return np.clip(colours * shade[..., None], 0, 255).astype(np.uint8)
+    shade[class_mask(DYNAMIC).numpy()[label]] = 1.0  # small: they must be told apart by their colour
+    return np.rint(colours * np.minimum(shade, 1.0)[..., None]).astype(np.uint8)
 
 
 def _draw_ego(draw: ImageDraw.ImageDraw, pixels, scale: int) -> None:  # type: ignore[no-untyped-def]
@@ -137,4 +137,4 @@ def _write(picture: Image.Image, lines: Sequence[str], scale: int) -> None:
     wide = max(draw.textlength(line, font=font) for line in lines)
     draw.rounded_rectangle((6, 6, 18 + wide, 14 + step * len(lines)), radius=5, fill=(*INK, 190))
     for index, line in enumerate(lines):
-        draw.text((12, 9 + step * index), line, font=font, fill=(255, 255, 255, 255))
+        draw.text((12, 9 + step * index), line, font=font, fill=(*WHITE, 255))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from occsora_sim.rendering.mesh import Mesh, merge_meshes
-from occsora_sim.rendering.palette import EGO
+from occsora_sim.rendering.palette import EGO, GLASS, HEADLAMP, REAR_LAMP, SHADOW, TYRE
 
 EGO_LENGTH, EGO_WIDTH, EGO_HEIGHT = 4.084, 1.73, 1.56
 """Size of the nuScenes recording car, a Renault Zoe [m]."""
@@ -16,8 +16,6 @@ EGO_CENTRE = 1.3
 """How far the body's centre lies ahead of the rear axle [m]."""
 
 _WHEELBASE = 2.588
-_GLASS, _TYRE, _LAMP, _HEADLAMP = (44, 54, 66), (30, 32, 36), (214, 30, 34), (255, 246, 214)
-_SHADOW = (52, 55, 60)
 _LIGHT = np.array([-0.35, 0.45, 0.82], dtype=np.float32)
 
 
@@ -32,21 +30,21 @@ def ego_car_mesh() -> Mesh:
     lid = [(rear + 0.5, 1.48), (rear + 0.56, roof), (front - 2.0, roof), (front - 1.9, 1.48)]
     shadow = [(rear - 0.06, 0.02), (rear - 0.06, 0.04), (front + 0.06, 0.04), (front + 0.06, 0.02)]
     parts = [
-        _slab(shadow, half + 0.07, half + 0.07, _SHADOW),
+        _slab(shadow, half + 0.07, half + 0.07, SHADOW),
         _slab(skirt, half, half, EGO),
         _slab(body, half, half - 0.07, EGO),
-        _slab(cabin, half - 0.1, 0.6, _GLASS),
+        _slab(cabin, half - 0.1, 0.6, GLASS),
         _slab(lid, 0.62, 0.58, EGO),
     ]
     for side in (-1, 1):
         lamp = [(rear - 0.02, 0.66), (rear + 0.02, 0.84), (rear + 0.1, 0.84), (rear + 0.1, 0.66)]
-        parts.append(_slab(lamp, 0.17, 0.17, _LAMP).moved((0.0, side * (half - 0.2), 0.0)))
+        parts.append(_slab(lamp, 0.17, 0.17, REAR_LAMP).moved((0.0, side * (half - 0.2), 0.0)))
         head = [(front - 0.2, 0.6), (front - 0.2, 0.72), (front - 0.06, 0.66), (front + 0.01, 0.55)]
-        parts.append(_slab(head, 0.18, 0.18, _HEADLAMP).moved((0.0, side * (half - 0.24), 0.0)))
+        parts.append(_slab(head, 0.18, 0.18, HEADLAMP).moved((0.0, side * (half - 0.24), 0.0)))
         for axle in (0.0, _WHEELBASE):
             angles = np.linspace(0.0, -2.0 * math.pi, 14, endpoint=False)
             tyre = [(axle + 0.33 * math.cos(a), 0.33 + 0.33 * math.sin(a)) for a in angles]
-            parts.append(_slab(tyre, 0.12, 0.12, _TYRE).moved((0.0, side * (half - 0.1), 0.0)))
+            parts.append(_slab(tyre, 0.12, 0.12, TYRE).moved((0.0, side * (half - 0.1), 0.0)))
     return merge_meshes(parts)
 
 

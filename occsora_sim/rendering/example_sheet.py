@@ -1,4 +1,4 @@
-"""Examples as a picture: one after another, what was drawn under what was real, in columns of time."""
+"""Examples as a picture: one after another, what was recorded above what was generated, in columns of time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def write_example_sheet(examples: Sequence[Example], path: str | Path) -> None:
 
 def example_sheet(examples: Sequence[Example]) -> np.ndarray:
     """Examples, one or more and of equally many frames, from above: (height, width, 3) uint8. Each takes a row of what
-    was real, where it is known, and below it a row of what was drawn.
+    was recorded, where it is known, and below it a row of what was generated.
     """
     rows = []
     for example in examples:
-        for what, frames in (("real", example.real), ("generated", example.frames)):
+        for what, frames in (("recorded", example.real), ("generated", example.frames)):
             if frames is None:
                 continue
             tiles = []

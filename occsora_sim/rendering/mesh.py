@@ -28,8 +28,8 @@ DIRECTIONS = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), 
 """The outward normals of a voxel's six faces; a face's direction is its row here."""
 
 _AMBIENT = np.array([0.60, 0.56, 0.58, 0.58, 0.63, 0.34], dtype=np.float32)
-_SUN = np.array([0.66, 0.60, 0.50], dtype=np.float32)
-_SKY_LIGHT = np.array([0.97, 1.0, 1.05], dtype=np.float32)
+_SUN = np.float32((1.0 - _AMBIENT[4]) / math.sin(SUN_ELEVATION))
+# What lies flat in the sun has exactly the palette's colour. Both lights are white: they darken, and never tint.
 _OCCLUSION = np.array(
     [0.0, 0.55, 0.72, 0.87, 1.0], dtype=np.float32
 )  # by the number of free cells at a corner
@@ -155,7 +155,7 @@ def occupancy_mesh(
             free = count & 15
             sunny = (count >> 4) / free.astype(np.float32)
             occlusion = _OCCLUSION[free]
-            shade = _AMBIENT[index] * occlusion[:, None] * _SKY_LIGHT + (towards_sun * sunny)[:, None] * _SUN
+            shade = (_AMBIENT[index] * occlusion + _SUN * towards_sun * sunny)[:, None]
             corner = cells.copy()
             corner[:, axis] += 0.5 * normal[axis]
             corner[:, first] += 0.5 * i
@@ -229,7 +229,7 @@ def _height_shade(labels: np.ndarray, height: np.ndarray, direction: int) -> np.
     """Brightness (n,) float32 of faces by height [voxels]: crowns lighten upwards, storeys band the walls."""
     shade = np.ones(len(labels), dtype=np.float32)
     crown = labels == VEGETATION
-    shade[crown] = 0.84 + 0.03 * height[crown]
+    shade[crown] = np.minimum(0.82 + 0.012 * height[crown], 1.0)
     if direction < 4:
         wall = labels == MANMADE
         shade[wall] = np.where((height[wall].astype(np.int64) % 7) >= 4, 0.87, 1.0)

@@ -1,4 +1,8 @@
-"""The colours of the pictures: one calm, readable colour per class, and those of what is drawn on top."""
+"""The colours of all pictures: one calm, readable colour per class, and those of what is drawn on top.
+
+A class has one colour everywhere. Light may darken it, never tint or brighten it beyond what is said here, so that the
+map, the camera and the legend show the same.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,21 @@ ROUTE = (255, 236, 130)
 
 HISTORY = (238, 240, 244)
 """Where the ego has driven."""
+
+GLASS, TYRE, REAR_LAMP, HEADLAMP = (44, 54, 66), (30, 32, 36), (214, 30, 34), (255, 246, 214)
+"""Parts of the ego vehicle."""
+
+SHADOW = (52, 55, 60)
+"""The ground under the ego vehicle."""
+
+WHITE = (255, 255, 255)
+"""Text and dots on dark."""
+
+GOOD, FAIR, BAD, FAINT = (120, 214, 150), (250, 200, 90), (255, 118, 108), (160, 170, 182)
+"""Figures on dark: high, middling, low, and the names above them."""
+
+DOT, BAR, RASTER, QUIET = (38, 112, 214), (160, 190, 228), (214, 219, 225), (110, 118, 128)
+"""Of a plot: points, their intervals, the grid, the writing on the axes."""
 
 INK = (34, 39, 46)
 """Text on light paper; panels behind light text."""

@@ -9,14 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.rendering.palette import INK, PAPER
+from occsora_sim.rendering.palette import BAR, DOT, INK, PAPER, QUIET, RASTER
 
 SIDE = 640
 """Edge of the square that the points lie in, pixels."""
 
-DOT = (38, 112, 214)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 92, 160, 70, 84  # margins, pixels; names of points to the right run over
-_GRID, _BAR, _QUIET = (214, 219, 225), (160, 190, 228), (110, 118, 128)
 _TEXT, _SMALL, _TITLE = 17, 15, 20
 _RADIUS = 6
 _SCALE = 2  # drawn larger and reduced: Pillow's own lines are jagged
@@ -66,9 +64,9 @@ def scatter_plot(points: Sequence[Point], *, title: str, x_label: str, y_label: 
     _axes(picture, draw, at, title, x_label, y_label)
     for point in points:
         low, high = point.x_interval or (point.x, point.x)
-        draw.line((*at(low, point.y), *at(high, point.y)), fill=_BAR, width=2 * k)
+        draw.line((*at(low, point.y), *at(high, point.y)), fill=BAR, width=2 * k)
         low, high = point.y_interval or (point.y, point.y)
-        draw.line((*at(point.x, low), *at(point.x, high)), fill=_BAR, width=2 * k)
+        draw.line((*at(point.x, low), *at(point.x, high)), fill=BAR, width=2 * k)
     taken: list[Box] = []
     for point in points:
         u, v = at(point.x, point.y)
@@ -94,13 +92,13 @@ def _axes(picture, draw, at, title: str, x_label: str, y_label: str) -> None:  #
     small = ImageFont.load_default(_SMALL * k)
     for tick in range(6):
         value = tick / 5
-        draw.line((*at(value, 0), *at(value, 1)), fill=_GRID, width=k)
-        draw.line((*at(0, value), *at(1, value)), fill=_GRID, width=k)
+        draw.line((*at(value, 0), *at(value, 1)), fill=RASTER, width=k)
+        draw.line((*at(0, value), *at(1, value)), fill=RASTER, width=k)
         u, v = at(value, 0)
-        draw.text((u, v + 16 * k), f"{value:.1f}", font=small, fill=_QUIET, anchor="mt")
+        draw.text((u, v + 16 * k), f"{value:.1f}", font=small, fill=QUIET, anchor="mt")
         u, v = at(0, value)
-        draw.text((u - 14 * k, v), f"{value:.1f}", font=small, fill=_QUIET, anchor="rm")
-    draw.line((*at(0, 0), *at(1, 1)), fill=_QUIET, width=k)
+        draw.text((u - 14 * k, v), f"{value:.1f}", font=small, fill=QUIET, anchor="rm")
+    draw.line((*at(0, 0), *at(1, 1)), fill=QUIET, width=k)
     text = ImageFont.load_default(_TEXT * k)
     draw.text(at(0.5, -0.085), x_label, font=text, fill=INK, anchor="mt")
     draw.text((_LEFT * k, 20 * k), title, font=ImageFont.load_default(_TITLE * k), fill=INK, anchor="lt")
@@ -146,4 +144,4 @@ def _leader(draw: ImageDraw.ImageDraw, point: tuple[float, float], box: Box) -> 
     u = min(max(point[0], box[0]), box[2])
     v = min(max(point[1], box[1]), box[3])
     if np.hypot(u - point[0], v - point[1]) > 16 * _SCALE:
-        draw.line((*point, u, v), fill=_QUIET, width=_SCALE)
+        draw.line((*point, u, v), fill=QUIET, width=_SCALE)

@@ -14,13 +14,12 @@ from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CLASSES, FREE, OTHERS
 from occsora_sim.rendering.encoder import Encoder, find_ffmpeg
-from occsora_sim.rendering.palette import INK, PAPER, PLAN, class_colours
+from occsora_sim.rendering.palette import BAD, FAINT, FAIR, GOOD, INK, PAPER, PLAN, class_colours
 
 FRAME_SIZE = (1280, 592)
 """Width and height of a composed frame [pixels]."""
 
 _HEADER, _BODY = 56, 504
-_GOOD, _FAIR, _BAD, _FAINT = (120, 214, 150), (250, 200, 90), (255, 118, 108), (160, 170, 182)
 _SHORT = {"construction_vehicle": "constr. vehicle", "driveable_surface": "road", "other_flat": "other flat"}
 
 
@@ -152,7 +151,7 @@ def _draw_header(
     small, large = ImageFont.load_default(12), ImageFont.load_default(20)
     name, _, rest = title.partition("\n")
     draw.text((16, 8), name, font=ImageFont.load_default(18), fill=PAPER)
-    draw.text((16, 33), rest, font=small, fill=_FAINT)
+    draw.text((16, 33), rest, font=small, fill=FAINT)
     columns: list[tuple[str, str, tuple[int, int, int]]] = []
     if time is not None:
         columns.append(("time", f"{time:.1f} s", PAPER))
@@ -166,7 +165,7 @@ def _draw_header(
         right -= max(least, draw.textlength(key, font=small), draw.textlength(value, font=large))
         if right < 24 + draw.textlength(name, font=large):
             break
-        draw.text((right, 7), key, font=small, fill=_FAINT)
+        draw.text((right, 7), key, font=small, fill=FAINT)
         draw.text((right, 24), value, font=large, fill=colour)
         right -= 20
 
@@ -196,7 +195,7 @@ def _figure(value: Any) -> str:
 def _figure_colour(value: Any) -> tuple[int, int, int]:
     if not isinstance(value, (int, float, np.number)) or not 0.0 <= float(value) <= 1.0:
         return PAPER
-    return _GOOD if value >= 0.8 else _FAIR if value >= 0.4 else _BAD
+    return GOOD if value >= 0.8 else FAIR if value >= 0.4 else BAD
 
 
 def _even(frame: np.ndarray) -> np.ndarray:

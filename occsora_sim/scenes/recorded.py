@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,18 @@ EGO_CHOICES: tuple[str, ...] = get_args(EgoChoice)
 
 Drawer = Voxeliser | VoxelFrames
 """What draws a scene: `frames(poses, times, exclude)`; and `displacement`, which a voxel sequence refuses."""
+
+GENERATED, LIVE_TRAFFIC, RECORDED_TOWN, RECORDED_STREET = (
+    "generated", "live traffic", "recorded town", "recorded street",
+)  # fmt: skip
+"""What a world shows, in words: drawn by the model; SUMO that reacts; a recording of SUMO; a recording of a street."""
+
+
+def recorded_words(scenes: Iterable[Recorded]) -> str:
+    """What the recording of `scenes` is called: RECORDED_TOWN, RECORDED_STREET, or both."""
+    towns = {scene.attributes.get("source") == "traffic" for scene in scenes}
+    words = {True: RECORDED_TOWN, False: RECORDED_STREET}
+    return " and ".join(words[is_town] for is_town in sorted(towns, reverse=True))
 
 
 @overload

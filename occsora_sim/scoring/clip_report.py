@@ -33,7 +33,7 @@ PROTOCOL = (
     f"recorded clips along expert egos; reconstruction: through the model's own latents, from frame {GIVEN} on, the "
     f"closed loop chunk by chunk after {GIVEN} true frames; forecast: the expectation; generation: "
     f"a clip from nothing but the recorded ego's trajectory, a frame every {EVERY:g} s, against frames of the same "
-    "scenes; floor: as many real frames against the rest of them; recorded: the recorded clips' own frames"
+    "scenes; floor: as many recorded frames against the rest of them; recorded: the recorded clips' own frames"
 )
 
 
@@ -183,7 +183,7 @@ def print_clip_report(report: dict[str, Any]) -> None:
             *(f"{row['generation'][key]:.2f}" for key in keys),
             f"{row['seconds_per_clip']:.1f} ({row['seconds_per_clip_in_full']:.0f})",
         )
-    for name, what in (("recorded", "recorded, same ways"), ("floor", "real, drawn at random")):
+    for name, what in (("recorded", "recorded, same ways"), ("floor", "recorded, drawn at random")):
         if report[name]:
             table.add_row(what, "", "", "", *(f"{report[name][key]:.2f}" for key in keys), "")
     console = Console(width=WIDTH)

@@ -36,7 +36,7 @@ ACCURACY = (0.05, 0.1)
 
 PROTOCOL = (
     "egos follow their routes by pure pursuit, blind to road users, at a speed that lasts for the whole rollout; at "
-    f"each instant the {WINDOW} frames that end there; real clips of as many frames along the recorded expert egos of "
+    f"each instant the {WINDOW} frames that end there; recorded clips of as many frames along the expert egos of "
     f"the same scenes; bounds: 5th to 95th percentile of the clips' shares, widened by {WIDEN:g} about the middle (up "
     f"to the largest share where fewer than {100 * RARE:g} % of the clips show the class); distance: Jensen-Shannon "
     "divergence, base 2, over the shares of all voxels and of the filled ones"
@@ -209,7 +209,7 @@ def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     )
     kernel = report["floor"]["kernel"]
     most = "-" if kernel is None else f"{kernel['mean']:.3f} to {kernel['max']:.3f}"
-    return [*rows, ("real", *spans, "", "-" if share is None else f"{100 * share:.1f}", most)]
+    return [*rows, ("recorded", *spans, "", "-" if share is None else f"{100 * share:.1f}", most)]
 
 
 def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -234,7 +234,7 @@ def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         )
     rough, users = report["real"]["roughness_bounds"], report["real"]["road_users"]["bounds"]
     spans = (f"{100 * rough[0]:.1f} to {100 * rough[1]:.1f}", f"{users[0]:.0f} to {users[1]:.0f}")
-    return [*rows, ("real", *spans, *_percent(report["real"]["road_users"]), "", "", "", "")]
+    return [*rows, ("recorded", *spans, *_percent(report["real"]["road_users"]), "", "", "", "")]
 
 
 def _percent(users: dict[str, Any]) -> list[str]:
@@ -250,8 +250,8 @@ def print_drift_report(report: dict[str, Any]) -> None:
     console = Console()
     frames = Table(
         "time", "JSD all [1/1000]", "JSD filled [1/1000]", "classes outside", "pairs outside [%]", "kernel distance",
-        title=f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} real clips of "
-        f"{report['window_seconds']:g} s from {report['scenes']} scenes",
+        title=f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} recorded clips "
+        f"of {report['window_seconds']:g} s from {report['scenes']} scenes",
     )  # fmt: skip
     for row in frame_rows(report):
         frames.add_row(*row)

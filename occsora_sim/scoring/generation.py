@@ -1,4 +1,4 @@
-"""How like real frames generated ones are, in the space of the shipped occupancy encoder."""
+"""How like recorded frames generated ones are, in the space of the shipped occupancy encoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLOORS = 20
 
 PROTOCOL = (
     f"egos follow their routes by pure pursuit, blind to road users; a frame every {EVERY:g} s of each rollout against "
-    "frames along the recorded expert egos of the same scenes; floor: as many real frames against the rest of them; "
+    "frames along the recorded expert egos of the same scenes; floor: as many recorded frames against the rest; "
     "recorded: what a recorded world shows along the same ways; "
     "frechet: Heusel et al. 2017; kernel: unbiased, cubic (Binkowski et al. 2018); precision and recall: third "
     "neighbours (Kynkaanniemi et al. 2019)"
@@ -200,12 +200,12 @@ def print_generation_report(report: dict[str, Any]) -> None:
     table = Table(
         "frames", "Frechet", "kernel", "precision", "recall",
         title=f"Generation: {report['frames']} frames of {report['rollouts']} rollouts of {report['seconds']:g} s, "
-        f"{report['real_frames']} real ones; encoder {report['encoder']}",
+        f"{report['real_frames']} recorded ones; encoder {report['encoder']}",
     )  # fmt: skip
     keys = ("frechet", "kernel", "precision", "recall")
     table.add_row("generated", *(f"{report[key]:.3f}" for key in keys))
     if report["recorded"]:
         table.add_row("recorded, same ways", *(f"{report['recorded'][key]:.3f}" for key in keys))
     if report["floor"]:
-        table.add_row("real, drawn at random", *(f"{report['floor'][key]:.3f}" for key in keys))
+        table.add_row("recorded, drawn at random", *(f"{report['floor'][key]:.3f}" for key in keys))
     Console().print(table)
