@@ -56,7 +56,7 @@ def rollout(
     """Yields RoadUsers (b, n) after each frame; without a model the recording."""
     windows = sampler.windows(rows)
     scenes = torch.tensor([row[0] for row in rows])
-    ids, users = windows.users.id, windows.users
+    users = windows.users
     for k in range(1, frames + 1):
         at = [(scene, ego, now + k) for scene, ego, now in rows]
         recorded = sampler.windows(at)
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--scenes", default="traffic:500000-500003")
     parser.add_argument("--rollouts", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--constant", action="store_true")
+    parser.add_argument("--open", action="store_true")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -142,7 +142,7 @@ def main() -> None:
         if name != "recorded" and model is None:
             continue
         _SEEN.clear()
-        logs = list(rollout(who, sampler, rows, frames, 0))
+        logs = list(rollout(who, sampler, rows, frames, 0, not options.open))
         report(name, logs, sampler, rows)
         if options.picture:
             draw(logs, sampler, rows, options.picture.with_stem(f"{options.picture.stem}-{name.split()[0]}"))
@@ -158,7 +158,7 @@ def report(name, logs, sampler, rows) -> None:
         motor = torch.isin(users.label, torch.tensor([3, 4, 6, 10], dtype=torch.uint8)) & here
         speed = users.speed
         row = torch.arange(len(rows))[:, None].expand_as(here)
-        kind = sampler.atlas.crops(scenes[row[motor]], users.now[motor])[:, 12, 16]
+        kind = sampler.atlas.crops(scenes[row[motor]], users.now[motor])[:, 18, 0]
         moving = speed[motor] > 0.2
         fast = {}
         for b, i in (here & (speed > 5)).nonzero().tolist():

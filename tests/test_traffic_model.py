@@ -10,14 +10,17 @@ import torch
 from occsora_sim.geometry import compose
 from occsora_sim.grid import CAR, PEDESTRIAN
 from occsora_sim.models.ground_crop import (
-    CELL,
     CROP,
+    DIRECTIONS,
     LAWN,
     OBSTACLE,
     PAVEMENT,
     ROAD,
     UNSEEN_GROUND,
     crop_cells,
+    directions,
+    ranges,
+    rays,
 )
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.traffic_heads import HEADS
@@ -188,12 +191,28 @@ def test_a_head_learns_to_draw_what_two_kinds_of_road_users_do(head):
 
 
 # ------------------------------------------------------------------ the ground
-def test_a_crop_looks_ahead_of_the_road_user():
-    pose = torch.tensor([[0.0, 0.0, math.pi / 2]], dtype=torch.float64)  # heading north
-    cells = crop_cells(pose, torch.zeros(1, 3, dtype=torch.float64), 1.0)[0]
-    first, last = cells[:, 0, 0], cells[:, -1, -1]
-    assert float(first[1]) == pytest.approx(-9.6 + CELL / 2, abs=1e-4) and float(first[0]) > 0
-    assert float(last[1]) == pytest.approx(28.8 - CELL / 2, abs=1e-4) and float(last[0]) < 0
+def test_a_crop_looks_all_around_and_most_closely_ahead_and_nearby():
+    pose = torch.tensor([[5.0, 0.0, math.pi / 2]], dtype=torch.float64)  # heading north
+    x, y = crop_cells(pose, torch.zeros(1, 3, dtype=torch.float64), 1.0)[0]
+    ahead = DIRECTIONS // 2
+    assert float(y[ahead, 0]) == pytest.approx(0.4, abs=0.01) and float(y[ahead, -1]) == pytest.approx(
+        33.6, abs=0.2
+    )
+    assert float(x[ahead, -1]) < 5.0, "directions go from right to left"
+    assert float(y[0, -1]) < -33 and float(y[-1, -1]) < -33
+    turn = torch.diff(directions())
+    assert float(turn[ahead]) < 0.4 * float(turn[0]) and float(directions().abs().max()) < math.pi
+
+
+def test_a_ray_ends_where_the_ground_changes():
+    crop = torch.full(CROP, ROAD, dtype=torch.uint8)
+    far = ranges()
+    crop[:, far > 10.0] = PAVEMENT
+    crop[20, far > 4.0] = OBSTACLE
+    road, pavement, obstacle, unseen = rays(crop[None])[0].view(4, DIRECTIONS) * far[-1]
+    assert float(road[3]) == pytest.approx(10.0, abs=0.8) and float(road[20]) == pytest.approx(4.0, abs=0.4)
+    assert not pavement.any() and float(unseen.min()) == pytest.approx(33.6, abs=0.01)
+    assert float(obstacle[20]) == float(road[20]) and float(obstacle[3]) == pytest.approx(33.6, abs=0.01)
 
 
 # ------------------------------------------------------------------ training
@@ -213,8 +232,8 @@ def test_windows_hold_what_road_users_did_and_what_they_see(road):
     stands = windows.users.id[0] == 2
     assert torch.equal(motion.stand[0, 1:], stands[1:])
     assert motion.more[0].abs().max() < 1e-4 and motion.turn[0].abs().max() < 1e-4
-    middle = windows.crops[0, 0, 12, 16]
-    assert middle == ROAD and windows.crops[0, 0, 12, 0] == PAVEMENT
+    left = int((directions() - math.pi / 2).abs().argmin())
+    assert windows.crops[0, 0, left, 0] == ROAD and windows.crops[0, 0, left, -1] == PAVEMENT
     assert not ((windows.crops == LAWN) | (windows.crops == OBSTACLE)).any()
 
 

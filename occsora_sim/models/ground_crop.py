@@ -27,22 +27,19 @@ UNSEEN_GROUND, ROAD, PAVEMENT, LAWN, OBSTACLE = range(5)
 KINDS = 5
 """Kinds of ground: not seen yet, driveable, pavement, any other ground, and where something stands."""
 
-CROP = (48, 32)
-"""Cells of a crop along and across the road user."""
+DIRECTIONS, RANGES = 36, 36
+CROP = (DIRECTIONS, RANGES)
+"""Cells of a crop: directions all around the road user, closer together ahead of it, and distances along each, every
+0.4 m at first and every 1.6 m from 14 m on: where a kerb is counts most nearby."""
 
-CELL = 0.8
-"""Edge of a cell [m]."""
+_STEPS = (
+    (0.4, 12),
+    (0.8, 12),
+    (1.6, 12),
+)  # distance from cell to cell [m], and how many of them: 33.6 m in all
 
-BEHIND = 9.6
-"""How far a crop reaches behind the road user [m]; ahead it reaches 28.8 m, to each side 12.8 m."""
-
-RAYS = 25
-"""Directions in which a road user looks how far its ground goes on, from 100 degrees on the right to the left."""
-
-RAY_FEATURES = 4 * RAYS
+RAY_FEATURES = 4 * DIRECTIONS
 """Numbers of `rays`."""
-
-_RAY_STEPS = 32  # places along a ray, a cell apart: 25.6 m
 
 _STANDS = (MANMADE, VEGETATION, BARRIER, OTHERS, TRAFFIC_CONE)
 _REACH = 5  # layers above the ground in which something is in the way: up to 2 m
@@ -66,9 +63,8 @@ def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
     """Where the cells of crops around poses (..., 3) lie on a lattice of `cell` [m] in the frame `origin` (..., 3):
     (..., 2, *CROP) float32, in cells.
     """
-    along = (torch.arange(CROP[0], device=pose.device) + 0.5) * CELL - BEHIND
-    across = (torch.arange(CROP[1], device=pose.device) + 0.5) * CELL - CROP[1] * CELL / 2
-    grid = torch.stack(torch.meshgrid(along, across, indexing="ij")).flatten(1)  # (2, cells)
+    angle, distance = directions(pose.device)[:, None], ranges(pose.device)
+    grid = torch.stack((angle.cos() * distance, angle.sin() * distance)).flatten(1)  # (2, cells)
     local = relative(
         origin, pose
     )  # far from the world's origin float32 is too coarse, beside the frame it is not
@@ -78,24 +74,25 @@ def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
     return (points / cell).unflatten(-1, CROP)
 
 
+def directions(device: torch.device | str = "cpu") -> Tensor:
+    """Angles (DIRECTIONS,) [rad] from the heading to the left, from behind on the right to behind on the left."""
+    even = (torch.arange(DIRECTIONS, device=device) + 0.5) / DIRECTIONS * 2 - 1
+    return torch.pi * even.sign() * even.abs() ** 1.5
+
+
+def ranges(device: torch.device | str = "cpu") -> Tensor:
+    """Distances (RANGES,) [m] of a crop's cells."""
+    return torch.cat([torch.full((count,), step, device=device) for step, count in _STEPS]).cumsum(0)
+
+
 def rays(crops: Tensor) -> Tensor:
-    """How far it is along each ray, from the middle of crops (..., *CROP) uint8, until the ground is no road
-    any more, no pavement, until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1
-    is 25.6 m.
+    """How far it is in each direction, in crops (..., *CROP) uint8, until the ground is no road any more, no pavement,
+    until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1 is as far as it goes.
 
     A crop says all of this too; a network learns to read it from there, but takes hours for what is one sum.
     """
-    cells = _ray_cells(crops.device)
-    seen = crops.flatten(-2)[..., cells]  # (..., rays, steps)
-    ends = torch.stack((seen != ROAD, seen != PAVEMENT, seen == OBSTACLE, seen == UNSEEN_GROUND), dim=-3)
-    far = (~ends).int().cummin(dim=-1).values.sum(dim=-1)
-    return far.flatten(-2).float() / _RAY_STEPS
-
-
-def _ray_cells(device: torch.device) -> Tensor:
-    """Flat crop cells (RAYS, steps) int64 under the rays; those beyond the crop's edge are the last ones within."""
-    angle = torch.linspace(-100, 100, RAYS, device=device).deg2rad()
-    far = (torch.arange(_RAY_STEPS, device=device) + 0.5) * CELL
-    i = (angle.cos()[:, None] * far + BEHIND) / CELL
-    j = (angle.sin()[:, None] * far + CROP[1] * CELL / 2) / CELL
-    return i.long().clamp(0, CROP[0] - 1) * CROP[1] + j.long().clamp(0, CROP[1] - 1)
+    ends = (crops != ROAD, crops != PAVEMENT, crops == OBSTACLE, crops == UNSEEN_GROUND)
+    far = ranges(crops.device)
+    steps = torch.diff(far, prepend=far.new_zeros(1)) / far[-1]
+    free = (~torch.stack(ends, dim=-3)).int().cummin(dim=-1).values
+    return (free * steps).sum(dim=-1).flatten(-2)

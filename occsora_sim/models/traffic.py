@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.geometry import relative, rotate, wrap_angle
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
-from occsora_sim.models.ground_crop import CROP, KINDS, RAY_FEATURES, rays
+from occsora_sim.models.ground_crop import KINDS, RAY_FEATURES, rays
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.traffic_motion import STANDS, travel_of
 from occsora_sim.road_users import HISTORY, RoadUsers
@@ -131,7 +131,7 @@ class TrafficModel(nn.Module):
         self.crop = nn.Sequential(
             nn.Conv2d(KINDS, 48, 4, 4), nn.GELU(),
             nn.Conv2d(48, 64, 3, 2, 1), nn.GELU(),
-            nn.Flatten(), nn.Linear(64 * CROP[0] * CROP[1] // 64, hidden),
+            nn.Flatten(), nn.Linear(64 * 5 * 5, hidden),
         )  # fmt: skip
         self.own = nn.Sequential(nn.Linear(self.features, hidden), nn.GELU(), nn.Linear(hidden, hidden))
         self.place = nn.Embedding(len(PLACES) + 1, hidden)  # the last is open
