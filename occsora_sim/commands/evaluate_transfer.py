@@ -152,9 +152,9 @@ def open_worlds(options: Options) -> dict[str, DriveSimulation]:
     other: World = (
         TrafficWorld(vehicle=config.vehicle, **form) if options.against == "traffic" else ReplayWorld(**form)  # type: ignore[arg-type]
     )
-    if isinstance(real, ReplayWorld):  # as long in the one as in the other
+    if isinstance(other, ReplayWorld):  # as long in the one as in the other
         chunk = generated.frames_per_chunk * FRAME_SECONDS
-        left = real.seconds_left(real.reset(starts, [0] * len(starts)))
+        left = other.seconds_left(other.reset(starts, [0] * len(starts)))
         shortest = max(chunk, float(left.min() / chunk + 1e-6) // 1 * chunk)
         if shortest < config.seconds:
             warnings.warn(
