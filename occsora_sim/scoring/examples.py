@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.confusion import Confusion
-from occsora_sim.scoring.forecasting import HORIZONS, chunk_trajectories, forecast_windows
+from occsora_sim.scoring.forecasting import (
+    HORIZONS,
+    chunk_trajectories,
+    forecast_windows,
+    scenes_with_windows,
+)
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import World
@@ -51,7 +55,7 @@ def forecast_examples(
     drawn = world.variant(mode="sample", follow_route=False)
     at = [round(horizon / FRAME_SECONDS) - 1 for horizon in HORIZONS]
     scored: list[tuple[float, Example]] = []
-    for scene in scenes:
+    for scene in scenes_with_windows(scenes):
         for window in forecast_windows(scene, per_scene, world.grid):
             state, frames = drawn.reset([window.start], [seed + len(scored)]), []
             for trajectory in chunk_trajectories([window], world.frames_per_chunk):
@@ -71,8 +75,6 @@ def forecast_examples(
             scored.append((miou, example))
             if on_window:
                 on_window(len(scored))
-    if not scored:
-        raise SceneError("examples: no scene holds a window to forecast; use longer scenes")
     scored.sort(key=lambda one: -one[0])
     count = len(scored)
     chosen = sorted({0, 1, count // 2, count - 2, count - 1} & set(range(count)))

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.start import Start, make_start
 from occsora_sim.scoring.motion_error import chunk_motion
@@ -46,7 +46,7 @@ class Look:
 
 def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: int = 4) -> list[Start]:
     """`count` starts with a long way to go: of each scene in turn the expert ego with the longest route, at the
-    beginning of its recording; fewer where there are fewer.
+    beginning of its recording; fewer where there are fewer. A `SceneWarning` names the scenes without one.
 
     Raises:
         SceneError: no scene has an expert ego that is recorded for `history` frames.
@@ -62,12 +62,8 @@ def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: in
                 offers.append((metres, ego, int(valid[0]) + (history - 1) * stride, scene))
         queues.append(sorted(offers, key=lambda offer: -offer[0]))
     longest = max(map(len, queues), default=0)
+    usable(scenes, ["" if queue else f"no expert ego is recorded for {history} frames" for queue in queues])
     places = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-    if not places:
-        raise SceneError(
-            f"none of the {len(scenes)} scenes has an expert ego that is recorded for {history} frames; use longer "
-            "scenes"
-        )
     made: dict[int, Drawer] = {}
     starts = []
     for _, ego, step, scene in places[:count]:

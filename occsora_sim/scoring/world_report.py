@@ -23,6 +23,7 @@ from occsora_sim.scoring.forecasting import (
     ego_warp,
     forecast_windows,
     oracle,
+    scenes_with_windows,
 )
 from occsora_sim.scoring.interval import pooled_intervals
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -49,7 +50,7 @@ def evaluate_world(
 ) -> dict[str, Any]:
     """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
 
-    Pooled over the scenes, with 95 % intervals that draw the scenes again (null for a single one).
+    Pooled over the scenes that hold a window, with 95 % intervals that draw the scenes again (null for a single one).
 
     "model" is the expectation (one denoising step from zero noise), "sample" one drawn future per window with the
     world's own number of steps; a drawn future is penalised for choosing.
@@ -63,7 +64,7 @@ def evaluate_world(
         on_window: told how many windows are done.
 
     """
-    grid = world.grid
+    grid, scenes = world.grid, scenes_with_windows(scenes)
     expectation = world.variant(mode="mean", follow_route=False)
     drawn = world.variant(mode="sample", follow_route=False)
     tables: dict[float, dict[str, list[Confusion]]] = {h: defaultdict(list) for h in HORIZONS}
