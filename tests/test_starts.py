@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,15 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError, SceneError, SceneWarning
 from occsora_sim.grid import TINY
 from occsora_sim.scenes.offers import find_offers
-from occsora_sim.scenes.recorded import with_egos
+from occsora_sim.scenes.recorded import Recorded, with_egos
 from occsora_sim.scenes.scenarionet import read_scenarionet
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import draw_new, make_start, sample_starts
+from occsora_sim.scoring.forecasting import scenes_with_windows
+from occsora_sim.scoring.long_rollout import drift_starts
+from occsora_sim.scoring.real_clips import real_clips
+from occsora_sim.training.clips import ClipSampler
+from occsora_sim.training.windows import WindowSampler
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.replay import ReplayWorld
 
@@ -289,6 +295,22 @@ def test_control_begins_in_short_logs(tmp_path, monkeypatch):
     options = SimpleNamespace(control=4, seed=0, batch=2)
     world_tables.control(options, ReplayWorld(TINY), [scene_of(tmp_path, "waymo", 61)])  # type: ignore[arg-type]
     assert len(seen[0]) == 4 and all(start.source[2] <= 60 - 30 for start in seen[0])
+
+
+@pytest.mark.parametrize("what", ["window to forecast", "training window", "training clip", "clip", "start"])
+def test_whatever_draws_from_scenes_names_those_that_are_too_short(tmp_path, what):
+    sound, short = scene_of(tmp_path), scene_of(tmp_path, "av2", 13)
+    draw: dict[str, Callable[[list[Recorded]], object]] = {
+        "window to forecast": scenes_with_windows,
+        "training window": lambda scenes: WindowSampler(scenes, TINY),
+        "training clip": lambda scenes: ClipSampler(scenes, TINY, frames=8),
+        "clip": lambda scenes: real_clips(scenes, TINY, 4, per_scene=1),
+        "start": lambda scenes: drift_starts(scenes, 2, TINY),
+    }
+    with pytest.warns(SceneWarning, match=rf"1 of 2 scenes offer no {what} and are left out: av2-13 \(no "):
+        draw[what]([short, sound])
+    with pytest.raises(SceneError, match=rf"none of the 1 scenes offers a {what}: av2-13 \(no "):
+        draw[what]([short])
 
 
 def test_transfer_against_a_replay_lasts_as_long_in_both_worlds(tmp_path, monkeypatch, capsys):

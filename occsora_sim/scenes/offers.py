@@ -94,26 +94,30 @@ def find_offers(
     return Offers(steps=offers)
 
 
-def require_offers(scenes: Sequence[Recorded], offers: Sequence[Offers]) -> list[int]:
-    """The numbers of the scenes that offer a start; a `SceneWarning` names the others, with the reasons.
+def usable(scenes: Sequence[Recorded], reasons: Sequence[str], what: str = "start") -> list[int]:
+    """The numbers of the scenes that nothing speaks against; a `SceneWarning` names the others.
+
+    Args:
+        scenes: to choose from.
+        reasons: why each offers nothing; empty for those that do.
+        what: is looked for, for the message.
 
     Raises:
         SceneError: none does.
 
     """
-    usable = [k for k, offer in enumerate(offers) if len(offer)]
-    out = [f"{scenes[k].name} ({offer.reason})" for k, offer in enumerate(offers) if not len(offer)]
-    if not usable:
+    out = [f"{scene.name} ({reason})" for scene, reason in zip(scenes, reasons, strict=True) if reason]
+    if len(out) == len(scenes):
         raise SceneError(
-            f"none of the {len(scenes)} scenes offers a start: {first_of(out)}; use longer scenes or ask for less"
+            f"none of the {len(scenes)} scenes offers a {what}: {first_of(out)}; use longer scenes or ask for less"
         )
     if out:
         warnings.warn(
-            f"{len(out)} of {len(scenes)} scenes offer no start and are left out: {first_of(out)}",
+            f"{len(out)} of {len(scenes)} scenes offer no {what} and are left out: {first_of(out)}",
             SceneWarning,
             stacklevel=3,
         )
-    return usable
+    return [k for k, reason in enumerate(reasons) if not reason]
 
 
 def first_of(things: Sequence[object], between: str = ", ") -> str:

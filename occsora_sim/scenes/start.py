@@ -13,7 +13,7 @@ from occsora_sim.errors import SceneError
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
-from occsora_sim.scenes.offers import LEAST_FUTURE, WANTED_FUTURE, find_offers, require_offers
+from occsora_sim.scenes.offers import LEAST_FUTURE, WANTED_FUTURE, find_offers, usable
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 
 
@@ -164,7 +164,7 @@ def sample_starts(
         )
         for scene in scenes
     ]
-    order = rng.permutation(require_offers(scenes, offers))
+    order = rng.permutation(usable(scenes, [offer.reason for offer in offers]))
     starts: list[Start | None] = [None] * count
     rows = _dealt(count, [len(offers[k]) for k in order])
     for place, k in enumerate(order[:count]):  # scene by scene: a raster is made once and let go

@@ -9,14 +9,19 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.confusion import Confusion
-from occsora_sim.scoring.forecasting import HORIZONS, ForecastWindow, chunk_trajectories, forecast_windows
+from occsora_sim.scoring.forecasting import (
+    HORIZONS,
+    ForecastWindow,
+    chunk_trajectories,
+    forecast_windows,
+    scenes_with_windows,
+)
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import World
@@ -56,7 +61,7 @@ def forecast_examples(
     scores: list[float] = []
     kept: dict[int, Example] = {}
     places: list[tuple[Recorded, int]] = []
-    for scene in scenes:
+    for scene in scenes_with_windows(scenes):
         for index, window in enumerate(forecast_windows(scene, per_scene, world.grid)):
             number = len(scores)
             score, kept[number] = _forecast(drawn, window, seed + number)
@@ -66,8 +71,6 @@ def forecast_examples(
             kept = {row: example for row, example in kept.items() if row in wanted}
             if on_window:
                 on_window(len(scores))
-    if not scores:
-        raise SceneError("examples: no scene holds a window to forecast; use longer scenes")
     for number in _chosen(scores):
         if number not in kept:
             scene, index = places[number]

@@ -15,6 +15,7 @@ from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
 from occsora_sim.models.columns import without_road_users
 from occsora_sim.models.warp import warp
 from occsora_sim.road_users import RoadUsers, seen_from
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
 from occsora_sim.scenes.start import Start
 from occsora_sim.scenes.voxeliser import Voxeliser
@@ -28,6 +29,8 @@ HISTORY = 4
 
 FUTURE = round(HORIZONS[-1] / FRAME_SECONDS)
 """Frames predicted."""
+
+_TOO_SHORT = f"no ego is recorded for {(HISTORY + FUTURE) * FRAME_SECONDS:g} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +63,9 @@ def forecast_windows(
 
     """
     stride = round(FRAME_SECONDS / scene.dt)
-    places: list[tuple[int, int]] = []
-    for ego, kind in enumerate(scene.ego_kind):
-        valid = np.flatnonzero(scene.ego_valid[ego])
-        if kind == "expert" and len(valid) > (HISTORY + FUTURE) * stride:
-            first, last = valid[0] + (HISTORY - 1) * stride, valid[-1] - FUTURE * stride
-            places += [(ego, int(step)) for step in range(first, last + 1, FUTURE * stride)]
+    places = _places(scene)
     if not places:
-        raise SceneError(
-            f"{scene.name}: no ego is recorded for {(HISTORY + FUTURE) * FRAME_SECONDS} s; nothing to score"
-        )
+        raise SceneError(f"{scene.name}: {_TOO_SHORT}; nothing to score")
     chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
     drawer = voxeliser or drawer_of(scene, grid)
     return (_window(scene, ego, step, drawer) for ego, step in (places[k] for k in chosen))
@@ -94,6 +90,29 @@ def _window(scene: Recorded, ego: int, step: int, drawer: Drawer) -> ForecastWin
         name=f"{scene.name}/{ego}@{step}",
     )
     return ForecastWindow(start=start, poses=poses[HISTORY:], truth=frames[HISTORY:], users=users)
+
+
+def scenes_with_windows(scenes: Sequence[Recorded]) -> list[Recorded]:
+    """Those that hold a window; a `SceneWarning` names the others.
+
+    Raises:
+        SceneError: none does.
+
+    """
+    reasons = ["" if _places(scene) else _TOO_SHORT for scene in scenes]
+    return [scenes[k] for k in usable(scenes, reasons, "window to forecast")]
+
+
+def _places(scene: Recorded) -> list[tuple[int, int]]:
+    """Ego and present step of every window that `forecast_windows` chooses from."""
+    stride = round(FRAME_SECONDS / scene.dt)
+    places: list[tuple[int, int]] = []
+    for ego, kind in enumerate(scene.ego_kind):
+        valid = np.flatnonzero(scene.ego_valid[ego])
+        if kind == "expert" and len(valid) > (HISTORY + FUTURE) * stride:
+            first, last = valid[0] + (HISTORY - 1) * stride, valid[-1] - FUTURE * stride
+            places += [(ego, int(step)) for step in range(first, last + 1, FUTURE * stride)]
+    return places
 
 
 def copy_last(window: ForecastWindow, grid: Grid) -> Tensor:

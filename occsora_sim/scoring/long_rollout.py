@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scenes.start import Start, make_start
 from occsora_sim.scoring.allocator import give_back
@@ -47,7 +47,7 @@ class Look:
 
 def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: int = 4) -> list[Start]:
     """`count` starts with a long way to go: of each scene in turn the expert ego with the longest route, at the
-    beginning of its recording; fewer where there are fewer.
+    beginning of its recording; fewer where there are fewer. A `SceneWarning` names the scenes without one.
 
     Raises:
         SceneError: no scene has an expert ego that is recorded for `history` frames.
@@ -63,12 +63,8 @@ def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: in
                 offers.append((metres, ego, int(valid[0]) + (history - 1) * stride, number))
         queues.append(sorted(offers, key=lambda offer: -offer[0]))
     longest = max(map(len, queues), default=0)
+    usable(scenes, ["" if queue else f"no expert ego is recorded for {history} frames" for queue in queues])
     places = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)][:count]
-    if not any(queues):
-        raise SceneError(
-            f"none of the {len(scenes)} scenes has an expert ego that is recorded for {history} frames; use longer "
-            "scenes"
-        )
     starts: dict[int, Start] = {}
     for number in sorted({place[-1] for place in places}):  # a raster is made once and let go
         voxeliser = drawer_of(scenes[number], grid)

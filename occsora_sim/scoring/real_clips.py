@@ -14,6 +14,7 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.scoring.census import Census, take_census
 from occsora_sim.scoring.feature_distance import kernel_distance
@@ -90,17 +91,36 @@ def real_clips(
     per_scene: int = 48,
     encoder: OccupancyEncoder | None = None,
 ) -> Clips:
-    """Clips of `frames` frames along the expert egos' recorded motions, spread evenly over egos and time.
+    """Clips of `frames` frames along the expert egos' recorded motions, spread evenly over egos and time. A
+    `SceneWarning` names the scenes that hold none.
 
     Raises:
-        SceneError: a scene has no expert ego recorded for long enough.
+        SceneError: no scene has an expert ego recorded for long enough.
 
     """
+    reasons = ["" if _places(scene, frames) else _too_short(frames) for scene in scenes]
     parts = []
-    for town, scene in enumerate(scenes):
-        for labels, poses in drawn_clips(scene, grid, frames, per_scene):
+    for town in usable(scenes, reasons, "clip"):
+        for labels, poses in drawn_clips(scenes[town], grid, frames, per_scene):
             parts.append(measure_clips(labels[None], poses[None], grid, town, encoder))
     return join(parts)
+
+
+def _places(scene: Recorded, frames: int) -> list[tuple[int, int]]:
+    """Ego and first step of every clip that can be chosen."""
+    stride = round(FRAME_SECONDS / scene.dt)
+    places = []
+    for ego, kind in enumerate(scene.ego_kind):
+        valid = np.flatnonzero(scene.ego_valid[ego])
+        if kind == "expert" and len(valid) > (frames - 1) * stride:
+            places += [
+                (ego, k) for k in range(valid[0], valid[-1] - (frames - 1) * stride + 1, frames * stride)
+            ]
+    return places
+
+
+def _too_short(frames: int) -> str:
+    return f"no expert ego is recorded for {frames * FRAME_SECONDS:g} s"
 
 
 def drawn_clips(scene: Recorded, grid: Grid, frames: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,18 +131,9 @@ def drawn_clips(scene: Recorded, grid: Grid, frames: int, count: int) -> Iterato
         SceneError: the scene has no expert ego recorded for long enough.
 
     """
-    stride = round(FRAME_SECONDS / scene.dt)
-    places = []
-    for ego, kind in enumerate(scene.ego_kind):
-        valid = np.flatnonzero(scene.ego_valid[ego])
-        if kind == "expert" and len(valid) > (frames - 1) * stride:
-            places += [
-                (ego, k) for k in range(valid[0], valid[-1] - (frames - 1) * stride + 1, frames * stride)
-            ]
+    stride, places = round(FRAME_SECONDS / scene.dt), _places(scene, frames)
     if not places:
-        raise SceneError(
-            f"{scene.name}: no expert ego is recorded for {frames * FRAME_SECONDS:g} s; use longer scenes"
-        )
+        raise SceneError(f"{scene.name}: {_too_short(frames)}; use longer scenes")
     voxeliser = drawer_of(scene, grid)
     chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
     for ego, first in (places[k] for k in chosen):

@@ -25,6 +25,7 @@ from occsora_sim.scoring.forecasting import (
     ego_warp,
     forecast_windows,
     oracle,
+    scenes_with_windows,
 )
 from occsora_sim.scoring.interval import pooled_intervals
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -61,8 +62,8 @@ def evaluate_world(
 ) -> dict[str, Any]:
     """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
 
-    Pooled over the scenes, with 95 % intervals that draw the scenes again (null for a single one). Who is scored:
-    CONTESTANTS; a drawn future is penalised for choosing. No more than a batch of windows is held at once.
+    Pooled over the scenes that hold a window, with 95 % intervals that draw the scenes again (null for a single one).
+    Who is scored: CONTESTANTS; a drawn future is penalised for choosing. No more than a batch of windows is held at once.
 
     Args:
         world: the generated world; its weights are used in both modes.
@@ -73,6 +74,7 @@ def evaluate_world(
         on_window: told how many windows are done.
 
     """
+    scenes = scenes_with_windows(scenes)
     tables: dict[float, dict[str, list[Confusion]]] = {h: defaultdict(list) for h in HORIZONS}
     reconstruction, done = Confusion(), 0
     for scene in scenes:

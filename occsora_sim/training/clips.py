@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS, Grid
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawer_of
 from occsora_sim.training.report import say
 
@@ -63,11 +63,9 @@ class ClipSampler:
                 if len(valid) >= length:
                     self.spans.append((index, ego, int(valid[0])))
                     counts.append(len(valid) - length + 1)
-        if not self.spans:
-            raise SceneError(
-                f"training: none of {len(scenes)} scenes holds an ego motion of {frames} frames "
-                f"({(frames - 1) * FRAME_SECONDS:g} s); give longer ones"
-            )
+        used = {index for index, *_ in self.spans}
+        short = f"no ego motion of {frames} frames, {(frames - 1) * FRAME_SECONDS:g} s"
+        usable(scenes, ["" if k in used else short for k in range(len(scenes))], "training clip")
         self._ends = np.cumsum(counts)
         self.scenes = list(scenes)
         say(f"preparing {len(self.scenes)} scenes ...")

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.entry_view import vehicles_in_view
 from occsora_sim.models.traffic_motion import keep_on
 from occsora_sim.road_users import RoadUsers, seen_from, stack
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawers_of
 from occsora_sim.scenes.start import place_of
 from occsora_sim.training.report import say
@@ -117,10 +117,9 @@ class WindowSampler:
                 if len(valid) > (history + future) * stride:
                     span = (int(valid[0]) + (history - 1) * stride, int(valid[-1]) - future * stride)
                     self.spans.append((index, ego, *span))
-        if not self.spans:
-            raise SceneError(
-                f"training: none of {len(self.scenes)} scenes holds {history + future} frames of ego motion"
-            )
+        used = {index for index, *_ in self.spans}
+        short = f"no ego motion of more than {(history + future) * FRAME_SECONDS:g} s"
+        usable(self.scenes, ["" if k in used else short for k in range(len(self.scenes))], "training window")
         say(f"preparing {len(self.scenes)} scenes ...")
         self.voxelisers = drawers_of(self.scenes, grid, device, workers)
 
