@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from occsora_sim.errors import ConfigurationError, MissingDependencyError, SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, NUM_CLASSES, PEDESTRIAN, TINY, VEGETATION, Grid
@@ -81,6 +82,13 @@ def test_what_lies_flat_in_the_sun_is_exactly_its_colour() -> None:
     colours = top.colours[np.isclose(top.colours.sum(axis=1), top.colours.sum(axis=1).max())]
     assert np.allclose(colours * 255, class_colours()[DRIVEABLE], atol=0.6)
     assert (shaded_map(occupancy)[:, :] == class_colours()[DRIVEABLE]).all(axis=-1).any()
+
+
+def test_the_picture_of_the_readme_has_the_palettes_colours() -> None:
+    with Image.open(Path(__file__).parent.parent / "docs" / "images" / "rollout.png") as picture:
+        legend = np.asarray(picture.convert("RGB"))[565:]
+    for label in (CAR, PEDESTRIAN, DRIVEABLE, MANMADE, VEGETATION):
+        assert (legend == class_colours()[label]).all(axis=-1).sum() > 50, label
 
 
 def test_colours_are_written_down_in_the_palette_alone() -> None:
