@@ -29,7 +29,9 @@ HISTORY = 4
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scenes", nargs="+")
     parser.add_argument("--frames", type=int, default=40, help="frames of each scene")
     options = parser.parse_args()
@@ -45,7 +47,11 @@ def main() -> None:
 
 
 def measure(
-    scene: Scene, frames: int, rng: np.random.Generator, counts: dict[int, np.ndarray], errors: dict[int, list]
+    scene: Scene,
+    frames: int,
+    rng: np.random.Generator,
+    counts: dict[int, np.ndarray],
+    errors: dict[int, list],
 ) -> None:
     """Add the frames of a scene."""
     stride = round(FRAME_SECONDS / scene.dt)
@@ -72,7 +78,9 @@ def measure(
         label, size = scene.track_class[there], scene.track_size[there]
         fitted = relative(poses[-1], users.now[0])
         for one in DYNAMIC:
-            mine = np.flatnonzero((label == one) & near)  # those half in view may be fitted, and count in neither
+            mine = np.flatnonzero(
+                (label == one) & near
+            )  # those half in view may be fitted, and count in neither
             ours = torch.nonzero(users.label[0] == one)[:, 0].numpy()
             distance = (local[mine, None, :2] - fitted[None, ours, :2]).norm(dim=-1).numpy()
             reach = np.maximum(size[mine, 0] / 2, 0.8)[:, None]
@@ -83,7 +91,11 @@ def measure(
                 partner[mine[i]] = ours[j]
                 distance[i], distance[:, j] = np.inf, np.inf
             within = inside.numpy()[mine]
-            counts[one] += (within.sum(), len(ours) - sum(not inside[i] for i in partner), sum(bool(inside[i]) for i in partner))
+            counts[one] += (
+                within.sum(),
+                len(ours) - sum(not inside[i] for i in partner),
+                sum(bool(inside[i]) for i in partner),
+            )
             for i, j in partner.items():
                 if not inside[i]:
                     continue
@@ -110,7 +122,11 @@ def report(counts: dict[int, np.ndarray], errors: dict[int, list]) -> None:
         moving = e[:, 3] > 0.3
 
         def pair(values: np.ndarray, form: str = "6.2f") -> str:
-            return "      -      -" if not len(values) else " ".join(f"{np.percentile(values, q):{form}}" for q in (50, 90))
+            return (
+                "      -      -"
+                if not len(values)
+                else " ".join(f"{np.percentile(values, q):{form}}" for q in (50, 90))
+            )
 
         flipped = 100 * (e[:, 1] > 90).mean()
         print(
