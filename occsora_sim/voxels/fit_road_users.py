@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import compose, to_frame, wrap_angle
-from occsora_sim.grid import BICYCLE, DRIVEABLE, DYNAMIC, FRAME_SECONDS, PEDESTRIAN, SMALL, Grid
+from occsora_sim.grid import BICYCLE, CAR, DRIVEABLE, DYNAMIC, FRAME_SECONDS, PEDESTRIAN, SMALL, Grid
 from occsora_sim.road_users import RoadUsers, from_tracks
 from occsora_sim.voxels.frame_patches import USUAL, FramePatches, patches_of
 
@@ -23,8 +23,10 @@ FASTEST: dict[int, float] = {PEDESTRIAN: 3.0, BICYCLE: 10.0}
 
 _FASTEST = 35.0
 
-_IN_PART = (0.6, 0.7)
-"""Below these shares of the usual length and width a vehicle is seen in part."""
+_IN_PART = (0.45, 0.7)
+"""Below these shares of the usual length and width a vehicle is seen in part; below _CAR of its length a car is."""
+
+_CAR = 0.6
 
 _STANDS = 0.3
 """Moved less than this in the whole history [m], somebody stands: exactly."""
@@ -99,7 +101,7 @@ def _follow(frames: list[FramePatches], poses: np.ndarray, grid: Grid) -> np.nda
     for _, i, j in sorted(found):
         if chains[i, -2] < 0 and j not in taken:
             chains[i, -2] = j
-            taken.add(j)
+            taken.add(int(j))
     for k in range(h - 3, -1, -1):
         chains[:, k] = _matched(chains, k, frames, world)
     return chains
@@ -159,7 +161,9 @@ def _world(place: np.ndarray, pose: np.ndarray) -> np.ndarray:
 def _in_part(boxes: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Whether boxes (..., 5) are too short or narrow to be whole vehicles of their labels (...)."""
     usual = np.array([USUAL.get(one, (1.0, 1.0)) for one in range(max(DYNAMIC) + 1)])[label]
-    return ((boxes[..., 3:] < usual * np.array(_IN_PART)).any(-1)) & ~np.isin(label, SMALL)
+    least = usual * np.array(_IN_PART)
+    least[..., 0] = np.where(label == CAR, usual[..., 0] * _CAR, least[..., 0])
+    return (boxes[..., 3:] < least).any(-1) & ~np.isin(label, SMALL)
 
 
 def _sizes(boxes: np.ndarray, present: np.ndarray, cut: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -213,8 +217,14 @@ def _headings(
     long = world[:, -1, 2]
     speed, way = np.hypot(*velocity.T), np.arctan2(velocity[:, 1], velocity[:, 0])
     forwards = np.cos(way - long) >= 0
-    # Right-hand traffic: who stands has more of the road on the left.
-    forwards = np.where(speed > 0, forwards, _more_road_on_the_left(boxes, labels, grid))
+    # In right-hand traffic who stands has more of the road on the left; those that move, and the ego, tell which it is.
+    left = _road_on_the_left(np.concatenate((boxes, [[0.0, 0.0, 0.0, 0.0, 0.0]])), labels, grid)
+    drives = (speed > 1.0) & ~np.isin(label, SMALL)
+    votes = float(np.sign(left[-1])) + float((np.sign(left[:-1]) * np.where(forwards, 1, -1))[drives].sum())
+    on_the_left = np.where(
+        left[:-1] == 0, np.cos(boxes[:, 2]) >= 0, left[:-1] * (1 if votes >= 0 else -1) > 0
+    )
+    forwards = np.where(speed > 0, forwards, on_the_left)
     yaw = np.where(forwards, long, long + math.pi)
     small = np.isin(label, SMALL) & (speed > 0)
     # A patch as wide as it is long, or seen in part, may have its long side across.
@@ -222,8 +232,8 @@ def _headings(
     return wrap_angle(torch.from_numpy(np.where(small | astray, way, yaw))).numpy()
 
 
-def _more_road_on_the_left(boxes: np.ndarray, labels: Tensor, grid: Grid) -> np.ndarray:
-    """Whether there is more road 2 to 8 m on the left of boxes (m, 5) of a frame (x, y, z) than on the right."""
+def _road_on_the_left(boxes: np.ndarray, labels: Tensor, grid: Grid) -> np.ndarray:
+    """How much more road there is 2 to 8 m on the left of boxes (m, 5) of a frame (x, y, z) than on the right: (m,)."""
     road = (labels == DRIVEABLE).any(-1).numpy()
     aside = np.arange(2.0, 8.0, grid.voxel)
 
@@ -236,5 +246,4 @@ def _more_road_on_the_left(boxes: np.ndarray, labels: Tensor, grid: Grid) -> np.
         inside = (i >= 0) & (i < road.shape[0]) & (j >= 0) & (j < road.shape[1])
         return (road[i.clip(0, road.shape[0] - 1), j.clip(0, road.shape[1] - 1)] & inside).mean(1)
 
-    left, right = share(1.0), share(-1.0)
-    return np.where(left == right, np.cos(boxes[:, 2]) >= 0, left > right)
+    return share(1.0) - share(-1.0)
