@@ -62,7 +62,6 @@ def forecast_windows(
         SceneError: no ego of the scene is recorded long enough; raised at once.
 
     """
-    stride = round(FRAME_SECONDS / scene.dt)
     places = _places(scene)
     if not places:
         raise SceneError(f"{scene.name}: {_TOO_SHORT}; nothing to score")
