@@ -12,6 +12,7 @@ from gymnasium.utils import seeding
 
 from occsora_sim.agents.protocol import AnyAgent, ImaginingAgent
 from occsora_sim.envs.imagination import Imagination, Imagined
+from occsora_sim.envs.infos import describe
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.quantities import whole
@@ -164,7 +165,7 @@ class _Group:
         fresh = self.simulation.observe(self.state)
         rewards, terminated = outcome.reward.tolist(), outcome.terminated.tolist()
         over = (outcome.terminated | outcome.truncated).tolist()
-        infos = self.simulation.describe(self.state, outcome)
+        infos = describe(self.state, self.simulation.config, outcome)
         if len(self.live) < len(self.reward):  # what an agent has kept of the last step stays as it was
             fresh = {
                 name: self._among_all(self.observation[name].copy(), value) for name, value in fresh.items()

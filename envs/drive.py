@@ -9,6 +9,7 @@ import numpy as np
 
 from occsora_sim.envs.config import make_config
 from occsora_sim.envs.imagination import Imagination, Imagined
+from occsora_sim.envs.infos import describe
 from occsora_sim.envs.options import read_limit, read_options, read_seeds
 from occsora_sim.envs.render import pictures_per_second, render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
@@ -68,7 +69,7 @@ class DriveEnv(gym.Env):
             self._drawn.clear()
         self.state = self.simulation.launch([self.np_random], asked.start, [asked.prompt], [self._drawn])
         self._ended = False
-        return self._observation(), self.simulation.describe(self.state)[0]
+        return self._observation(), describe(self.state, self.simulation.config)[0]
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Drive on with `action`: (a,), or the number of a manoeuvre.
@@ -90,7 +91,7 @@ class DriveEnv(gym.Env):
         self.state, outcome = self.simulation.step(self.state, values)
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._ended = terminated or truncated
-        info = self.simulation.describe(self.state, outcome)[0]
+        info = describe(self.state, self.simulation.config, outcome)[0]
         return self._observation(), float(outcome.reward[0]), terminated, truncated, info
 
     def imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:

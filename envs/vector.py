@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from occsora_sim.envs.config import make_config
 from occsora_sim.envs.imagination import Imagination, Imagined
+from occsora_sim.envs.infos import describe
 from occsora_sim.envs.options import read_limit, read_options, read_seeds
 from occsora_sim.envs.render import pictures_per_second, render_row
 from occsora_sim.envs.simulation import DriveSimulation, DriveState
@@ -109,7 +110,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         self.state = begun if everyone else self.simulation.replace(self.state, rows, begun)
         self._ended[rows] = False
         infos: dict[str, Any] = {}
-        for row, info in zip(rows, self.simulation.describe(begun), strict=True):
+        for row, info in zip(rows, describe(begun, self.simulation.config), strict=True):
             infos = self._add_info(infos, info, row)
         return self.simulation.observe(self.state), infos
 
@@ -132,14 +133,14 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         described: list[dict[str, Any]] = [{} for _ in range(count)]
         begun = self._begin(over) if over else None
         if begun is not None:
-            for row, info in zip(over, simulation.describe(begun), strict=True):
+            for row, info in zip(over, describe(begun, simulation.config), strict=True):
                 described[row] = info
         if live:
             before = self.state if begun is None else simulation.select(self.state, live)
             after, outcome = simulation.step(before, values[live])
             reward[live] = outcome.reward.double().cpu().numpy()
             ended[:, live] = torch.stack((outcome.terminated, outcome.truncated)).cpu().numpy()
-            for row, info in zip(live, simulation.describe(after, outcome), strict=True):
+            for row, info in zip(live, describe(after, simulation.config, outcome), strict=True):
                 described[row] = info
             if begun is None:
                 self.state = after
@@ -197,7 +198,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         rows = [row for row in range(self.num_envs) if self._ended[row]]
         last = simulation.observe(simulation.select(state, rows))
         begun = self._begin(rows)
-        for index, (row, info) in enumerate(zip(rows, simulation.describe(begun), strict=True)):
+        for index, (row, info) in enumerate(zip(rows, describe(begun, simulation.config), strict=True)):
             final = {name: value[index] for name, value in last.items()}
             described[row] = {**info, "final_obs": final, "final_info": described[row]}
         self.state = simulation.replace(state, rows, begun)
