@@ -97,7 +97,7 @@ def test_the_oracle_knows_the_map_and_carries_cars_at_constant_speed(road):
         wrong = (foreseen == CAR) ^ (truth == CAR)
         warped = ego_warp(window, grid)
         assert wrong.sum() < 0.5 * ((warped == CAR) ^ (truth == CAR)).sum()
-    assert oracle(replace(window, velocity=None), grid) is None
+    assert oracle(replace(window, users=None), grid) is None
 
 
 def test_a_scene_without_a_long_enough_ego_is_refused_in_one_line(road):
@@ -166,7 +166,8 @@ def test_noise_in_place_of_the_recorded_future_changes_no_forecast(untrained_mod
     recorded, poisoned = answers(world, noisy(HISTORY + FUTURE + 1)), answers(world, noisy(HISTORY))
     other = answers(world, noisy(HISTORY - 1))
     assert not torch.equal(recorded["truth"], poisoned["truth"])
-    for name in ("history", "model", "draw", "ego_warp", "copy"):
+    tracked = ("model_tracks", "draw_tracks") if kind == "tracks" else ()
+    for name in ("history", "model", "draw", "ego_warp", "copy", *tracked):
         assert torch.equal(recorded[name], poisoned[name]), f"{name} has seen the future"
         assert not torch.equal(recorded[name], other[name]), "noise in the last frame seen is noticed"
     assert not torch.equal(recorded["model"], recorded["draw"])
@@ -176,11 +177,11 @@ def test_a_report_holds_every_contestant_at_every_horizon(world, road):
     report = evaluate_world(world, [road], windows_per_scene=2, batch=2)
     assert set(report["forecast"]) == {"1.0", "2.0", "3.0"}
     for table in report["forecast"].values():
-        assert set(table) == {"model", "draw", "ego_warp", "copy", "tokenizer", "oracle"}
+        assert set(table) == set(CONTESTANTS)
         for metrics in table.values():
             assert 0 <= metrics["miou"] <= 1 and 0 <= metrics["iou"] <= 1
     assert report["windows"] == 2 and report["scenes"] == 1
-    assert len(report_rows(report)) == 1 + 3 * 6
+    assert len(report_rows(report)) == 1 + 3 * len(CONTESTANTS)
 
 
 def test_a_forecast_says_by_which_protocol_and_names_expectation_and_draw(world, road, capsys):
@@ -192,6 +193,6 @@ def test_a_forecast_says_by_which_protocol_and_names_expectation_and_draw(world,
     assert report["protocol"] in shown
     assert (
         "model: the expectation" in shown
-        and "draw: what the environment runs: one drawn future, by 8" in shown
+        and "draw: what the environment runs: one drawn future, 8 denoising steps" in shown
     )
     assert list(report["contestants"]) == list(CONTESTANTS) == list(report["forecast"]["1.0"])

@@ -128,5 +128,5 @@ def road_users_of(start: Start, frames: Tensor, poses: Tensor, grid: Grid) -> Ro
 
 def road_users_in(frames: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
     """The road users that frames (h, x, y, z) show, seen from `poses` (h, 3): one row, with their voxels."""
-    users = fit_road_users(frames, poses, grid).map(lambda field: field.to(frames.device))
+    users = fit_road_users(frames, poses, grid).padded(1).map(lambda field: field.to(frames.device))
     return replace(users, shape=observe_shape(frames[-1:], users, poses[-1:].double(), grid))
