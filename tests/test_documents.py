@@ -208,7 +208,10 @@ def small(tmp_path_factory) -> Path:
     """A folder with untrained weights of both families under the names that documents give them."""
     folder = tmp_path_factory.mktemp("small")
     torch.manual_seed(0)
-    weights = {"tiny": WorldModel(tiny()), "runs/world-model/world_model": OccSora(paper_tiny())}
+    weights: dict[str, WorldModel | OccSora] = {
+        "tiny": WorldModel(tiny()),
+        "runs/world-model/world_model": OccSora(paper_tiny()),
+    }
     for name, model in weights.items():
         path = folder / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,19 +257,22 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
         "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 2.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
-        "agents": ("route-follower", "standing-still"), "preset": None, "suite": None,
+        "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None,
     }  # fmt: skip
     changed: dict[str, Any] = {}
+    drives, generated = verb in ("drive", "evaluate agent"), getattr(options, "scenes", None) == "generate"
     for field in dataclasses.fields(options):
         name, value = field.name, getattr(options, field.name)
-        if name == "scenes" and value == "generate":
+        if name == "scenes" and generated:
             continue
         if name in fewest:
             changed[name] = min(value, fewest[name])
-        elif name == "weights" and getattr(options, "world", "diffusion") != "diffusion":
-            changed[name] = None
-        elif name == "world" and value == "traffic":
-            changed[name] = "replay"
+        elif drives and name in ("world", "weights", "place", "vehicles") and not generated:
+            changed[name] = "replay" if name == "world" else None
+        elif (
+            name == "agent"
+        ):  # agents that look at voxels want the full grid, and tiny weights have a smaller one
+            changed[name] = "constant-velocity" if generated or value == "imagining-planner" else value
         elif name in fixed:
             changed[name] = fixed[name]
         elif isinstance(value, Path):

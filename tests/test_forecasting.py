@@ -150,6 +150,7 @@ def answers(world: DiffusionWorld, scene: Scene | VoxelScene) -> dict[str, torch
     return found | {"history": window.start.occupancy, "truth": window.truth}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tracks", "voxels"])
 def test_noise_in_place_of_the_recorded_future_changes_no_forecast(untrained_model, road, kind):
     world = DiffusionWorld(untrained_model, steps=2)

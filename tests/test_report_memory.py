@@ -48,7 +48,8 @@ class Still:
     frames_per_chunk, steps, grid = 2, 1, TINY
 
     def __init__(self, hoards: bool) -> None:
-        self.hoards, self.kept = hoards, []
+        self.hoards = hoards
+        self.kept: list[torch.Tensor] = []
 
     def variant(self, **options):
         return self
@@ -72,7 +73,8 @@ class Replay(ReplayWorld):
 
     def __init__(self, hoards: bool) -> None:
         super().__init__(TINY)
-        self.hoards, self.kept = hoards, []
+        self.hoards = hoards
+        self.kept: list[torch.Tensor] = []
 
     def step(self, state, trajectories):
         after = super().step(state, trajectories)
@@ -88,7 +90,8 @@ class Clips:
     frames = 12
 
     def __init__(self, hoards: bool) -> None:
-        self.hoards, self.kept = hoards, []
+        self.hoards = hoards
+        self.kept: list[torch.Tensor] = []
 
     def reconstruct(self, clip):
         return clip.labels[GIVEN:].clone()
@@ -193,6 +196,7 @@ def held(street, encoder, monkeypatch):
     return measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.__name__)
 def test_six_take_no_more_memory_than_two_and_a_leak_is_noticed(held, report):
     (few, trims), (many, more) = held(report, False, 2), held(report, False, 6)
