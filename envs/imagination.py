@@ -133,17 +133,17 @@ class Imagination:
         told = getattr(
             self.real.world, "takes_scene_prompts", False
         )  # what is imagined knows as much, no more
+        users = state.world.users  # of what moves it knows where it was, as the observation `road_users` tells
         starts = [
             Start(
-                occupancy=seen,
-                ego_pose=poses,
-                route=route,
+                occupancy=state.seen[row],
+                ego_pose=state.seen_poses[row],
+                route=routes[row],
                 name=origin.name,
                 prompt=origin.prompt if told else ScenePrompt(),
+                users=None if users is None else users.select([row]),
             )
-            for seen, poses, route, origin in zip(
-                state.seen, state.seen_poses, routes, state.origins, strict=True
-            )
+            for row, origin in enumerate(state.origins)
         ]
         # Noise that has nothing to do with that of the world driven, the same alone and in a batch.
         return simulation.world.reset(starts, [int(frames) for frames in state.episodes.frames])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DYNAMIC, NUM_CLASSES
-from occsora_sim.models.patches import connected
+from occsora_sim.voxels.patches import connected
 
 
 @dataclass(frozen=True, kw_only=True)
