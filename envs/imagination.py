@@ -133,7 +133,9 @@ class Imagination:
         told = getattr(
             self.real.world, "takes_scene_prompts", False
         )  # what is imagined knows as much, no more
-        users = state.world.users  # of what moves it knows where it was, as the observation `road_users` tells
+        users = (
+            state.world.users
+        )  # of what moves it knows where it was, as the observation `road_users` tells
         starts = [
             Start(
                 occupancy=state.seen[row],

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from occsora_sim.device import fast_bfloat16
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import Grid
 from occsora_sim.models.compensated_tokenizer import CompensatedTokenizer, CompensatedTokenizerConfig
@@ -173,7 +174,8 @@ class WorldModel(nn.Module):
         self, known: Context, prompt: Tensor, noise: Tensor | None, steps: int, scene: Tensor | None = None,
         guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Labels (b, f, x, y, z) uint8 of the next frames; of the road users in them no notice need be taken.
+        """Labels (b, x, y, z) uint8 of the first of the next f frames, drawn together; of the road users in them no notice
+        need be taken.
 
         Args:
             known: the context of the f frames.
@@ -191,11 +193,16 @@ class WorldModel(nn.Module):
         if guidance != 1 and self.scene is not None and scene is not None:
             denoise = guided(denoise, self.denoising(context, prompt), says(scene), guidance)
         b, f = known.static.shape[:2]
-        if noise is None:
-            z = denoise(prompt.new_zeros((b, *self.noise_shape)), prompt.new_ones(b))
-        else:
-            z = flow_sample(denoise, noise, steps)
-        return self.tokenizer.decode(self.frames(z), flat, features).unflatten(0, (b, f))
+        with torch.autocast(prompt.device.type, torch.bfloat16, enabled=fast_bfloat16(prompt.device)):
+            if noise is None:
+                z = denoise(prompt.new_zeros((b, *self.noise_shape)), prompt.new_ones(b))
+            else:
+                z = flow_sample(denoise, noise, steps)
+        first = Context(
+            static=known.static[:, :1], prior=known.prior[:, :1], auxiliary=known.auxiliary[:, :1]
+        )
+        features = {name: part[::f] for name, part in features.items()}
+        return self.tokenizer.decode(self.frames(z.float())[::f], first, features)
 
     @property
     def noise_shape(self) -> tuple[int, int, int, int]:

@@ -207,7 +207,7 @@ class DiffusionWorld:
             counter_random.normal(memory.key, _GROUND, *model.noise_shape) if self.mode == "sample" else None
         )
         prompt = relative(now[:, None], poses)
-        labels = model.sample(known, prompt, noise, self.steps, memory.scene, self.guidance)[:, 0]
+        labels = model.sample(known, prompt, noise, self.steps, memory.scene, self.guidance)
         static = known.static[:, 0]
         labels = evened(without_road_users(labels), unseen(static))
         if self.follow_route:
