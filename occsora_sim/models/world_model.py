@@ -174,8 +174,8 @@ class WorldModel(nn.Module):
         self, known: Context, prompt: Tensor, noise: Tensor | None, steps: int, scene: Tensor | None = None,
         guidance: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Labels (b, x, y, z) uint8 of the first of the next f frames, drawn together; of the road users in them no notice
-        need be taken.
+        """Labels (b, x, y, z) uint8 of the first of the next f frames, drawn together; of the road users in them no
+        notice need be taken.
 
         Args:
             known: the context of the f frames.

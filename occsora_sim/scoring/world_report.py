@@ -63,7 +63,7 @@ def evaluate_world(
     """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
 
     Pooled over the scenes that hold a window, with 95 % intervals that draw the scenes again (null for a single one).
-    Who is scored: CONTESTANTS; a drawn future is penalised for choosing. No more than a batch of windows is held at once.
+    Who is scored: CONTESTANTS; a drawn future is penalised for choosing. No more than a batch of windows is held.
 
     Args:
         world: the generated world; its weights are used in both modes.

@@ -218,7 +218,10 @@ class DiffusionWorld:
     def _known(self, memory: DiffusionMemory, poses: Tensor, then: Sequence[RoadUsers]) -> Context:
         """What is known of frames at `poses` (b, f, 3), in which the road users stand as in `then`."""
         return build_context(
-            static=self.model.read(memory.record, poses),
+            static=torch.cat(
+                (self.model.read(memory.record, poses[:, :1]), memory.record.read(poses[:, 1:], self.grid)),
+                dim=1,
+            ),
             users=memory.users,
             then=then,
             pose=poses,
