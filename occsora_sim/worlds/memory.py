@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.grid import Grid
-from occsora_sim.models.columns import UNSEEN, without_road_users
+from occsora_sim.models.columns import UNSEEN, is_dynamic, without_road_users
 from occsora_sim.models.record import Record
 from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers, alike, seen_from, stack
 from occsora_sim.scenes.start import Start
@@ -120,7 +120,8 @@ def road_users_of(start: Start, frames: Tensor, poses: Tensor, grid: Grid) -> Ro
         return RoadUsers.empty(1, SLOTS, HISTORY, device)
     if start.users is not None:
         users = start.users.map(lambda field: field.to(device))
-        users = users.where(seen_from(users, poses[None], grid))
+        # Loose objects, cones say, stand still: they are in the record.
+        users = users.where(seen_from(users, poses[None], grid) & is_dynamic(users.label))
     else:
         users = road_users_in(frames, poses, grid)
     return users.nearest(poses[-1:, :2].double(), SLOTS)
