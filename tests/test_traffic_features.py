@@ -1,6 +1,8 @@
 """Figures of road users on hand-made logs with known answers."""
 
 import math
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -146,14 +148,28 @@ def test_entries_and_exits_are_at_the_edge_of_the_view_or_where_somebody_appears
     enters = features(log_of(along(-45.0, 10.0, 4, y=9.0), ego=ego))  # at -45, -40, -35, -30 m
     assert enters.in_view[:, 0].tolist() == [False, True, True, True]
     assert enters.enters[:, 0].tolist() == [False, True, False, False] and not enters.leaves.any()
+    assert not enters.appears.any(), "it came over the edge"
     assert enters.known[:, 0].tolist() == [False, True, True, True]
     place = (0.0, 9.0, 0.0)
     pops = features(log_of([None, place, place, None], ego=ego))
     assert pops.enters[:, 0].tolist() == [False, True, False, False]
     assert pops.leaves[:, 0].tolist() == [False, False, False, True]
+    assert pops.appears.equal(pops.enters) and pops.vanishes.equal(pops.leaves)
     assert not features(log_of([place] * 3, ego=ego)).enters.any(), (
         "who is there at the start has not entered"
     )
+
+
+def test_thirty_two_minutes_of_64_road_users_take_seconds():
+    generator = torch.Generator().manual_seed(0)
+    place = torch.rand(64, 3, generator=generator, dtype=torch.float64) * 76 - 38
+    steps = torch.randn(120, 64, 3, generator=generator, dtype=torch.float64) * torch.tensor([2.0, 2.0, 0.1])
+    log = log_of(*[[(0.0, 0.0, 0.0)] * 120] * 64, ego=(0.0, 0.0, 0.0))
+    log = replace(log, pose=place + steps)
+    begun = time.process_time()
+    for _ in range(4):
+        traffic_features(log)
+    assert time.process_time() - begun < 30 / 8, "on one core; a loop over pairs would take minutes"
 
 
 def test_a_log_of_nobody_has_no_figures():

@@ -65,6 +65,8 @@ class Features:
         on_known: bool, the ground under the centre is known.
         stood: how long it has stood [s], counted from the log's first frame; 0 if it moves.
         enters, leaves: bool, in view now and not a frame before; the frame before and not now.
+        appears, vanishes: bool, of these, those that were not in the logged area a frame before; those that are not
+            in it now.
 
     """
 
@@ -83,6 +85,8 @@ class Features:
     stood: Tensor
     enters: Tensor
     leaves: Tensor
+    appears: Tensor
+    vanishes: Tensor
 
 
 def traffic_features(log: TrafficLog, grid: Grid = OCC3D, vehicle: Vehicle | None = None) -> Features:
@@ -94,6 +98,7 @@ def traffic_features(log: TrafficLog, grid: Grid = OCC3D, vehicle: Vehicle | Non
     turn = wrap_angle(log.pose.diff(dim=0, prepend=log.pose[:1])[..., 2]) / FRAME_SECONDS
     nearest, ttc = _pairs(log, speed, two, vehicle or Vehicle())
     seen_before = torch.cat((view[:1], view[:-1]))  # nobody enters in the first frame
+    enters, leaves = view & ~seen_before, seen_before & ~view
     return Features(
         in_view=view,
         known=view & two,
@@ -108,8 +113,10 @@ def traffic_features(log: TrafficLog, grid: Grid = OCC3D, vehicle: Vehicle | Non
         off_road=class_mask(OFF_ROAD)[log.ground.long()],
         on_known=class_mask((*OFF_ROAD, DRIVEABLE))[log.ground.long()],
         stood=_duration(two & (speed < STANDS)) * FRAME_SECONDS,
-        enters=view & ~seen_before,
-        leaves=seen_before & ~view,
+        enters=enters,
+        leaves=leaves,
+        appears=enters & ~torch.cat((present[:1], present[:-1])),
+        vanishes=leaves & ~present,
     )
 
 
