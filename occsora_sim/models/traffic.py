@@ -24,6 +24,9 @@ from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 
 _EDGES = 12
+AHEAD = 4
+"""Frames ahead that `TrafficModel.way` answers for."""
+
 _FAR = 60.0
 """Road users farther apart than this do not see each other [m]."""
 
@@ -139,6 +142,9 @@ class TrafficModel(nn.Module):
         self.blocks = nn.ModuleList(Block(hidden, config.heads, config.edge) for _ in range(config.depth))
         self.norm = nn.LayerNorm(hidden)
         self.head = HEADS[config.head](hidden)
+        self.way = nn.Linear(
+            hidden, 2 * AHEAD
+        )  # asked in training alone: where it will be, which says more than a step
 
     @property
     def features(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import relative
 from occsora_sim.models.traffic import TrafficModel
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.weights import load_world_model, save_world_model
@@ -23,6 +24,8 @@ from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows, targets
+
+_WAY = 5.0  # what ways are divided by [m]
 
 _AGAIN = 3
 """One step in so many is on the recording, while the others are on the model's own rollouts: what it has learned there
@@ -123,7 +126,8 @@ def _train_motion(
     loop, device = options.loop, torch.device(options.loop.device)
 
     def recorded(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return traffic_loss(model, source.draw(loop.batch, step).to(device), generator)
+        draw, count = (source.draw, loop.batch) if step % 2 else (source.draw_movers, 4 * loop.batch)
+        return traffic_loss(model, draw(count, step).to(device), generator)
 
     run(model, recorded, loop, stages.begin("traffic")).copy_to(model)
     if not options.rollout_steps:
@@ -154,7 +158,9 @@ def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Sce
 def traffic_loss(
     model: TrafficModel, windows: TrafficWindows, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The head's loss of what recorded road users do next."""
+    """The head's loss of what recorded road users do next, and the error of where they will be in the next frames: the
+    road ahead shows in that long before it shows in the next step.
+    """
     motion, known = targets(windows)
     open_place = torch.rand(len(windows.place), generator=generator) < model.config.place_dropout
     place = windows.place.masked_fill(open_place.to(windows.place.device), -1)
@@ -164,4 +170,12 @@ def traffic_loss(
             motion, more=motion.more.flatten(), turn=motion.turn.flatten(), stand=motion.stand.flatten()
         )
         loss, logs = model.head.loss(seen.flatten(0, 1), flat, known.flatten(), generator)
-    return loss, {"traffic/loss": loss.detach(), **{f"traffic/{name}": value for name, value in logs.items()}}
+        there = relative(windows.users.now[:, :, None], windows.later)[..., :2].float() / _WAY
+        goes = windows.known & (known & ~motion.stand)[..., None]
+        off = (model.way(seen).unflatten(-1, there.shape[-2:]) - there).norm(dim=-1)
+        way = (off * goes).sum() / goes.sum().clamp(min=1)
+    logs = {**logs, "way_m": _WAY * way.detach()}
+    return loss + way, {
+        "traffic/loss": loss.detach(),
+        **{f"traffic/{name}": value for name, value in logs.items()},
+    }

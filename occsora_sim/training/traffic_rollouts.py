@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import relative
-from occsora_sim.models.traffic import TrafficModel
+from occsora_sim.models.traffic import AHEAD, TrafficModel
 from occsora_sim.models.traffic_motion import Motion, apply
 from occsora_sim.road_users import RoadUsers
-from occsora_sim.training.traffic_windows import AHEAD, TrafficSampler, TrafficWindows
+from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows
 
 CANDIDATES = 4
 """Motions drawn of each road user, of which the one nearest to the recording is taken."""

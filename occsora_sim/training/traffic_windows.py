@@ -11,10 +11,23 @@ from torch import Tensor
 
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose, relative, wrap_angle
-from occsora_sim.grid import BUS, CAR, DYNAMIC, FRAME_SECONDS, MOTORCYCLE, OCC3D, TRUCK
+from occsora_sim.grid import (
+    BICYCLE,
+    BUS,
+    CAR,
+    CONSTRUCTION_VEHICLE,
+    DYNAMIC,
+    FRAME_SECONDS,
+    MOTORCYCLE,
+    OCC3D,
+    PEDESTRIAN,
+    TRAILER,
+    TRUCK,
+)
 from occsora_sim.models.ground_crop import CROP, OBSTACLE, UNSEEN_GROUND, crop_cells, kinds_of_columns
+from occsora_sim.models.traffic import AHEAD
 from occsora_sim.models.traffic_motion import STANDS, Motion, motion_between, travel_of
-from occsora_sim.road_users import HISTORY, RoadUsers
+from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.recorded import Recorded
@@ -24,13 +37,16 @@ from occsora_sim.scenes.start import place_of
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]."""
 
-AHEAD = 4
-"""Frames after the present that a window holds."""
-
 _CELL = 0.4  # of the ground's kinds [m]
 _VIEW = 40.0  # half an edge of what the ego sees [m]
 _SHOWN = (0, 6, 12, 20)  # frames ago at which the ego may have seen the ground
 _DRIVES = (CAR, BUS, TRUCK, MOTORCYCLE)
+
+FEW = 8
+"""Road users of a window around one that moves."""
+
+_KINDS = ((CAR,), (BUS, TRUCK, TRAILER, CONSTRUCTION_VEHICLE), (BICYCLE, MOTORCYCLE), (PEDESTRIAN,))
+_SHARES = (0.55, 0.15, 0.15, 0.15)  # of such windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +55,7 @@ class TrafficWindows:
 
     Attributes:
         users: road users, histories until now, slots filled from the front; the ego is one of them.
-        ego: (b, n) bool, which one.
+        ego: (b, n) bool, which one; nobody in windows around any other road user.
         recorded: (b, n, 3) float64, where they were recorded now; elsewhere than in `users` where these were nudged.
         later: (b, n, AHEAD, 3) float64, their poses in the next frames.
         known: (b, n, AHEAD) bool, whether these were recorded.
@@ -101,6 +117,9 @@ class GroundAtlas:
 class TrafficSampler:
     """Draws windows from vector scenes; the same (seed, step) draws the same, so a resumed run is exact.
 
+    Half of them show all road users around an ego, as a world does. Most of these stand, and how to follow a street is
+    learned from those that move: the others show one that moves, of whatever kind, and the few next to it.
+
     Args:
         scenes: recorded scenes with tracks; voxel sequences have none and are left out.
         seed: of the draws.
@@ -125,25 +144,45 @@ class TrafficSampler:
         ])  # fmt: skip
         self.tracks = [_Tracks.of(scene) for scene in self.scenes]
         self.spans = [(k, *span) for k, tracks in enumerate(self.tracks) for span in tracks.egos()]
+        self.movers = [tracks.movers() for tracks in self.tracks]
         if not self.spans:
             raise SceneError("training: no vehicle of these scenes is recorded for three seconds on end")
 
     def draw(self, count: int, step: int) -> TrafficWindows:
         """`count` windows for training step `step`."""
         rng = np.random.default_rng((self.seed, step))
-        # A scene, then an ego in it: places with much traffic are not met more often than others.
         rows = []
         for _ in range(count):
             scene, ego, first, last = self.spans[rng.integers(len(self.spans))]
             rows.append((scene, ego, int(rng.integers(first, last + 1))))
-        windows = self.windows(rows)
+        return self._finished(self.windows(rows), rows, rng)
+
+    def draw_movers(self, count: int, step: int) -> TrafficWindows:
+        """`count` windows around road users that move, for training step `step`."""
+        rng = np.random.default_rng((self.seed, 2, step))
+        rows = []
+        while len(rows) < count:
+            scene = int(rng.integers(len(self.scenes)))
+            kind = self.movers[scene][int(rng.choice(len(_KINDS), p=_SHARES))]
+            if len(kind):
+                track, now = kind[rng.integers(len(kind))]
+                rows.append((scene, int(track), int(now)))
+        windows = self.windows(rows, FEW)
+        windows = replace(windows, ego=torch.zeros_like(windows.ego))
+        return self._finished(windows, rows, rng)
+
+    def _finished(
+        self, windows: TrafficWindows, rows: Sequence[tuple[int, int, int]], rng: np.random.Generator
+    ) -> TrafficWindows:
         if self.nudged:
             windows = self._nudge(windows, rng)
-        return self.with_crops(windows, rows, torch.from_numpy(rng.random(count)) < self.hidden)
+        return self.with_crops(windows, rows, torch.from_numpy(rng.random(len(rows))) < self.hidden)
 
-    def windows(self, rows: Sequence[tuple[int, int, int]]) -> TrafficWindows:
-        """The windows at (scene, ego track, frame) each, without crops; nothing is nudged or hidden."""
-        parts = [self.tracks[scene].window(ego, now) for scene, ego, now in rows]
+    def windows(self, rows: Sequence[tuple[int, int, int]], most: int = SLOTS) -> TrafficWindows:
+        """The windows at (scene, ego track, frame) each, of at most so many road users, without crops; nothing is
+        nudged or hidden.
+        """
+        parts = [self.tracks[scene].window(ego, now, most) for scene, ego, now in rows]
         slots = max(len(part["label"]) for part in parts)
         out = {}
         for name, example in parts[0].items():
@@ -255,12 +294,20 @@ class _Tracks:
         """Where a track was at a frame, or at the first frame after it at which it was anywhere."""
         return torch.from_numpy(self.pose[max(frame, int(self.valid[:, track].argmax())), track])
 
-    def window(self, ego: int, now: int) -> dict[str, np.ndarray]:
+    def movers(self) -> list[np.ndarray]:
+        """Of each of _KINDS the tracks that move at a frame, and that frame: (m, 2) int64."""
+        step = np.linalg.norm(np.diff(self.pose[..., :2], axis=0), axis=-1)
+        moves = (step > STANDS) & self.valid[:-1] & self.valid[1:]
+        frame, track = np.nonzero(moves)
+        pairs = np.stack((track, frame), axis=-1)
+        return [pairs[np.isin(self.label[track], kind)] for kind in _KINDS]
+
+    def window(self, ego: int, now: int, most: int) -> dict[str, np.ndarray]:
         """The road users within REACH of track `ego` at frame `now`, the ego first, then the nearest first."""
         away = np.linalg.norm(self.pose[now, :, :2] - self.pose[now, ego, :2], axis=1)
         away[~self.valid[now]] = np.inf
         away[ego] = -1.0
-        order = np.argsort(away, kind="stable")[: int((away < REACH).sum())][:64]
+        order = np.argsort(away, kind="stable")[: min(most, int((away < REACH).sum()))]
         past = np.clip(np.arange(now - HISTORY + 1, now + 1), 0, None)
         future = np.clip(np.arange(now + 1, now + AHEAD + 1), None, len(self.valid) - 1)
         pose, present = self.pose[past][:, order].swapaxes(0, 1), self.valid[past][:, order].T.copy()
