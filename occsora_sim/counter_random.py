@@ -1,8 +1,8 @@
 """Random numbers as a function of (seed, frame, use): the same alone, in a batch, and on any device.
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3), in int64 tensors. There
-is no generator whose state has to be kept, saved or moved between devices: a world remembers its seed and how many frames
-it has drawn.
+is no generator whose state has to be kept, saved or moved between devices: a world remembers its seed and how many
+frames it has drawn.
 """
 
 from __future__ import annotations

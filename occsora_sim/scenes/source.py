@@ -34,9 +34,9 @@ OTHER_KINDS = frozenset(
 
 NO_GENERATOR = frozenset(
     {
-        "blank.py", "boxes.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py", "log_map.py",
+        "blank.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py", "log_map.py",
         "log_tracks.py", "occ3d.py", "pickle_names.py", "raster.py", "recorded.py", "road_users.py",
-        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "voxel_scene.py", "voxeliser.py",
+        "safe_pickle.py", "scenarionet.py", "source.py", "start.py", "tracks.py", "voxel_scene.py", "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what is made from a seed."""
