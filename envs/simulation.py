@@ -21,6 +21,7 @@ from occsora_sim.envs.motion import (
     starting_motion,
 )
 from occsora_sim.envs.reward import reward_terms, sum_terms
+from occsora_sim.envs.road_users import observe_road_users
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
@@ -280,12 +281,20 @@ class DriveSimulation:
                 parts[name] = birdseye_image(state.frames, route, self.world.grid).cpu().numpy()
             elif name == "ego":
                 parts[name] = np.clip(state.motion.cpu().numpy().astype(np.float32), -EGO_BOUNDS, EGO_BOUNDS)
+            elif name == "road_users":
+                parts[name] = self._road_users(state)[0]
             else:
                 parts[name] = np.clip(route.cpu().numpy().astype(np.float32), -ROUTE_BOUND, ROUTE_BOUND)
         return parts
 
+    def _road_users(self, state: DriveState) -> tuple[np.ndarray, np.ndarray]:
+        """The road users around each ego, and their ids."""
+        return observe_road_users(state.world.users, state.poses[:, -1], self.config.road_users)
+
     def describe(self, state: DriveState, outcome: Outcome | None = None) -> list[dict[str, Any]]:
         """The info of each episode: ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start.
+
+        Where "road_users" are observed also road_user_ids (n,) int64, in their order: -1 where there are fewer.
 
         After a step also reward_terms, terms (of the driving score) and trajectory (f, 3); after the last
         step episode_score.
@@ -302,6 +311,9 @@ class DriveSimulation:
             }
             for row in range(len(poses))
         ]
+        if "road_users" in self.config.observation:
+            for info, ids in zip(infos, self._road_users(state)[1], strict=True):
+                info["road_user_ids"] = ids
         if outcome is None:
             return infos
         terms, ended = _rows(outcome.terms), (outcome.terminated | outcome.truncated).tolist()
