@@ -16,6 +16,7 @@ from occsora_sim.envs.infos import describe
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.quantities import whole
+from occsora_sim.rendering.recorded_users import RecordedUsers, join_users, record_users
 from occsora_sim.scoring.allocator import give_back
 
 SCORE_TERMS = ("score", "nc", "dac", "ttc", "ep", "comfort")
@@ -33,6 +34,7 @@ class Recording:
         trajectories: (k, f, 3) float32: planned poses, relative to the ego before the step.
         terms: per step, the driving score's terms by name.
         routes: (k, 20, 2) float32: the route ahead, in the ego frame before the step [m].
+        users: the road users of the t frames; None where the world does not tell them apart.
 
     """
 
@@ -43,6 +45,7 @@ class Recording:
     trajectories: np.ndarray
     terms: list[dict[str, float]]
     routes: np.ndarray
+    users: RecordedUsers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +154,15 @@ class _Group:
         self.reward = np.zeros(len(starts))
         self.logs: dict[int, list[dict[str, Any]]] = {row: [] for row in self.live if row in record}
         for row, log in self.logs.items():
+            users = self._users(row, 1)
             frame, pose = self.state.frames[row, -1:], self.state.poses[row, -1:]
-            log.append({"occupancy": frame.cpu().numpy().copy(), "ego_pose": pose.cpu().numpy().copy()})
+            log.append(
+                {
+                    "occupancy": frame.cpu().numpy().copy(),
+                    "ego_pose": pose.cpu().numpy().copy(),
+                    "users": users,
+                }
+            )
         agent.reset(len(starts))
 
     def step(self) -> None:
@@ -178,6 +188,7 @@ class _Group:
                     {
                         "occupancy": self.state.frames[index].cpu().numpy().copy(),
                         "ego_pose": infos[index]["ego_poses"],
+                        "users": self._users(index, self.simulation.frames),
                         "action": np.array(actions[row], ndmin=1),
                         "reward": rewards[index],
                         "trajectory": infos[index]["trajectory"],
@@ -198,6 +209,11 @@ class _Group:
         self.live = [self.live[index] for index in keep]
         if keep and len(keep) < len(over):
             self.state = self.simulation.select(self.state, keep)
+
+    def _users(self, row: int, frames: int) -> RecordedUsers | None:
+        """The road users of a row of the state at its last frames."""
+        users = self.state.world.users
+        return None if users is None else record_users(users.select([row]), self.state.poses[row, -frames:])
 
     def _actions(self) -> np.ndarray:
         """The agent's actions for all rows, clipped to the space."""
@@ -238,6 +254,7 @@ def _recording(log: list[dict[str, Any]]) -> Recording:
         trajectories=np.stack([entry["trajectory"] for entry in steps]),
         terms=[entry["terms"] for entry in steps],
         routes=np.stack([entry["route"] for entry in steps]),
+        users=None if log[0]["users"] is None else join_users([entry["users"] for entry in log]),
     )
 
 

@@ -21,7 +21,7 @@ from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.protocol import World
 
 ACTIONS = ("controls", "trajectory", "manoeuvre")
-OBSERVATIONS = ("occupancy", "birdseye", "ego", "route")
+OBSERVATIONS = ("occupancy", "birdseye", "ego", "route", "road_users")
 AUTORESETS = ("next_step", "same_step")
 PARTS: dict[str, type] = {"reward": RewardConfig, "score": ScoreConfig, "vehicle": Vehicle}
 """Options that are configurations themselves; mappings become them."""
@@ -48,7 +48,8 @@ class DriveConfig:
         action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
             (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,
             faster, slower, left, right (`envs.manoeuvre`).
-        observation: what an agent sees, any of "occupancy", "birdseye", "ego", "route" (`envs.spaces`).
+        observation: what an agent sees, any of "occupancy", "birdseye", "ego", "route", "road_users" (`envs.spaces`).
+        road_users: how many road users the observation "road_users" tells of.
         frames_per_decision: frames of 0.5 s that an action lasts; None: the world's chunk.
         seconds: an episode is truncated after this time [s]; in a replay at the latest where its recording ends.
         reward: weights of the reward terms, a RewardConfig or a mapping.
@@ -76,6 +77,7 @@ class DriveConfig:
     least_future: float | None = None
     action: Literal["controls", "trajectory", "manoeuvre"] = "controls"
     observation: tuple[str, ...] = ("occupancy", "ego", "route")
+    road_users: int = 32
     frames_per_decision: int | None = None
     seconds: float = 20.0
     reward: RewardConfig = field(default_factory=RewardConfig)

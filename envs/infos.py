@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from occsora_sim.envs.config import DriveConfig
+from occsora_sim.envs.road_users import observe_road_users
 from occsora_sim.envs.simulation import own_copy
 from occsora_sim.envs.state import DriveState, Outcome
 from occsora_sim.scoring.episode import StepScore
@@ -15,7 +16,8 @@ from occsora_sim.scoring.episode import StepScore
 
 def describe(state: DriveState, config: DriveConfig, outcome: Outcome | None = None) -> list[dict[str, Any]]:
     """The info of each episode: ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start (its index among
-    the simulation's starts, -1 for one from nothing).
+    the simulation's starts, -1 for one from nothing). Where "road_users" are observed also road_user_ids (n,) int64, in
+    their order: -1 where there are fewer.
 
     After a step also reward_terms, terms (of the driving score), trajectory (f, 3) and episode_score: from the
     episode's beginning until now, so the last one is the episode's, whoever ends it. All are numbers and arrays of
@@ -33,6 +35,10 @@ def describe(state: DriveState, config: DriveConfig, outcome: Outcome | None = N
         }
         for row in range(len(poses))
     ]
+    if "road_users" in config.observation:
+        ids = observe_road_users(state.world.users, state.poses[:, -1], config.road_users)[1]
+        for row, info in enumerate(infos):
+            info["road_user_ids"] = ids[row]
     if outcome is None:
         return infos
     terms = _rows(outcome.terms)

@@ -21,6 +21,7 @@ from occsora_sim.envs.motion import (
     starting_motion,
 )
 from occsora_sim.envs.reward import reward_terms, sum_terms
+from occsora_sim.envs.road_users import observe_road_users
 from occsora_sim.envs.starts import prompted
 from occsora_sim.envs.state import DriveState, Origin, Outcome
 from occsora_sim.errors import ConfigurationError
@@ -293,6 +294,10 @@ class DriveSimulation:
                 parts[name] = birdseye_image(state.frames, route, self.world.grid).cpu().numpy()
             elif name == "ego":
                 parts[name] = np.clip(state.motion.cpu().numpy().astype(np.float32), -EGO_BOUNDS, EGO_BOUNDS)
+            elif name == "road_users":
+                parts[name] = observe_road_users(
+                    state.world.users, state.poses[:, -1], self.config.road_users
+                )[0]
             else:
                 parts[name] = np.clip(route.cpu().numpy().astype(np.float32), -ROUTE_BOUND, ROUTE_BOUND)
         return parts

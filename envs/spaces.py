@@ -8,6 +8,7 @@ from gymnasium import spaces
 from occsora_sim.envs.birdseye import birdseye_channels
 from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.envs.motion import EGO_BOUNDS
+from occsora_sim.envs.road_users import road_users_space
 from occsora_sim.envs.simulation import ROUTE_BOUND, ROUTE_POINTS, DriveSimulation
 from occsora_sim.grid import FREE
 
@@ -27,7 +28,8 @@ def observation_space(simulation: DriveSimulation) -> spaces.Dict:
 
     occupancy (f, x, y, z) uint8 labels; birdseye (4 f + 1, x, y) uint8, 0 or 255, see `envs.birdseye`; ego (4,):
     speed [m/s], acceleration [m/s2], yaw rate [rad/s], steering [rad]; route (20, 2) [m]: points ahead every 2 m,
-    in the ego frame, held at the goal.
+    in the ego frame, held at the goal; road_users (n, 10), nearest first, in the ego frame: valid, x, y [m], cos and
+    sin of the yaw, velocity over the ground along x and y [m/s], length, width [m], class label.
     """
     frames, shape = simulation.frames, simulation.world.grid.shape
     parts: dict[str, spaces.Space] = {
@@ -35,5 +37,6 @@ def observation_space(simulation: DriveSimulation) -> spaces.Dict:
         "birdseye": spaces.Box(0, 255, (birdseye_channels(frames), *shape[:2]), np.uint8),
         "ego": spaces.Box(-EGO_BOUNDS, EGO_BOUNDS, dtype=np.float32),
         "route": spaces.Box(-ROUTE_BOUND, ROUTE_BOUND, (ROUTE_POINTS, 2), np.float32),
+        "road_users": road_users_space(simulation.config.road_users),
     }
     return spaces.Dict({name: parts[name] for name in simulation.config.observation})

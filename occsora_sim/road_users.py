@@ -88,7 +88,8 @@ class RoadUsers:
     def map(self, change: Callable[[Tensor], Tensor]) -> RoadUsers:
         """Every tensor changed in the same way: to another device, rows picked."""
         values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return RoadUsers(**{name: None if v is None else change(v) for name, v in values.items()})
+        changed: dict[str, Any] = {name: None if v is None else change(v) for name, v in values.items()}
+        return RoadUsers(**changed)
 
     def select(self, rows: Tensor | Sequence[int]) -> RoadUsers:
         """The worlds `rows`, which may repeat."""
@@ -126,6 +127,26 @@ class RoadUsers:
             velocity=velocity.to(self.velocity),
             age=self.age + self.valid,
         )
+
+    def earlier(self, frames: int) -> RoadUsers:
+        """The same road users so many frames ago, with the poses up to then; those that had not come are left out."""
+        if not frames:
+            return self
+        pose, present = self.pose[:, :, :-frames], self.present[:, :, :-frames]
+        age = (self.age - frames).clamp(min=0)
+        return replace(self, pose=pose, present=present, velocity=velocity_of(pose, present), age=age)
+
+    def instants(self, count: int) -> RoadUsers:
+        """The road users at each of the last `count` instants, (b * count) worlds without a past; shapes go along.
+
+        Who was there earlier and no longer is counts at the instants at which it was `present`.
+        """
+
+        def split(value: Tensor) -> Tensor:
+            return value[:, :, -count:].transpose(1, 2).flatten(0, 1)[:, :, None]
+
+        repeated = self.map(lambda value: value[:, None].expand(-1, count, *value.shape[1:]).flatten(0, 1))
+        return replace(repeated, pose=split(self.pose), present=split(self.present))
 
     def nearest(self, point: Tensor, count: int, reach: float = math.inf) -> RoadUsers:
         """The `count` road users nearest to `point` (b, 2) [m] of each world and within `reach` [m], nearest first."""

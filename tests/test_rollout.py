@@ -13,6 +13,7 @@ import pytest
 from occsora_sim.errors import OccSoraError, SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, TINY
 from occsora_sim.rendering.camera_view import RENDERER_VARIABLE
+from occsora_sim.rendering.recorded_users import RecordedUsers
 from occsora_sim.rendering.rollout import Rollout, load_rollout, rollout_frames, rollout_video, save_rollout
 from occsora_sim.rendering.video import FRAME_SIZE
 
@@ -155,3 +156,66 @@ def test_a_rollout_becomes_a_film_in_real_time(
     assert rollout_video(rollout, path, smooth=1) == 3
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
     assert frames == 3 and seconds == pytest.approx(1.5)
+
+
+def recorded_users(frames: int = 3, most: int = 2) -> RecordedUsers:
+    rng = np.random.default_rng(0)
+    return RecordedUsers(
+        pose=rng.normal(size=(frames, most, 3)).astype(np.float32),
+        size=np.ones((frames, most, 3), np.float32),
+        label=np.full((frames, most), CAR, np.uint8),
+        id=np.arange(frames * most).reshape(frames, most),
+        velocity=rng.normal(size=(frames, most, 2)).astype(np.float32),
+        valid=np.ones((frames, most), bool),
+    )
+
+
+def test_road_users_come_back_as_they_were(rollout: Rollout, tmp_path: Path) -> None:
+    full = dataclasses.replace(rollout, users=recorded_users())
+    save_rollout(full, tmp_path / "rollout.npz")
+    back = load_rollout(tmp_path / "rollout.npz").users
+    assert back is not None and full.users is not None
+    for name, value in full.users.arrays().items():
+        assert back.arrays()[name].dtype == value.dtype and np.array_equal(back.arrays()[name], value), name
+
+
+def rewritten(path: Path, header: dict | None = None, **arrays: np.ndarray | None) -> None:
+    """A rollout's file with some arrays put or taken away."""
+    with np.load(path) as archive:
+        kept = {name: archive[name] for name in archive.files}
+    if header:
+        text = json.dumps(json.loads(kept["header"].tobytes()) | header)
+        kept["header"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    kept |= arrays  # type: ignore[arg-type]
+    np.savez_compressed(path, **{name: value for name, value in kept.items() if value is not None})
+
+
+def test_a_file_from_before_road_users_still_loads(rollout: Rollout, tmp_path: Path) -> None:
+    path = tmp_path / "rollout.npz"
+    save_rollout(rollout, path)
+    rewritten(path, header={"version": 1})
+    assert load_rollout(path).users is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("road_user_id", None, "no road_user_id"),
+        ("road_user_valid", np.ones((3, 2), np.float32), "road_user_"),
+        ("road_user_pose", np.full((3, 2, 3), np.nan, np.float32), "not finite"),
+        ("road_user_label", np.full((3, 2), 200, np.uint8), "labels below"),
+        ("road_user_size", np.ones((3, 1, 3), np.float32), "road_user_size"),
+    ],
+)
+def test_damaged_road_users_are_refused(
+    rollout: Rollout, tmp_path: Path, name: str, value: np.ndarray | None, words: str
+) -> None:
+    path = tmp_path / "rollout.npz"
+    save_rollout(dataclasses.replace(rollout, users=recorded_users()), path)
+    rewritten(path, **{name: value})
+    refused(path, words)
+
+
+def test_road_users_of_other_frames_are_refused(rollout: Rollout) -> None:
+    with pytest.raises(SceneError, match="4 frames"):
+        dataclasses.replace(rollout, users=recorded_users(4))

@@ -12,12 +12,21 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from occsora_sim.grid import BUS, CAR, OCC3D, PEDESTRIAN
+from occsora_sim.grid import BUS, CAR, FREE, OCC3D, PEDESTRIAN
+from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes import voxeliser
 from occsora_sim.scenes.voxeliser import Voxeliser
+from occsora_sim.voxels.paint import paint_road_users
+from occsora_sim.voxels.shape import observe_shape
+from occsora_sim.voxels.shape_cells import CELLS
 
 SIZES = {PEDESTRIAN: (0.6, 0.6, 1.7), CAR: (4.5, 1.9, 1.5), BUS: (18.0, 2.6, 3.2)}
-TO_THE_HOST = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__len__")
+TO_THE_HOST = (
+    "item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "_local_scalar_dense",
+    "__array__", "nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount",
+    "repeat_interleave", "equal", "allclose", "is_nonzero",
+)  # fmt: skip
+"""What needs a value, or a number of values, on the host."""
 
 
 @pytest.fixture
@@ -50,6 +59,20 @@ def somewhere(frames):
     return pose, time, torch.arange(frames) % 3
 
 
+def moves_to_cpu(name, args, kwargs):
+    """A copy to the host. (Where there is no GPU a device of a CPU is told by how it was named: `torch.device`.)"""
+    return name == "to" and any(one == "cpu" for one in (*args, *kwargs.values()) if isinstance(one, str))
+
+
+def by_mask(name, args):
+    """Indexing by a mask, whose result is as large as the mask has ones: x[mask], x[mask] = values of a tensor."""
+    if name not in ("__getitem__", "__setitem__", "index", "index_put", "index_put_", "where"):
+        return False
+    if name == "where":
+        return len(args) == 1
+    return any(isinstance(one, torch.Tensor) and one.dtype == torch.bool for one in tree_leaves(args[1:2]))
+
+
 class Watch(TorchFunctionMode):
     """Counts the calls of torch, and notes those that mix tensors of two places or wait for the device."""
 
@@ -66,7 +89,9 @@ class Watch(TorchFunctionMode):
             self.calls += 1
             if any(there) and any(not yes and one.ndim for yes, one in zip(there, given, strict=True)):
                 self.mixed.append(name)
-            if any(there) and name in TO_THE_HOST and name != "__len__":
+            if any(there) and (
+                name in TO_THE_HOST or moves_to_cpu(name, args, kwargs) or by_mask(name, args)
+            ):
                 self.waits.append(name)
         out = func(*args, **kwargs)
         named = kwargs.get("device") is not None or (
@@ -83,14 +108,14 @@ def watched(made, frames):
     pose, time, exclude = somewhere(frames)
     with Watch() as watch:
         made.frames(pose, time, exclude)
-        made.frames_and_motion(pose, time, exclude)
+        made.motion(pose, time, exclude)
         made.displacement(pose, time, torch.tensor([0.1, 0.2]), exclude)
     return watch
 
 
 def held(voxeliser):
     """The tensors that a voxeliser keeps, by name."""
-    parts = {**vars(voxeliser), **vars(voxeliser._boxes)}
+    parts = {**vars(voxeliser._atlas), **vars(voxeliser.tracks)}
     return {name: value for name, value in parts.items() if isinstance(value, torch.Tensor)}
 
 
@@ -105,20 +130,75 @@ def test_what_it_draws_is_made_from_what_lies_there(crowd):
     assert all(getattr(tensor, "there", False) for tensor in held(made).values())
     watch = watched(made, 3)
     assert watch.calls > 100 and watch.mixed == []
-    assert set(watch.waits) == {"__bool__"} and len(watch.waits) == 3  # the check of the question, once each
+    # The check of each question, and how many pieces there are, which is counted on a CPU alone.
+    assert sorted(watch.waits) == ["__bool__"] * 3 + ["__int__"]
 
 
 def test_a_tensor_of_the_host_would_be_noticed(crowd):
     with Watch():
         made = Voxeliser(crowd(2))
-    made._boxes._top = made._boxes._top.clone()  # made outside: no device is named
+    made.tracks._size = made.tracks._size.clone()  # made outside: no device is named
     assert watched(made, 1).mixed
 
 
-def test_64_poses_take_as_many_calls_among_300_road_users_as_among_3(crowd, monkeypatch):
+def test_16_poses_take_as_many_calls_among_300_road_users_as_among_3(crowd, monkeypatch):
     monkeypatch.setitem(voxeliser._SLICE, "cpu", voxeliser._SLICE["cuda"])  # all at once, as on a GPU
     few, many = Voxeliser(crowd(1)), Voxeliser(crowd(100))
-    assert watched(few, 64).calls == watched(many, 64).calls == watched(many, 1).calls
+    assert watched(few, 16).calls == watched(many, 16).calls == watched(many, 1).calls
+
+
+def several(worlds, slots, shapes=False):
+    """Road users at random places, and egos."""
+    rng = np.random.default_rng(worlds + slots)
+    kinds = np.array(list(SIZES))[rng.integers(0, 3, (worlds, slots))]
+    users = RoadUsers.empty(worlds, slots, 2)
+    pose = torch.from_numpy(rng.uniform((-45, -45, -3), (45, 45, 3), (worlds, slots, 2, 3)))
+    return replace(
+        users,
+        label=torch.from_numpy(kinds.astype(np.uint8)),
+        size=torch.tensor([[SIZES[int(one)] for one in row] for row in kinds]).view(worlds, slots, 3),
+        pose=pose,
+        present=torch.from_numpy(rng.random((worlds, slots, 2)) < 0.8),
+        shape=torch.from_numpy(rng.integers(0, 99, (worlds, slots, *CELLS)).astype(np.int16))
+        if shapes
+        else None,
+    ), torch.from_numpy(rng.uniform(-3, 3, (worlds, 3)))
+
+
+def painting(worlds, slots, shapes=False):
+    """What is seen of a call that paints road users, and of one that looks at their shapes."""
+    users, pose = several(worlds, slots, shapes)
+    ground = torch.full((worlds, *OCC3D.shape), FREE, dtype=torch.uint8)
+    watches = []
+    for call in (paint_road_users, observe_shape):
+        with Watch() as watch:
+            here = [one.to(device=torch.device("cpu")) for one in (ground, pose)]
+            call(here[0], users.map(lambda one: one.to(device=torch.device("cpu"))), here[1], OCC3D)
+        assert watch.mixed == []
+        watches.append(watch)
+    return watches
+
+
+@pytest.mark.parametrize("shapes", [False, True])
+def test_painting_waits_for_nothing_and_takes_as_many_calls_for_any_batch(shapes):
+    few, many = painting(1, 3, shapes), painting(6, 40, shapes)
+    for one, other in zip(few, many, strict=True):
+        assert one.waits == other.waits == []
+        assert 50 < one.calls == other.calls
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: x.unique(), lambda x: x.sum().item(),
+        lambda x: float(x.sum()), lambda x: x.cpu(), lambda x: x.to("cpu"), lambda x: torch.where(x > 0),
+        lambda x: x.index_put_((x > 0,), torch.zeros(())), lambda x: bool(x.any()), lambda x: x.tolist(),
+    ],
+)  # fmt: skip
+def test_a_wait_would_be_noticed(wait):
+    with Watch() as watch:
+        wait(torch.ones(3, device="cpu"))
+    assert len(watch.waits) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -16,11 +16,12 @@ from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose
-from occsora_sim.grid import FREE, Grid
+from occsora_sim.grid import DYNAMIC, FREE, Grid, class_mask
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.start import Start, make_start
 from occsora_sim.scenes.town import TownConfig
 from occsora_sim.scenes.traffic import make_town
+from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import World
 from occsora_sim.worlds.replay import ReplayWorld
@@ -252,3 +253,45 @@ def test_a_world_that_keeps_a_frame_a_step_would_be_noticed(starts):
     world = Hoarder()
     _, growth = soak(world, starts, 1000)
     assert len(world.kept) == 1000 and growth > FLAT
+
+
+def test_road_users_are_read_off_at_each_frame_with_lasting_ids(world, starts):
+    state = world.reset(starts, [1, 2, 3])
+    if isinstance(world, DiffusionWorld):
+        pytest.skip("this world does not tell road users apart")
+    before = state.users
+    assert before.pose.shape[2] >= world.frames_per_chunk + 1
+    assert set(before.id[0, before.valid[0]].tolist()) >= set(starts[0].users.id[0].tolist()) - {-1}
+    state = world.step(state, torch.stack((AHEAD, LEFT, STILL)))
+    for row in range(3):
+        old = {int(one): slot for slot, one in enumerate(before.id[row]) if one >= 0}
+        new = {int(one): slot for slot, one in enumerate(state.users.id[row]) if one >= 0}
+        both = old.keys() & new.keys()
+        assert len(both) > 10 and int(starts[row].source[0].ego_track[starts[row].source[1]]) not in both
+        for one in both:
+            was, now = before.pose[row, old[one]], state.users.pose[row, new[one]]
+            assert (
+                torch.equal(now[-3], was[-1])
+                and before.label[row, old[one]] == state.users.label[row, new[one]]
+            )
+            moved = torch.linalg.norm(now[-1, :2] - now[-2, :2]) / 0.5
+            assert float((moved - state.users.speed[row, new[one]]).abs()) < 2.5
+    at_each = state.users.instants(2)
+    assert torch.equal(at_each.now[1::2], state.users.now) and at_each.pose.shape[2] == 1
+    frames, pose = state.occupancy.flatten(0, 1), state.ego_pose.flatten(0, 1)
+    labels = paint_road_users(torch.full_like(frames, FREE), at_each, pose, GRID)
+    # One who leaves within the chunk is not told any more.
+    there = class_mask(DYNAMIC)[frames.long()]
+    assert there.any() and (there & (labels != frames)).sum() <= 0.02 * there.sum()
+
+
+def test_picked_and_put_worlds_keep_their_road_users(world, starts):
+    state = world.reset(starts, [1, 2, 3])
+    if isinstance(world, DiffusionWorld):
+        assert state.users is None
+        return
+    picked = world.select(state, [2, 0])
+    assert torch.equal(picked.users.id, state.users.id[[2, 0]])
+    put = world.replace(state, [1], world.select(state, [0]))
+    assert torch.equal(put.users.id, state.users.id[[0, 0, 2]])
+    assert torch.equal(put.users.pose, state.users.pose[[0, 0, 2]])

@@ -48,6 +48,7 @@ def rollout_of(episode: Episode, route: torch.Tensor, grid: Grid, header: dict[s
         rewards=recording.rewards.astype(np.float32),
         planned=plans(recording.trajectories),
         route=route.cpu().numpy().astype(np.float32),
+        users=recording.users,
         steps=tuple(steps),
         header=header,
         grid=grid,

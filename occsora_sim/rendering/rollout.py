@@ -21,10 +21,13 @@ from occsora_sim.grid import FRAME_SECONDS, NUM_CLASSES, OCC3D, Grid
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.camera_view import ChaseCamera
 from occsora_sim.rendering.inbetween import Inbetween
+from occsora_sim.rendering.recorded_users import PREFIX, RecordedUsers, users_in
 from occsora_sim.rendering.video import compose_frame, write_video
 
 FORMAT = "occsora-sim rollout"
-VERSION = 1
+VERSION = 2
+_READ = (1, 2)
+"""Versions that can be read; the first has no road users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class Rollout:
         rewards: (s,) float32, one per environment step.
         planned: (t, f, 3) float32: poses planned at each frame, relative to the ego's pose then; f may be 0.
         route: (r, 2) float32, the route in the world frame [m]; r may be 0.
+        users: the road users of the t frames; None: nobody told them apart.
         steps: one dict per frame (or none at all): figures to show, by name. JSON values only.
         header: what made the rollout (world, agent, seed, score). JSON values only.
         grid: where the voxels lie.
@@ -50,6 +54,7 @@ class Rollout:
     rewards: np.ndarray
     planned: np.ndarray
     route: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    users: RecordedUsers | None = None
     steps: tuple[dict[str, Any], ...] = ()
     header: dict[str, Any] = field(default_factory=dict)
     grid: Grid = OCC3D
@@ -72,6 +77,8 @@ class Rollout:
             raise SceneError(f"rollout: occupancy must be uint8 labels below {NUM_CLASSES}")
         if not np.isfinite(self.ego_pose).all():
             raise SceneError("rollout: ego_pose holds values that are not finite")
+        if self.users is not None and len(self.users.valid) != t:
+            raise SceneError(f"rollout: road users of {len(self.users.valid)} frames for {t} frames")
         if len(self.steps) not in (0, t):
             raise SceneError(f"rollout: {len(self.steps)} steps for {t} frames; give one per frame, or none")
 
@@ -116,6 +123,7 @@ def save_rollout(rollout: Rollout, path: str | Path) -> None:
             rewards=np.asarray(rollout.rewards, dtype=np.float32),
             planned=rollout.planned.astype(np.float32),
             route=rollout.route.astype(np.float32),
+            **({} if rollout.users is None else rollout.users.arrays()),
         )
         temporary.write_bytes(content.getvalue())
 
@@ -147,16 +155,20 @@ def load_rollout(path: str | Path) -> Rollout:
         header = json.loads(arrays.pop("header").tobytes())
         if header["format"] != FORMAT:
             raise KeyError("format")
-        if header["version"] != VERSION:
+        if header["version"] not in _READ:
             raise SceneError(
-                f"{path}: rollout version {header['version']}, this program reads {VERSION}; update it"
+                f"{path}: rollout version {header['version']}, this program reads up to {VERSION}; update it"
             )
         grid = Grid(
             shape=tuple(header["grid"]["shape"]),
             voxel=header["grid"]["voxel"],
             lower=tuple(header["grid"]["lower"]),
         )
-        return Rollout(**arrays, steps=tuple(header["steps"]), header=header["header"], grid=grid)
+        users = users_in(arrays)
+        arrays = {name: value for name, value in arrays.items() if not name.startswith(PREFIX)}
+        return Rollout(
+            **arrays, users=users, steps=tuple(header["steps"]), header=header["header"], grid=grid
+        )
     except SceneError as error:
         raise SceneError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FREE, Grid
 from occsora_sim.scenes.scene import Scene
+from occsora_sim.voxels.raster import Raster
 
 GROUND_UPPER = 0.2
 """Polygons that end at or below this height [m] are ground: they fill the one layer that holds z = 0."""
@@ -27,24 +26,6 @@ _FAR = 2.0**40
 
 _LONG_RUNS = 400
 """Runs of more cells than this are painted one by one, as slices; shorter ones gathered by index."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raster:
-    """Voxel columns on a world-aligned lattice; the cell (i, j) has its centre at origin + (i, j) * cell.
-
-    Attributes:
-        columns: (w, h) int16 (int32 for 32768 columns or more): index into `palette`; the border is free.
-        palette: (K, z) uint8, the unique columns of labels, bottom first; palette[0] is free throughout.
-        origin: world x, y of the centre of cell (0, 0) [m].
-        cell: distance of two cells [m].
-
-    """
-
-    columns: torch.Tensor
-    palette: torch.Tensor
-    origin: tuple[float, float]
-    cell: float
 
 
 def layers_between(grid: Grid, lower: float, upper: float) -> np.ndarray:

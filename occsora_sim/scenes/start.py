@@ -12,9 +12,11 @@ import torch
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
+from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.offers import LEAST_FUTURE, WANTED_FUTURE, find_offers, usable
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
+from occsora_sim.scenes.voxeliser import Voxeliser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,8 @@ class Start:
         route: (r, 2) float32 polyline in the world frame [m], from behind the ego to the goal.
         name: for reports.
         source: what a world that is not generated replays: (scene, ego index, time index) for the others.
+        users: the road users at the last frame with their past, of one world: id is the track, the ego's own is left
+            out; None where nobody tracked them (a voxel sequence).
         prompt: what a generated world shall draw on new ground; of a made town its kind of place.
 
     """
@@ -37,6 +41,7 @@ class Start:
     route: torch.Tensor
     name: str = "scene"
     source: Any = None
+    users: RoadUsers | None = None
     prompt: ScenePrompt = field(default_factory=ScenePrompt)
 
 
@@ -113,12 +118,16 @@ def make_start(
     pose = ego_poses(scene, ego, time)
     voxeliser = voxeliser or drawer_of(scene, grid)
     exclude = torch.full((history,), int(scene.ego_track[ego]))
+    users = None
+    if isinstance(voxeliser, Voxeliser):
+        users = voxeliser.road_users(pose[-1:], time[-1:], exclude[-1:], max(history, HISTORY))
     return Start(
         occupancy=voxeliser.frames(pose, time, exclude),
         ego_pose=pose.float(),
         route=torch.from_numpy(scene.route(ego).astype(np.float32)),
         name=f"{scene.name}/{ego}@{step * scene.dt:.1f}s",
         source=(scene, ego, step),
+        users=users,
         prompt=place_of(scene),
     )
 

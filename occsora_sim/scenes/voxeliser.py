@@ -5,17 +5,24 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
+from operator import itemgetter
 from time import perf_counter, process_time
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from occsora_sim.errors import SceneError
+from occsora_sim.geometry import rotate, to_frame
 from occsora_sim.grid import OCC3D, Grid
-from occsora_sim.scenes.boxes import Boxes, real_type
+from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.tracks import Tracks, real_type
+from occsora_sim.voxels.cover import column_owners, pieces_in_view
+from occsora_sim.voxels.paint import paint_road_users
+from occsora_sim.voxels.raster import Atlas, Raster
 
 _LATE = 1e-4
 """A time may lie outside the scene by this [s], for rounding."""
@@ -25,57 +32,68 @@ _SLICE = {"cpu": 8, "cuda": 256}
 
 
 class Voxeliser:
-    """Draws the frames of one scene.
+    """Draws the frames of one scene, or of several in one call.
 
-    The static part is a raster of voxel columns, made once and gathered at the grid's column centres. The
-    boxes of the tracks, interpolated in time, are painted over it: from the layer above the ground up to the
-    height, every voxel whose centre they hold, and always the column that holds the box's centre (so that a
-    pedestrian narrower than a voxel never vanishes). Where boxes overlap, the later track wins the column.
+    The static part is a raster of voxel columns, made once and gathered at the grid's column centres. The tracks,
+    interpolated in time, are painted over it as boxes (`voxels.paint`); the later track wins a column.
+
+    Attributes:
+        scenes: the scenes; `place` picks one of them for each frame.
+
     """
 
     def __init__(
-        self, scene: Scene, grid: Grid = OCC3D, device: torch.device | str = "cpu", cell: float = 0.2
+        self,
+        scene: Scene | Sequence[Scene],
+        grid: Grid = OCC3D,
+        device: torch.device | str = "cpu",
+        cell: float = 0.2,
+        rasters: Sequence[Raster] | None = None,
     ) -> None:
-        """Rasterise the scene.
+        """Rasterise the scenes.
 
         Args:
-            scene: the scene.
+            scene: the scene, or several.
             grid: the voxels around the ego.
             device: where the frames are made.
             cell: cell of the raster [m].
+            rasters: those of the scenes, where they are at hand.
 
         Raises:
             SceneError: polygons that are not finite or spread over an impossible area.
 
         """
-        self.scene, self.grid, self.device = scene, grid, torch.device(device)
-        raster = rasterise(scene, grid, cell)
+        self.scenes = (scene,) if isinstance(scene, Scene) else tuple(scene)
+        self.grid, self.device = grid, torch.device(device)
         self._real = real_type(self.device)
-        self._cell, self._origin = cell, raster.origin
-        self._columns = raster.columns.to(self.device)
-        self._palette = raster.palette.to(self.device)
-        # A whole column at a time where there is a type of its size: several times as fast.
-        word = {8: torch.int64, 16: torch.complex128}.get(grid.shape[2])
-        self._word = None if self.device.type == "mps" else word
-        self._boxes = Boxes(scene, grid, self.device)
-        centres = grid.centres_xy(self.device)
-        self._axis_x, self._axis_y = centres[:, 0, 0] / cell, centres[0, :, 1] / cell
+        rasters = rasters or [rasterise(one, grid, cell) for one in self.scenes]
+        self._atlas = Atlas(rasters, grid, self.device, self._real)
+        self.tracks = Tracks(self.scenes, grid, self.device)
 
-    def with_tracks(self, scene: Scene) -> Voxeliser:
-        """The same map under the tracks of `scene`: the raster, which costs most, is shared."""
-        other = copy.copy(self)
-        other.scene, other._boxes = scene, Boxes(scene, self.grid, self.device)
-        return other
+    @property
+    def rasters(self) -> tuple[Raster, ...]:
+        """The rasters of the scenes."""
+        return self._atlas.rasters
+
+    @property
+    def scene(self) -> Scene:
+        """The scene, or the first."""
+        return self.scenes[0]
 
     def frames(
-        self, ego_pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor | None = None
-    ) -> torch.Tensor:
+        self,
+        ego_pose: Tensor,
+        time: Tensor,
+        exclude: Tensor | None = None,
+        place: Tensor | None = None,
+    ) -> Tensor:
         """Occupancy of n frames.
 
         Args:
             ego_pose: (n, 3) float: world x, y [m], yaw [rad] of the ego frame.
             time: (n,) float, seconds since the scene's beginning [s].
             exclude: (n,) long, the track left out of each frame (the ego's own), or -1; by default none.
+            place: (n,) long, which of the scenes; by default the first.
 
         Returns:
             (n, x, y, z) uint8 labels on the voxeliser's device.
@@ -84,109 +102,111 @@ class Voxeliser:
             SceneError: shapes that do not agree, values that are not finite, or a time outside the scene.
 
         """
-        return self._draw(ego_pose, time, exclude, occupancy=True, motion=False)[0]
+        pose, time, exclude, place = self._check(ego_pose, time, exclude, place)
+        return self.draw(self.tracks.at(place, pose, time, exclude), pose, place, self.tracks.pieces)
 
-    def motion(
-        self, ego_pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def draw(self, users: RoadUsers, pose: Tensor, place: Tensor, pieces: int | None = None) -> Tensor:
+        """Any road users on the ground of the scenes `place` (n,) around `pose` (n, 3): (n, x, y, z) uint8.
+
+        `pieces` as for `voxels.paint.paint_road_users`; on a CPU, where a look at the data is free, they are counted.
+        """
+        out = torch.empty((len(pose), *self.grid.shape), dtype=torch.uint8, device=self.device)
+        step, on_cpu = _SLICE.get(self.device.type, 8), self.device.type == "cpu"
+        for at in range(0, len(pose), step):
+            part = slice(at, at + step)
+            here, frames = pose[part], out[part]
+            those = users.map(itemgetter(part))
+            self._atlas.gather(place[part], here, frames)
+            count = int(pieces_in_view(those, here, self.grid).max()) if on_cpu else pieces
+            paint_road_users(frames, those, here, self.grid, pieces=count, in_place=True)
+        return out
+
+    def road_users(
+        self,
+        ego_pose: Tensor,
+        time: Tensor,
+        exclude: Tensor | None = None,
+        history: int = HISTORY,
+        place: Tensor | None = None,
+    ) -> RoadUsers:
+        """The road users around n egos and their past: id is the track. Other arguments and errors as of `frames`."""
+        pose, time, exclude, place = self._check(ego_pose, time, exclude, place)
+        return self.tracks.at(place, pose, time, exclude, history)
+
+    def motion(self, ego_pose: Tensor, time: Tensor, exclude: Tensor | None = None) -> Tensor:
         """Velocity field of the road users, arguments as for `frames`.
 
         Returns:
-            (n, x, y, 3) float32: velocity over the ground of the box that covers the column, along the
-            ego frame's x and y [m/s], and its yaw rate [rad/s]; zero where no box stands.
+            (n, x, y, 2) float32: velocity over the ground of the road user that has the column, along the ego frame's
+            x and y [m/s]; zero where none stands.
 
         """
-        return self._draw(ego_pose, time, exclude, occupancy=False, motion=True)[1]
-
-    def frames_and_motion(
-        self, ego_pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`frames` and `motion` together, the boxes placed once."""
-        return self._draw(ego_pose, time, exclude, occupancy=True, motion=True)
+        pose, time, exclude, place = self._check(ego_pose, time, exclude, None)
+        users = self.tracks.at(place, pose, time, exclude)
+        velocity = rotate(users.velocity, -pose[:, 2:].float().expand(users.label.shape))
+        return self._fields(self._owners(users, pose), velocity)
 
     def displacement(
-        self,
-        ego_pose: torch.Tensor,
-        time: torch.Tensor,
-        seconds: torch.Tensor,
-        exclude: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, ego_pose: Tensor, time: Tensor, seconds: Tensor, exclude: Tensor | None = None
+    ) -> Tensor:
         """How far the road users' columns will have moved after `seconds` (f,) [s], other arguments as for `frames`.
 
         Returns:
             (n, f, x, y, 2) float32 [m] along the ego frame's x and y, rigid turns included; zero where no box stands.
+            A box that the scene loses by then goes on at its present velocity.
 
         """
-        pose, time, exclude = self._check(ego_pose, time, exclude)
-        return self._boxes.displace(pose, time, exclude, seconds.to(self.device, self._real))
+        pose, time, exclude, place = self._check(ego_pose, time, exclude, None)
+        users = self.tracks.at(place, pose, time, exclude)
+        owner, track = self._owners(users, pose), users.id.clamp(min=0)
+        yaw = -pose[:, 2:].expand(users.label.shape)
+        centre = self._fields(owner, to_frame(users.now[..., :2], pose[:, None]).float())
+        offset = self.grid.centres_xy(self.device) - centre
+        out = []
+        for ahead in seconds.to(self.device, self._real):
+            later, lasts = self.tracks.states(place, track, time + ahead)
+            lasts &= (time + ahead <= self.tracks.end(place) + 1e-6)[:, None]
+            going = users.velocity.to(self._real) * ahead
+            moved = torch.where(lasts[..., None], later[..., :2] - users.now[..., :2], going)
+            turn = torch.where(lasts, later[..., 2] - users.now[..., 2], 0.0)
+            field = self._fields(owner, torch.cat((rotate(moved, yaw), turn[..., None]), dim=-1).float())
+            out.append((field[..., :2] + rotate(offset, field[..., 2]) - offset) * (owner >= 0)[..., None])
+        return torch.stack(out, dim=1)
 
-    def _draw(
-        self,
-        ego_pose: torch.Tensor,
-        time: torch.Tensor,
-        exclude: torch.Tensor | None,
-        *,
-        occupancy: bool,
-        motion: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        pose, time, exclude = self._check(ego_pose, time, exclude)
-        n, (x, y, z) = len(pose), self.grid.shape
-        occ = torch.empty((n if occupancy else 0, x, y, z), dtype=torch.uint8, device=self.device)
-        flow = torch.zeros((n if motion else 0, x, y, 3), dtype=torch.float32, device=self.device)
-        step = _SLICE.get(self.device.type, 8)
-        for at in range(0, n, step):
-            part = slice(at, at + step)
-            if occupancy:
-                self._gather_static(pose[part], occ[part])
-            self._boxes.paint(
-                pose[part],
-                time[part],
-                exclude[part],
-                occ[part] if occupancy else None,
-                flow[part] if motion else None,
-            )
-        return occ, flow
+    def _owners(self, users: RoadUsers, pose: Tensor) -> Tensor:
+        """The slot that has each column, (n, x, y) int64; -1: none."""
+        return column_owners(users, pose, self.grid, pieces=self.tracks.pieces)
+
+    @staticmethod
+    def _fields(owner: Tensor, values: Tensor) -> Tensor:
+        """For each column the `values` (n, m, c) of the road user that has it, (n, x, y, c); zero where none stands."""
+        index = owner.flatten(1).clamp(min=0)[..., None].expand(-1, -1, values.shape[2])
+        return values.gather(1, index).view(*owner.shape, -1) * (owner >= 0)[..., None]
 
     def _check(
-        self, ego_pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, ego_pose: Tensor, time: Tensor, exclude: Tensor | None, place: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         pose = torch.as_tensor(ego_pose).to(self.device, self._real)
         time = torch.as_tensor(time).to(self.device, self._real)
-        if exclude is None:
-            exclude = torch.full((len(pose),), -1)
-        exclude = torch.as_tensor(exclude).to(self.device, torch.int64)
         n = len(pose)
-        if pose.shape != (n, 3) or time.shape != (n,) or exclude.shape != (n,):
+        exclude = torch.full((n,), -1, device=self.device) if exclude is None else torch.as_tensor(exclude)
+        place = (
+            torch.zeros(n, dtype=torch.int64, device=self.device) if place is None else torch.as_tensor(place)
+        )
+        exclude, place = exclude.to(self.device, torch.int64), place.to(self.device, torch.int64)
+        if pose.shape != (n, 3) or not time.shape == exclude.shape == place.shape == (n,):
             raise SceneError(
                 f"scene {self.scene.name}: ego_pose, time, exclude have shapes {tuple(pose.shape)}, "
                 f"{tuple(time.shape)}, {tuple(exclude.shape)}; give (n, 3), (n,), (n,)"
             )
-        end = (self.scene.steps - 1) * self.scene.dt
+        end = self.tracks.end(place)
         inside = (time >= -_LATE) & (time <= end + _LATE)
         if n and not bool((pose.isfinite().all(1) & inside).all()):
             raise SceneError(
-                f"scene {self.scene.name}: an ego_pose is not finite or a time lies outside 0 to {end:g} s; "
-                "ask within the scene"
+                f"scene {self.scene.name}: an ego_pose is not finite or a time lies outside 0 to "
+                f"{float(end.max()):g} s; ask within the scene"
             )
-        return pose, time, exclude
-
-    def _gather_static(self, pose: torch.Tensor, out: torch.Tensor) -> None:
-        """Fill `out` (n, x, y, z) with the raster's columns at the grid's column centres."""
-        width, height = self._columns.shape
-        cos, sin = torch.cos(pose[:, 2]).float()[:, None], torch.sin(pose[:, 2]).float()[:, None]
-        start_x = ((pose[:, 0] - self._origin[0]) / self._cell + 0.5).float()[:, None]
-        start_y = ((pose[:, 1] - self._origin[1]) / self._cell + 0.5).float()[:, None]
-        i = (cos * self._axis_x + start_x)[:, :, None] - (sin * self._axis_y)[:, None, :]
-        j = (sin * self._axis_x + start_y)[:, :, None] + (cos * self._axis_y)[:, None, :]
-        # clamp before the cast: truncation is then floor, and the border answers for what lies outside
-        i, j = i.clamp_(0, width - 1).int(), j.clamp_(0, height - 1).int()
-        cells = i.mul_(height).add_(j).flatten()
-        ids = self._columns.view(-1).index_select(0, cells).int()
-        if self._word is None:
-            torch.index_select(self._palette, 0, ids, out=out.view(-1, self._palette.shape[1]))
-        else:
-            words = self._palette.view(self._word).view(-1)
-            torch.index_select(words, 0, ids, out=out.view(self._word).view(-1))
+        return pose, time, exclude, place
 
 
 def frames_per_second(voxeliser: Voxeliser, batch: int = 16, repeats: int = 20, seed: int = 0) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from occsora_sim.grid import Grid
+from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.start import Start
 
 __all__ = ["Start", "World", "WorldState"]
@@ -23,12 +24,17 @@ class WorldState:
             ego frame of its instant.
         ego_pose: (b, t, 3) float32: world pose of each frame.
         memory: what the world needs to go on; its own business.
+        users: the road users at the newest frame, those beyond the voxels too, without the ego; their last poses are
+            at least as many as a full chunk has frames and one more, so that they can be read off at each frame
+            (`RoadUsers.instants`). Ids last as long as a road user does. None: this world does not tell road users
+            apart.
 
     """
 
     occupancy: torch.Tensor
     ego_pose: torch.Tensor
     memory: Any
+    users: RoadUsers | None = None
 
 
 class World(Protocol):

@@ -1,4 +1,4 @@
-"""Where a live world began: the recorded instant found again in the running simulation, and frames of both alike."""
+"""Where a live world began: the recorded instant found again in the simulation, and the road users of both alike."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from occsora_sim.errors import SceneError
-from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.grid import FRAME_SECONDS, OCC3D
+from occsora_sim.road_users import RoadUsers, from_tracks, velocity_of
 from occsora_sim.scenes.demand import KINDS
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.sumo_pool import Pose, Users
+from occsora_sim.scenes.tracks import Tracks
 
 Sizes = Mapping[str, tuple[float, float, float]]
 """Length, width, height [m] of each vType."""
@@ -29,6 +32,7 @@ class Situation:
         ego: SUMO's name of the vehicle that the ego replaces.
         past: the ego's last poses, the newest at the instant.
         known: names of the road users there, in the order of their tracks.
+        tracks: their tracks.
         standing: the first track of the scene that is no road user but stands still for ever.
 
     """
@@ -38,6 +42,7 @@ class Situation:
     ego: str
     past: tuple[Pose, ...]
     known: tuple[str, ...]
+    tracks: tuple[int, ...]
     standing: int
 
 
@@ -79,8 +84,10 @@ def recognise(
             f"scene {scene.name}: ego motion {ego} replaces no vehicle, so no live traffic can take over; "
             "begin with another motion"
         )
-    known = tuple(tracks[track] for track in sorted(tracks))
-    return Situation(scene=scene, time=time, ego=own, past=past, known=known, standing=standing)
+    return Situation(
+        scene=scene, time=time, ego=own, past=past, known=tuple(tracks[track] for track in sorted(tracks)),
+        tracks=tuple(sorted(tracks)), standing=standing,
+    )  # fmt: skip
 
 
 def newcomers(known: Sequence[str], frames: Sequence[Users]) -> tuple[str, ...]:
@@ -89,54 +96,99 @@ def newcomers(known: Sequence[str], frames: Sequence[Users]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in set(known))
 
 
-def live_scene(
-    situation: Situation, names: Sequence[str], frames: Sequence[Users], sizes: Sizes
-) -> tuple[Scene, int]:
-    """The scene with live road users for tracks, a time step of FRAME_SECONDS for each of `frames`.
+def recorded_past(situation: Situation, step: int, history: int) -> RoadUsers:
+    """Where the road users of the recording were at the last `history` instants up to `step`, (1, n, history): id is
+    the track. Those that are not there at `step` are left out; so is the track of what stands still for ever.
+    """
+    scene, tracks = situation.scene, list(situation.tracks)
+    moment = torch.arange(1 - history, 1) * FRAME_SECONDS + step * scene.dt
+    table = Tracks((scene,), OCC3D, torch.device("cpu"))
+    row = torch.zeros(history, dtype=torch.long)
+    state, valid = table.states(row, torch.tensor(tracks)[None].expand(history, -1), moment.double())
+    began = scene.track_valid[tracks].argmax(1)
+    users = from_tracks(
+        state[..., :3].transpose(0, 1),
+        (valid & (moment >= -1e-4)[:, None]).T,
+        state[-1, :, 3:],
+        torch.from_numpy(scene.track_size[tracks]),
+        torch.from_numpy(scene.track_class[tracks]),
+        torch.tensor(tracks),
+    )
+    lived = np.floor((step - began) * scene.dt / FRAME_SECONDS + 1e-3) + 1
+    return replace(users, age=torch.from_numpy(lived).int()[None])
+
+
+def live_users(
+    situation: Situation,
+    came: Sequence[str],
+    frames: Sequence[Users],
+    sizes: Sizes,
+    past: RoadUsers,
+    history: int,
+) -> RoadUsers:
+    """The road users after `frames`, (1, n, history), the ego left out; later ones hide earlier ones.
+
+    The id of one that the recording knows is its track; those that came since are numbered from the tracks on. Who was
+    there in one of `frames` and no longer is has a slot too, but is not `valid`.
 
     Args:
         situation: where the world began.
-        names: all road users since then, in order of appearance; later ones hide earlier ones.
+        came: names of those that came since, in order of appearance.
         frames: the road users of each frame.
         sizes: of the vTypes.
-
-    Returns:
-        the scene, and the ego's own track in it (-1: it is on no road).
+        past: the road users before, (1, m, h).
+        history: instants that are told.
 
     """
     scene, first = situation.scene, situation.standing
-    present = {user[0]: user[1] for users in frames for user in users}
-    order = [name for name in names if name in present]
-    index = {name: row for row, name in enumerate(order)}
-    state = np.zeros((len(order), len(frames), 5))
-    valid = np.zeros((len(order), len(frames)), dtype=bool)
-    for column, users in enumerate(frames):
-        rows = [index[user[0]] for user in users]
-        state[rows, column, :3] = _boxes(users, sizes)
-        valid[rows, column] = True
-    kinds = [_kind(present[name]) for name in order]
-    size = np.array([sizes[_type(present[name])] for name in order]).reshape(-1, 3)
-    still = np.repeat(scene.track_state[first:, :1], len(frames), axis=1)
-    nobody = {
-        "ego_pose": np.zeros((0, len(frames), 3), np.float32),
-        "ego_valid": np.zeros((0, len(frames)), bool),
-        "ego_track": np.zeros(0, np.int64),
-        "ego_kind": (),
-        "route_points": np.zeros((0, 2), np.float32),
-        "route_offsets": np.zeros(1, np.int64),
-    }
-    live = replace(
-        scene,
-        dt=FRAME_SECONDS,
-        track_state=np.concatenate((state.astype(np.float32), still)),
-        track_valid=np.concatenate((valid, np.ones(still.shape[:2], dtype=bool))),
-        track_size=np.concatenate((size.astype(np.float32), scene.track_size[first:])),
-        track_class=np.concatenate(
-            (np.array([KINDS[kind].label for kind in kinds], dtype=np.uint8), scene.track_class[first:])
-        ),
-        **nobody,  # type: ignore[arg-type]
+    total = len(scene.track_class)
+    numbers = dict(zip(situation.known, situation.tracks, strict=True))
+    numbers |= {name: total + index for index, name in enumerate(came)}
+    kind = {user[0]: user[1] for users in frames for user in users if user[0] != situation.ego}
+    names = [name for name in numbers if name in kind]
+    index = {name: row for row, name in enumerate(names)}
+    identity = np.array([numbers[name] for name in names], dtype=np.int64)
+    before = past.pose.shape[2]
+    pose = np.zeros((len(names), before + len(frames), 3))
+    present = np.zeros(pose.shape[:2], dtype=bool)
+    age = np.zeros(len(names), dtype=np.int32)
+    slot = {number: place for place, number in enumerate(past.id[0].tolist()) if number >= 0}
+    old = [(row, slot[number]) for row, number in enumerate(identity.tolist()) if number in slot]
+    if old:
+        row, place = np.array(old).T
+        pose[row, :before] = past.pose[0].cpu().numpy()[place]
+        present[row, :before] = past.present[0].cpu().numpy()[place]
+        age[row] = past.age[0].cpu().numpy()[place]
+    for column, users in enumerate(frames, start=before):
+        rows = [index.get(user[0], -1) for user in users]
+        mine = np.flatnonzero(np.array(rows) >= 0)
+        at = np.array(rows, dtype=np.int64)[mine]
+        pose[at, column], present[at, column] = _boxes(users, sizes)[mine], True
+    age += present[:, before:].sum(1, dtype=np.int32)
+    # A pose that is not known repeats the nearest later one that is, or the last before.
+    for column in range(pose.shape[1] - 2, -1, -1):
+        gone = ~present[:, column]
+        pose[gone, column] = pose[gone, column + 1]
+    for column in range(1, pose.shape[1]):
+        gone = np.logical_not(present[:, column:].any(axis=1))
+        pose[gone, column] = pose[gone, column - 1]
+    still = np.repeat(scene.track_state[first:, :1, :3].astype(np.float64), pose.shape[1], axis=1)
+    size = np.array([sizes[_type(kind[name])] for name in names], dtype=np.float32).reshape(-1, 3)
+    label = np.array([KINDS[_kind(kind[name])].label for name in names], dtype=np.uint8)
+    all_pose = torch.from_numpy(np.concatenate((pose, still)))[:, -history:]
+    everywhere = np.ones(still.shape[:2], dtype=bool)
+    all_present = torch.from_numpy(np.concatenate((present, everywhere)))[:, -history:]
+    steps = before + len(frames)
+    ages = np.concatenate((age, np.full(len(still), steps, dtype=np.int32)))
+    return RoadUsers(
+        label=torch.from_numpy(np.concatenate((label, scene.track_class[first:].astype(np.uint8))))[None],
+        size=torch.from_numpy(np.concatenate((size, scene.track_size[first:].astype(np.float32))))[None],
+        pose=all_pose[None],
+        present=all_present[None],
+        velocity=velocity_of(all_pose, all_present)[None],
+        id=torch.from_numpy(np.concatenate((identity, np.arange(first, total))))[None],
+        age=torch.from_numpy(ages)[None],
     )
-    return live, index.get(situation.ego, -1)
 
 
 def _boxes(users: Users, sizes: Sizes) -> np.ndarray:

@@ -9,22 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
-from occsora_sim.grid import FRAME_SECONDS, OCC3D, Grid
+from occsora_sim.grid import OCC3D, Grid
+from occsora_sim.road_users import HISTORY, RoadUsers, stack
 from occsora_sim.scenes.live_town import LiveTown, town_of, write_town
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import Start
-from occsora_sim.scenes.sumo_pool import Journey, Pose, SumoPool, Users
+from occsora_sim.scenes.sumo_pool import Journey, Pose, SumoPool
 from occsora_sim.scenes.town_folder import temporary_files
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.protocol import WorldState
-from occsora_sim.worlds.rows import Voxelisers, check_starts, check_trajectories, replace_rows, select_rows
-from occsora_sim.worlds.situation import Situation, live_scene, newcomers, recognise
+from occsora_sim.worlds.rows import Places, check_starts, check_trajectories, replace_rows, select_rows
+from occsora_sim.worlds.situation import Situation, live_users, newcomers, recognise, recorded_past
 
 _PAST = 3  # poses before the start that the ego's speed is told from
 _TOWNS = 64  # kept on disk; one is rebuilt in a second
@@ -37,6 +38,21 @@ class TrafficRow:
     situation: Situation
     driven: tuple[Pose, ...] = ()
     came: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrafficMemory:
+    """b worlds."""
+
+    rows: tuple[TrafficRow, ...]
+
+    def select(self, rows: Sequence[int]) -> TrafficMemory:
+        """The worlds `rows`."""
+        return TrafficMemory(rows=tuple(self.rows[row] for row in rows))
+
+    def join(self, other: TrafficMemory) -> TrafficMemory:
+        """These worlds, and those of `other` behind them."""
+        return TrafficMemory(rows=self.rows + other.rows)
 
 
 class TrafficWorld:
@@ -75,7 +91,8 @@ class TrafficWorld:
         self.grid, self.frames_per_chunk = grid, frames_per_chunk
         self.device = torch.device(check_device(str(device)))
         self.vehicle = vehicle or Vehicle()
-        self._voxelisers = Voxelisers(grid, self.device)
+        self._history = max(HISTORY, frames_per_chunk + 1)
+        self._places = Places(grid, self.device)
         self._pool = SumoPool(workers)
         self._towns: OrderedDict[str, LiveTown] = OrderedDict()
         with temporary_files():
@@ -114,18 +131,19 @@ class TrafficWorld:
                 for town, time in zip(towns, times, strict=True)
             ]
         )
-        occupancy, poses, memory = [], [], []
-        for start, town, time, (users, worker) in zip(starts, towns, times, answers, strict=True):
+        users, memory = [], []
+        for start, town, time, (found, worker) in zip(starts, towns, times, answers, strict=True):
             scene, ego, step = start.source
             past = tuple(tuple(pose) for pose in start.ego_pose[-_PAST:].double().tolist())
-            situation = recognise(scene, ego, step, time, past, users, town.sizes)
-            occupancy.append(self._frames(situation, situation.known, [users], np.array(past[-1:]), town))
-            poses.append(start.ego_pose[-1:].to(self.device, torch.float32))
+            situation = recognise(scene, ego, step, time, past, found, town.sizes)
+            before = recorded_past(situation, step, self._history)
+            users.append(live_users(situation, (), [found], town.sizes, before.earlier(1), self._history))
             memory.append(TrafficRow(situation=situation))
             worker.owner = weakref.ref(memory[-1])
-        return WorldState(occupancy=torch.stack(occupancy), ego_pose=torch.stack(poses), memory=tuple(memory))
+        pose = torch.stack([start.ego_pose[-1:] for start in starts]).to(self.device, torch.float64)
+        return self._state(memory, users, pose)
 
-    def step(self, state: WorldState, trajectories: torch.Tensor) -> WorldState:
+    def step(self, state: WorldState, trajectories: Tensor) -> WorldState:
         """Drive along `trajectories` (b, f, 3), f frames, among the others.
 
         Raises:
@@ -133,7 +151,7 @@ class TrafficWorld:
             SceneError: SUMO failed.
 
         """
-        rows: tuple[TrafficRow, ...] = state.memory
+        rows: tuple[TrafficRow, ...] = state.memory.rows
         check_trajectories(trajectories, len(rows), self.frames_per_chunk, "traffic")
         towns = [self._town(row.situation.scene) for row in rows]
         ahead = []
@@ -144,22 +162,20 @@ class TrafficWorld:
             self._journey(row, town, tuple(tuple(pose) for pose in poses.tolist()))
             for row, town, poses in zip(rows, towns, ahead, strict=True)
         ]
-        occupancy, memory = [], []
+        users, memory = [], []
         answers = self._pool.run(journeys)
-        for row, town, journey, (frames, worker) in zip(rows, towns, journeys, answers, strict=True):
-            known = (*row.situation.known, *row.came)
-            came = (*row.came, *newcomers(known, frames))
-            names = (*row.situation.known, *came)
-            occupancy.append(self._frames(row.situation, names, frames, np.array(journey.ahead), town))
+        before = state.users if state.users is not None else RoadUsers.empty(len(rows), 0, self._history)
+        for number, (row, town, journey, (frames, worker)) in enumerate(
+            zip(rows, towns, journeys, answers, strict=True)
+        ):
+            came = (*row.came, *newcomers((*row.situation.known, *row.came), frames))
+            past = before.select([number])
+            users.append(live_users(row.situation, came, frames, town.sizes, past, self._history))
             memory.append(
                 TrafficRow(situation=row.situation, driven=journey.driven + journey.ahead, came=came)
             )
             worker.owner = weakref.ref(memory[-1])
-        return WorldState(
-            occupancy=torch.stack(occupancy),
-            ego_pose=torch.stack(ahead).to(self.device, torch.float32),
-            memory=tuple(memory),
-        )
+        return self._state(memory, users, torch.stack(ahead).to(self.device))
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """The state of the worlds `rows` alone; rows may repeat, which branches a world."""
@@ -185,21 +201,20 @@ class TrafficWorld:
             ahead=ahead,
         )
 
-    def _frames(
-        self,
-        situation: Situation,
-        names: Sequence[str],
-        users: Sequence[Users],
-        poses: np.ndarray,
-        town: LiveTown,
-    ) -> torch.Tensor:
-        """Draw (f, x, y, z) what stands around the ego at `poses` (f, 3). Row by row: the floats of a world do not
-        depend on its neighbours.
-        """
-        scene, exclude = live_scene(situation, names, users, town.sizes)
-        time = FRAME_SECONDS * torch.arange(len(poses), dtype=torch.float64)
-        voxeliser = self._voxelisers.of(situation.scene).with_tracks(scene)
-        return voxeliser.frames(torch.from_numpy(poses), time, torch.full((len(poses),), exclude))
+    def _state(self, rows: Sequence[TrafficRow], users: Sequence[RoadUsers], pose: Tensor) -> WorldState:
+        """What stands around the egos at `pose` (b, f, 3) float64, drawn in one call, and who is still there."""
+        f = pose.shape[1]
+        voxeliser, place = self._places.atlas([row.situation.scene for row in rows])
+        together = stack(users).map(lambda value: value.to(self.device))
+        occupancy = voxeliser.draw(
+            together.instants(f), pose.flatten(0, 1), place[:, None].expand(-1, f).flatten()
+        )
+        return WorldState(
+            occupancy=occupancy.view(len(rows), f, *self.grid.shape),
+            ego_pose=pose.float(),
+            memory=TrafficMemory(rows=tuple(rows)),
+            users=together.where(together.valid),
+        )
 
     def _town(self, scene: Scene) -> LiveTown:
         """The files of the scene's town, written when it is first driven in."""

@@ -1,11 +1,10 @@
-"""The tracks of a scene as boxes: where they are at any time, and which voxels they fill."""
+"""Boxes painted one by one, with shapes that depend on the data: what the voxeliser must agree with."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from occsora_sim.geometry import rotate
 from occsora_sim.grid import Grid
 from occsora_sim.scenes.scene import Scene
 
@@ -72,35 +71,6 @@ class Boxes:
             voxels = (cells[:, None] * z + layer)[filled]
             labels = self._class[track[owners]][:, None].expand_as(filled)[filled]
             occ.view(-1)[voxels] = labels
-
-    def displace(
-        self, pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor, seconds: torch.Tensor
-    ) -> torch.Tensor:
-        """How far what fills each column will have moved `seconds` (f,) later: (n, f, x, y, 2) float32 [m].
-
-        In the axes of the ego frame `pose`, boxes moving as rigid bodies; zero where no box stands. A box that
-        the scene loses by then goes on at its present velocity.
-        """
-        n, (x, y, _) = len(pose), self._grid.shape
-        out = torch.zeros(n * x * y, len(seconds), 2, device=self._device)
-        if self._reach:
-            frame, track, box = self._near(pose, time, exclude)
-            cells, owners = self._winning_columns(n, frame, track, box)
-            columns = torch.stack((cells // y % x, cells % y), dim=1) + 0.5
-            offset = columns * self._grid.voxel + columns.new_tensor(self._grid.lower[:2]) - box[owners, :2]
-            for k, ahead in enumerate(seconds):
-                now, later = self._state_at(time)[0], self._state_at(time + ahead)
-                lasts = (later[1] & (time + ahead <= (self._steps - 1) * self._dt + 1e-6)[:, None])[
-                    frame, track
-                ]
-                moved = (later[0] - now)[frame, track]
-                moved = torch.where(lasts[:, None], moved[:, :3], now[frame, track][:, 3:] * ahead)
-                cos, sin = torch.cos(pose[frame, 2]), torch.sin(pose[frame, 2])
-                step = torch.stack(
-                    (cos * moved[:, 0] + sin * moved[:, 1], cos * moved[:, 1] - sin * moved[:, 0]), dim=1
-                ).float()
-                out[cells, k] = step[owners] + rotate(offset, moved[owners, 2].float()) - offset
-        return out.view(n, x, y, len(seconds), 2).permute(0, 3, 1, 2, 4)
 
     def _state_at(self, time: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """States (n, k, 6) of all tracks at times (n,) [s], and which of them exist then (n, k)."""

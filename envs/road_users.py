@@ -1,0 +1,54 @@
+"""The observation "road_users": who is around the ego, nearest first, and who is who."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+from torch import Tensor
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.grid import NUM_CLASSES
+from occsora_sim.road_users import FEATURES, RoadUsers
+
+REACH = 64.0
+"""Road users up to this distance from the ego are told [m]."""
+
+BOUNDS = np.array([1, REACH, REACH, 1, 1, 100, 100, 50, 50, NUM_CLASSES - 1], dtype=np.float32)
+"""Largest values: valid, x, y [m], cos and sin of the yaw, velocity [m/s], length and width [m], label."""
+
+_SIGNED = np.array([0, 1, 1, 1, 1, 1, 1, 0, 0, 0], dtype=np.float32)
+
+
+def road_users_space(count: int) -> spaces.Box:
+    """(count, FEATURES) float32.
+
+    Raises:
+        ConfigurationError: `count` is no whole number from 1 on.
+
+    """
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise ConfigurationError(f"road_users={count!r}: must be a whole number, 1 or more")
+    high = np.tile(BOUNDS, (int(count), 1))
+    return spaces.Box(-high * _SIGNED, high, dtype=np.float32)
+
+
+def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` road users nearest to the egos at `ego` (b, 3), and their ids.
+
+    Returns:
+        (b, count, FEATURES) float32 in the ego frame, zero where there are fewer (`RoadUsers.observe`), and
+        (b, count) int64 ids, -1 there.
+
+    Raises:
+        ConfigurationError: the world does not tell road users apart.
+
+    """
+    if users is None:
+        raise ConfigurationError(
+            'observation "road_users": this world tells no road users apart; observe "occupancy" or "birdseye", or '
+            'drive in tracked scenes with world="replay" or "traffic"'
+        )
+    seen = users.observe(ego, count, REACH).cpu().numpy()
+    near = users.nearest(ego[:, :2].double(), count, REACH)
+    assert seen.shape[-1] == FEATURES
+    return np.clip(seen, -BOUNDS * _SIGNED, BOUNDS), near.id.cpu().numpy()
