@@ -20,9 +20,10 @@ def render_row(simulation: DriveSimulation, state: DriveState, row: int) -> np.n
     from occsora_sim.rendering.birdseye import render_birdseye
 
     poses = state.episodes.poses[row].cpu()
-    return render_birdseye(
+    picture = render_birdseye(
         state.frames[row, -1].cpu().numpy(),
         route=simulation.route(state)[row].cpu().numpy(),
         history=relative(poses[-1:].expand_as(poses), poses).numpy(),
         grid=simulation.world.grid,
     )
+    return picture.copy()  # one that may be drawn on

@@ -54,7 +54,8 @@ class Still:
     """An agent of two or six numbers that shows afterwards what it saw."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.seen = size, []
+        self.size = size
+        self.seen: list[dict[str, np.ndarray]] = []
 
     def reset(self, n: int) -> None:
         self.seen = []
@@ -65,15 +66,13 @@ class Still:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, untrained_model):
+def base(tmp_path_factory, untrained_model, straight_road):
     """Options of a small generated world, and what the words of the table mean."""
-    from conftest import build_straight_road
-
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(1)
     for name, model in {"one": untrained_model, "other": WorldModel(tiny())}.items():
         save_world_model(model, folder / f"{name}.safetensors", kind="world_model", trained_on="", recipe={})
-    scene, elsewhere = (build_straight_road(cars=[(gap, 0.0, 1.0)], steps=61) for gap in (60.0, 16.0))
+    scene, elsewhere = (straight_road(cars=[(gap, 0.0, 1.0)], steps=61) for gap in (60.0, 16.0))
     options = {
         "weights": folder / "one.safetensors", "scenes": [scene], "starts": 3, "steps": 1, "seconds": 2.0, "seed": 4,
     }  # fmt: skip
@@ -144,18 +143,7 @@ def test_a_prompt_that_the_world_cannot_take_is_refused_when_the_environment_is_
     torch.manual_seed(0)
     deaf = DiffusionWorld(WorldModel(dataclasses.replace(tiny(), scene_prompts=False)), steps=1)
     starts = [make_start(straight_road(), 0, 6, TINY)]
-    for make in (gym.make, lambda *given, **options: gym.make_vec(*given, num_envs=2, **options)):
-        with pytest.raises(ConfigurationError, match="takes no scene prompt"):
-            make(DRIVE, world=deaf, scenes=starts, vehicles=3.0)
-
-
-def test_others_brake_before_an_ego_that_is_longer(straight_road):
-    world = DiffusionWorld(WorldModel(tiny()), steps=1)
-    assert world.variant(vehicle=DriveConfig(vehicle={"length": 9.0}).vehicle).vehicle.length == 9.0  # type: ignore[arg-type]
-    env = gym.make(
-        DRIVE,
-        world=ReplayWorld(TINY),
-        scenes=[make_start(straight_road(), 0, 6, TINY)],
-        vehicle={"length": 9.0},
-    )
-    assert env.unwrapped.config.vehicle.length == 9.0
+    with pytest.raises(ConfigurationError, match="takes no scene prompt"):
+        gym.make(DRIVE, world=deaf, scenes=starts, vehicles=3.0)
+    with pytest.raises(ConfigurationError, match="takes no scene prompt"):
+        gym.make_vec(DRIVE, num_envs=2, world=deaf, scenes=starts, vehicles=3.0)

@@ -47,7 +47,7 @@ def ruin(value):
 
 def story(env, write):
     """All that five steps bring, with a picture and what is imagined before each; what is handed out is overwritten."""
-    told = []
+    told: list[np.ndarray] = []
     plans = np.zeros((2, 2, 2, 2) if isinstance(env, DriveVectorEnv) else (2, 2, 2))
 
     def tell(given):

@@ -57,10 +57,11 @@ def test_settling_leaves_open_fields_open_and_text_alone():
         def __post_init__(self) -> None:
             settle(self, "config ")
 
-    assert Config(count="4") == Config(count=4) and Config().share is None and Config(name="8").name == "8"
-    assert Config(share=np.float32(0.5)).share == 0.5
+    assert Config(count="4") == Config(count=4)  # type: ignore[arg-type]
+    assert Config().share is None and Config(name="8").name == "8"
+    assert Config(share=np.float32(0.5)).share == 0.5  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="config count="):
-        Config(count=None)
+        Config(count=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

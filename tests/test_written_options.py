@@ -29,7 +29,7 @@ def options(road):
 
 
 def test_scenes_are_a_path_or_a_list_of_paths(road, tmp_path):
-    paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in paths:
         save_scene(road, path)
     for given, count in (

@@ -86,7 +86,7 @@ class DrivingOptions:
         from occsora_sim.agents.protocol import wanted_options
         from occsora_sim.envs.config import DriveConfig
         from occsora_sim.envs.simulation import DriveSimulation
-        from occsora_sim.envs.starts import open_starts, prompted
+        from occsora_sim.envs.starts import open_starts
         from occsora_sim.envs.worlds import make_world
 
         agent = make_agent(self.agent, trust=self.trust)
@@ -107,4 +107,4 @@ class DrivingOptions:
             **wanted_options(agent),  # type: ignore[arg-type]
         )
         world = make_world(config)
-        return DriveSimulation(config, world, prompted(open_starts(config, world), config, world)), agent
+        return DriveSimulation(config, world, open_starts(config, world)), agent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
@@ -65,7 +67,8 @@ class TrafficWorld:
 
     A state is a value: where no simulation stands at it any more, the town is run again from its seed along the
     ego's poses. Simulations live in worker processes, which start when needed; `close` ends them (as does the end of
-    the world object), and a later step starts them anew.
+    the world object), and a later step starts them anew. In a forked child the world begins with none: those of its
+    parent answer the parent.
 
     Args:
         grid: the voxels around the ego.
@@ -93,19 +96,16 @@ class TrafficWorld:
         self.vehicle = vehicle or Vehicle()
         self._history = max(HISTORY, frames_per_chunk + 1)
         self._places = Places(grid, self.device)
-        self._pool = SumoPool(workers)
-        self._towns: OrderedDict[str, LiveTown] = OrderedDict()
-        with temporary_files():
-            self._folder = tempfile.TemporaryDirectory(prefix="occsora-live-", ignore_cleanup_errors=True)
-        self._end = weakref.finalize(self, _end, self._pool, self._folder)
+        self._workers = workers
+        self._settle()
 
     def close(self) -> None:
         """End the worker processes. The world can be used again; they then start anew."""
-        self._pool.close()
+        self._own_pool().close()
 
     def processes(self) -> list[int]:
         """The ids of the worker processes."""
-        return self._pool.processes()
+        return self._own_pool().processes()
 
     # ------------------------------------------------------------------ protocol
     def reset(self, starts: Sequence[Start], seeds: Sequence[int]) -> WorldState:
@@ -125,7 +125,7 @@ class TrafficWorld:
             town.warm_up + start.source[2] * start.source[0].dt
             for town, start in zip(towns, starts, strict=True)
         ]
-        answers = self._pool.run(
+        answers = self._own_pool().run(
             [
                 Journey(folder=str(town.folder), options=town.options, events=town.events, time=time)
                 for town, time in zip(towns, times, strict=True)
@@ -163,7 +163,7 @@ class TrafficWorld:
             for row, town, poses in zip(rows, towns, ahead, strict=True)
         ]
         users, memory = [], []
-        answers = self._pool.run(journeys)
+        answers = self._own_pool().run(journeys)
         before = state.users if state.users is not None else RoadUsers.empty(len(rows), 0, self._history)
         for number, (row, town, journey, (frames, worker)) in enumerate(
             zip(rows, towns, journeys, answers, strict=True)
@@ -186,6 +186,20 @@ class TrafficWorld:
         return replace_rows(state, rows, other)
 
     # ------------------------------------------------------------------ parts
+    def _settle(self) -> None:
+        """Begin with no worker and an empty folder for towns, both this process's own."""
+        self._process, self._pool = os.getpid(), SumoPool(self._workers)
+        self._towns: OrderedDict[str, LiveTown] = OrderedDict()
+        with temporary_files():
+            self._folder = Path(tempfile.mkdtemp(prefix="occsora-live-"))
+        self._end = weakref.finalize(self, _end, self._process, self._pool, self._folder)
+
+    def _own_pool(self) -> SumoPool:
+        """The pool of this process."""
+        if self._process != os.getpid():  # this is a forked child
+            self._settle()
+        return self._pool
+
     def _journey(self, row: TrafficRow, town: LiveTown, ahead: tuple[Pose, ...]) -> Journey:
         vehicle = self.vehicle
         return Journey(
@@ -219,9 +233,10 @@ class TrafficWorld:
     def _town(self, scene: Scene) -> LiveTown:
         """The files of the scene's town, written when it is first driven in."""
         key = " ".join(scene.attributes.get(name, "") for name in ("seed", "config", "mix", "events"))
+        self._own_pool()
         if key not in self._towns:
             with temporary_files():
-                folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+                folder = Path(tempfile.mkdtemp(dir=self._folder))
             self._towns[key] = write_town(scene, folder)
             if len(self._towns) > _TOWNS:
                 self._towns.popitem(last=False)[1].remove()
@@ -229,6 +244,8 @@ class TrafficWorld:
         return self._towns[key]
 
 
-def _end(pool: SumoPool, folder: tempfile.TemporaryDirectory[str]) -> None:
-    pool.close()
-    folder.cleanup()
+def _end(process: int, pool: SumoPool, folder: Path) -> None:
+    """End a world's workers and remove its folder, in the process whose they are."""
+    if process == os.getpid():
+        pool.close()
+        shutil.rmtree(folder, ignore_errors=True)
