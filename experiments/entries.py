@@ -74,14 +74,14 @@ def main() -> None:
         )
         compare(entries, sampler, scenes, numbers, begins, ahead)
         few = numbers[: count // 2]
-        for asked in ASKED:
-            _samples, drawn = draw_all(entries, sampler, few, begins, 0 * few, asked)
-            print(f"asked for {asked:2.0f}: {rates(drawn, len(few), begins)}", flush=True)
+        for wanted in ASKED:
+            _, drawn = draw_all(entries, sampler, few, begins, 0 * few, wanted)
+            print(f"asked for {wanted:2.0f}: {rates(drawn, len(few), begins)}", flush=True)
         if options.picture:
             paint(entries, sampler, numbers[:8], begins, options.picture)
     for asked in (None, *ASKED):
-        print(f"rollouts of 20 s, vehicles in view at 0, 5, 10, 15, 20 s, asked for {asked}: "
-              f"{roll_out(entries, sampler, rng.integers(len(sampler), size=options.rollouts), asked)}", flush=True)  # fmt: skip
+        seen = roll_out(entries, sampler, rng.integers(len(sampler), size=options.rollouts), asked)
+        print(f"rollouts, vehicles in view at 0, 5, 10, 15, 20 s, asked for {asked}: {seen}", flush=True)
 
 
 def draw_all(
@@ -176,8 +176,8 @@ def marks(
     on = ", ".join(f"{name} {100 * share:.0f}" for name, share in shares.items() if share > 0.005)
     along, against = 100 * (degrees < 15).mean(), 100 * (degrees > 165).mean()
     return (
-        f"n {len(speed)}; inside the edge 25/50/75/95 % {q.round(1)} m; on {on} %; within 15 deg of the lane {along:.0f} %, "
-        f"against it {against:.0f} %; standing {100 * float((~moving).float().mean()):.0f} %, moving 25/50/75/90 % "
+        f"n {len(speed)}; inside the edge 25/50/75/95 % {q.round(1)} m; on {on} %; "
+        f"within 15 deg of the lane {along:.0f} %, against it {against:.0f} %; standing {100 * float((~moving).float().mean()):.0f} %, moving 25/50/75/90 % "
         f"{pace.round(1)} m/s"
     )
 
@@ -250,7 +250,7 @@ def paint(entries: Entries, sampler: EntrySampler, numbers: np.ndarray, begins: 
         if not begins:
             image[samples.new[n].numpy()] += 20
         for k in range(2):
-            tile = Image.fromarray(image[::-1, ::-1].copy()).resize((400, 400), Image.NEAREST)
+            tile = Image.fromarray(image[::-1, ::-1].copy()).resize((400, 400), Image.Resampling.NEAREST)
             pen = ImageDraw.Draw(tile)
             for one in samples.users.valid[n].nonzero()[:, 0].tolist():
                 box(
