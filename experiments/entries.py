@@ -2,14 +2,15 @@
 
     python experiments/entries.py runs/entries/entries.safetensors --picture entries.png
 
-Frames of recorded ego motions: the model is told who is known there and draws who enters (one frame ahead). Then the same
-frames with 3, 10 and 20 vehicles asked for; starts from nothing; and rollouts along the recorded ego motions in which
-everybody keeps its velocity.
+Frames of recorded ego motions: the model is told who is known there and draws who enters (one frame ahead). Then the
+same frames with 3, 10 and 20 vehicles asked for; starts from nothing; and rollouts along the recorded ego motions in
+which everybody keeps its velocity.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +74,14 @@ def main() -> None:
         )
         compare(entries, sampler, scenes, numbers, begins, ahead)
         few = numbers[: count // 2]
-        for asked in ASKED:
-            samples, drawn = draw_all(entries, sampler, few, begins, 0 * few, asked)
-            print(f"asked for {asked:2.0f}: {rates(drawn, len(few), begins)}", flush=True)
+        for wanted in ASKED:
+            _, drawn = draw_all(entries, sampler, few, begins, 0 * few, wanted)
+            print(f"asked for {wanted:2.0f}: {rates(drawn, len(few), begins)}", flush=True)
         if options.picture:
             paint(entries, sampler, numbers[:8], begins, options.picture)
     for asked in (None, *ASKED):
-        print(f"rollouts of 20 s, vehicles in view at 0, 5, 10, 15, 20 s, asked for {asked}: "
-              f"{roll_out(entries, sampler, rng.integers(len(sampler), size=options.rollouts), asked)}", flush=True)  # fmt: skip
+        seen = roll_out(entries, sampler, rng.integers(len(sampler), size=options.rollouts), asked)
+        print(f"rollouts, vehicles in view at 0, 5, 10, 15, 20 s, asked for {asked}: {seen}", flush=True)
 
 
 def draw_all(
@@ -162,7 +163,7 @@ def marks(
     off, turn = [], []
     for k, at in zip(row.tolist(), world.numpy(), strict=True):
         scene = scenes[towns[k]]
-        points, inner = lanes(scene)
+        points, _inner = lanes(scene)
         distance = np.hypot(*(points[:, :2] - at[:2]).T)
         near = distance.argmin()
         if distance[near] < 2.5:
@@ -172,11 +173,12 @@ def marks(
     pace = np.percentile(speed[moving], (25, 50, 75, 90)) if moving.any() else np.zeros(4)
     q = np.percentile(depth, (25, 50, 75, 95))
     degrees = np.degrees(turn) if turn else np.zeros(1)
+    on = ", ".join(f"{name} {100 * share:.0f}" for name, share in shares.items() if share > 0.005)
+    along, against = 100 * (degrees < 15).mean(), 100 * (degrees > 165).mean()
     return (
-        f"n {len(speed)}; inside the edge 25/50/75/95 % {q.round(1)} m; on "
-        + ", ".join(f"{name} {100 * share:.0f}" for name, share in shares.items() if share > 0.005)
-        + f" %; within 15 deg of the lane {100 * (degrees < 15).mean():.0f} %, against it {100 * (degrees > 165).mean():.0f} %"
-        + f"; standing {100 * float((~moving).float().mean()):.0f} %, moving 25/50/75/90 % {pace.round(1)} m/s"
+        f"n {len(speed)}; inside the edge 25/50/75/95 % {q.round(1)} m; on {on} %; "
+        f"within 15 deg of the lane {along:.0f} %, against it {against:.0f} %; standing {100 * float((~moving).float().mean()):.0f} %, moving 25/50/75/90 % "
+        f"{pace.round(1)} m/s"
     )
 
 
@@ -186,7 +188,7 @@ def lanes(scene: Scene, cache: dict[str, tuple[np.ndarray, None]] = {}) -> tuple
         parts = []
         for k in range(len(scene.lane_width)):
             line = scene.lane_points[scene.lane_offsets[k] : scene.lane_offsets[k + 1]].astype(float)
-            for a, b in zip(line[:-1], line[1:], strict=True):
+            for a, b in itertools.pairwise(line):
                 n = max(1, int(np.hypot(*(b - a)) / 0.5))
                 t = (np.arange(n) + 0.5)[:, None] / n
                 yaw = np.full((n, 1), np.arctan2(*(b - a)[::-1]))
@@ -232,7 +234,7 @@ def town_last(sampler: EntrySampler, number: int) -> int:
 
 
 def paint(entries: Entries, sampler: EntrySampler, numbers: np.ndarray, begins: bool, path: Path) -> None:
-    """Recorded (above) and drawn (below) entries of eight frames over the ground; forwards is up. Known ones are white."""
+    """Recorded (above) and drawn (below) entries over the ground; forwards is up. Those that are known are white."""
     samples = sampler.frames(numbers, np.full(len(numbers), begins), np.full(len(numbers), 8))
     key = torch.stack((torch.full((len(numbers),), 7), torch.arange(len(numbers))), dim=1)
     # Many draws over one another where few enter in one.
@@ -246,9 +248,9 @@ def paint(entries: Entries, sampler: EntrySampler, numbers: np.ndarray, begins: 
         for label, colour in COLOURS.items():
             image[samples.ground[n].numpy() == label] = colour
         if not begins:
-            image[samples.new[n].numpy()] += 25
+            image[samples.new[n].numpy()] += 20
         for k in range(2):
-            tile = Image.fromarray(image[::-1, ::-1].copy()).resize((400, 400), Image.NEAREST)
+            tile = Image.fromarray(image[::-1, ::-1].copy()).resize((400, 400), Image.Resampling.NEAREST)
             pen = ImageDraw.Draw(tile)
             for one in samples.users.valid[n].nonzero()[:, 0].tolist():
                 box(

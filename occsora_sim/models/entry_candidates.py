@@ -12,8 +12,8 @@ from occsora_sim.models.entry_view import in_view
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.vehicle import Vehicle
 
-_ROOM = {"beside": 0.2, "ahead": 0.4, "seconds": 0.5}
-"""What entries keep from others, and what these keep from them."""
+_ROOM = {"beside": 0.1, "ahead": 0.2, "seconds": 0.4}
+"""What entries keep from others, and what these keep from them [m, m, s]: 5 % of recorded ones are nearer."""
 
 _ROUNDS = 3
 """Rounds in which candidates give way; an odd number, after which no two that overlap are left."""

@@ -37,8 +37,17 @@ USUAL: dict[int, tuple[float, float]] = {
 }
 """Length and width [m] of each class: the least of one that is cut by the edge of the view or seen in part."""
 
-_TOO_LARGE = 1.45
-"""A patch so many times as long or as wide as usual is several road users that touch."""
+_LARGEST: dict[int, tuple[float, float]] = {
+    BICYCLE: (2.6, 1.0),
+    BUS: (20.0, 3.6),
+    CAR: (6.6, 2.6),
+    CONSTRUCTION_VEHICLE: (12.0, 4.0),
+    MOTORCYCLE: (3.0, 1.2),
+    PEDESTRIAN: (0.9, 0.9),
+    TRAILER: (17.0, 3.6),
+    TRUCK: (16.0, 3.6),
+}
+"""Length and width [m] beyond which a patch is several road users that touch."""
 
 _FEWEST = 6
 """Columns of the smallest piece of a vehicle."""
@@ -111,9 +120,9 @@ def _too_large(patch: Tensor, place: Tensor, label: Tensor, grid: Grid) -> Tenso
     """Of each cell (k,) whether its patch is longer or wider than one road user."""
     _, number, count = patch.unique(return_inverse=True, return_counts=True)
     _, sides, _ = rectangles(place.double() * grid.voxel, number, count, grid.voxel)
-    usual = torch.tensor([USUAL.get(one, (1.0, 1.0)) for one in range(max(DYNAMIC) + 1)], dtype=torch.float64)
+    largest = torch.tensor([_LARGEST.get(one, (1.0, 1.0)) for one in range(max(DYNAMIC) + 1)])
     # Half a column more on each side: small ones fill all columns that they touch.
-    most = usual[label.long()] * _TOO_LARGE + grid.voxel
+    most = largest[label.long()].double() + grid.voxel
     return (sides[number] > most).any(1)
 
 

@@ -1,0 +1,188 @@
+"""Entries: who comes into view."""
+
+import math
+
+import pytest
+import torch
+
+from occsora_sim.checkpoint import write_tensors
+from occsora_sim.errors import CheckpointError
+from occsora_sim.geometry import relative
+from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, OCC3D, SIDEWALK, VEGETATION, Grid
+from occsora_sim.models.box_overlap import overlap
+from occsora_sim.models.entries import START_SLOTS, Entries, EntriesConfig, load_entries
+from occsora_sim.models.entry_candidates import seen_before
+from occsora_sim.models.entry_view import UNSEEN, ground_of, in_view, view_image
+from occsora_sim.road_users import RoadUsers, from_tracks
+from occsora_sim.training.entries import EntriesTraining, train_entries
+from occsora_sim.training.entry_samples import EntrySampler
+from occsora_sim.training.loop import LoopConfig
+
+SMALL = EntriesConfig(
+    grid=Grid(shape=(64, 64, 16), voxel=0.8, lower=(-25.6, -25.6, -1.0)), width=8, marks=16, margin=8
+)
+
+
+@pytest.fixture(scope="module")
+def eager() -> Entries:
+    """An untrained network that expects many everywhere."""
+    torch.manual_seed(0)
+    entries = Entries(SMALL).eval()
+    torch.nn.init.constant_(entries.rate.bias, -3.0)
+    entries.sizes[:] = torch.tensor([4.0, 1.8, 1.6])
+    return entries
+
+
+def asked(rows: int, *, new: bool, users: RoadUsers | None = None) -> dict:
+    """What `enter` is asked at the origin of rows of worlds that are all road, the ego at 5 m/s."""
+    shape = SMALL.grid.shape[:2]
+    return {
+        "users": users or RoadUsers.empty(rows, 4),
+        "ground": torch.full((rows, *shape), DRIVEABLE, dtype=torch.uint8),
+        "pose": torch.tensor([[100.0, 50.0, 0.7]]).repeat(rows, 1),
+        "speed": torch.full((rows,), 5.0),
+        "new": torch.full((rows, *shape), new),
+        "route": None,
+        "prompt": torch.tensor([[-1.0, math.nan]]).repeat(rows, 1),
+        "key": torch.stack((torch.arange(rows), torch.full((rows,), 9)), dim=1),
+    }
+
+
+def car_at(place: tuple[float, float, float], rows: int) -> RoadUsers:
+    """A car that stands at a world pose in each of so many worlds."""
+    pose = torch.tensor(place).double().expand(1, 4, 3)
+    one = from_tracks(
+        pose, torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 2), torch.tensor([[4.0, 1.8, 1.6]]),
+        torch.tensor([CAR]), torch.tensor([3]),
+    )  # fmt: skip
+    return one.select([0] * rows)
+
+
+def test_boxes_overlap_where_no_axis_parts_them():
+    pose = torch.tensor([[[0.0, 0.0, 0.0]]])
+    others = torch.tensor(
+        [[[2.9, 0.0, 0.0], [3.1, 0.0, 0.0], [2.4, 1.4, math.pi / 4], [2.9, 1.9, math.pi / 4]]]
+    )
+    size = torch.tensor([[[4.0, 2.0]]])
+    found = overlap(pose, size, others, torch.tensor([[[2.0, 2.0]]]).expand(1, 4, 2))
+    assert found.tolist() == [[[True, False, True, False]]]
+
+
+def test_nobody_that_enters_overlaps_another_or_one_that_is_there(eager):
+    users = car_at((105.0, 60.0, 0.3), 6)
+    came = eager.enter(**asked(6, new=True, users=users), slots=START_SLOTS)
+    assert came.valid.sum(1).min() > 10
+    size = came.size[..., :2]
+    pairs = overlap(came.now, size, came.now, size) & came.valid[:, :, None] & came.valid[:, None]
+    assert not pairs.tril(-1).any()
+    assert not (overlap(came.now, size, users.now, users.size[..., :2]).any(-1) & came.valid).any()
+    ego = relative(torch.tensor([100.0, 50.0, 0.7]).double(), came.now)
+    assert (ego[..., :2].norm(dim=-1) > 1.5)[came.valid].all()
+
+
+def test_alone_or_in_a_batch_the_same_ones_enter(eager):
+    together, rows = eager.enter(**asked(5, new=True)), asked(5, new=True)
+    for row in range(5):
+        one = {k: v[row : row + 1] if isinstance(v, torch.Tensor) else v for k, v in rows.items()}
+        alone = eager.enter(**{**one, "users": rows["users"].select([row])})
+        assert torch.equal(alone.label[0], together.label[row]) and torch.equal(alone.id[0], together.id[row])
+        torch.testing.assert_close(alone.pose[0], together.pose[row], atol=1e-4, rtol=0)
+
+
+def test_who_enters_has_driven_straight_on_and_an_identity_of_its_own(eager):
+    given = asked(3, new=True)
+    came = eager.enter(**given)
+    there = came.valid
+    step = came.pose[:, :, 1:, :2] - came.pose[:, :, :-1, :2]
+    torch.testing.assert_close(
+        step[there], (came.velocity[there] * 0.5).double()[:, None].expand(-1, 3, 2), atol=1e-5, rtol=0
+    )
+    heading = torch.stack((came.now[..., 2].cos(), came.now[..., 2].sin()), dim=-1)
+    torch.testing.assert_close(
+        (came.velocity.double() * heading).sum(-1)[there], came.speed.double()[there], atol=1e-4, rtol=0
+    )
+    later = eager.enter(**{**given, "key": given["key"] + torch.tensor([0, 1])})
+    ids = torch.cat((came.id[0, came.valid[0]], later.id[0, later.valid[0]]))
+    assert len(ids.unique()) == len(ids) and (ids >= 2**16).all()
+    assert (came.id[~there] == -1).all() and came.pose.shape[2] == 4
+
+
+def test_on_ground_that_was_in_view_only_those_from_outside_enter(eager):
+    came = eager.enter(**asked(16, new=False))
+    local = relative(torch.tensor([100.0, 50.0, 0.7]).double(), came.now).float()
+    back = local[..., :2] - 0.5 * came.speed[..., None] * torch.stack(
+        (local[..., 2].cos(), local[..., 2].sin()), -1
+    )
+    assert came.valid.any()
+    assert not in_view(back, SMALL.grid)[came.valid].any()
+
+
+def test_one_that_the_view_left_behind_and_caught_up_with_was_seen():
+    place = torch.tensor([[[-38.0, 0.0, 0.0], [-38.0, 0.0, 0.0], [38.0, 0.0, math.pi]]])
+    new = torch.zeros(1, 200, 200, dtype=torch.bool)
+    # The ego drives 5 m a frame: its view began 5 m further back. At 8 m/s one was in it; at 16 m/s it was not.
+    seen = seen_before(place, torch.tensor([[8.0, 16.0, 8.0]]), new, torch.tensor([10.0]), OCC3D)
+    assert seen.tolist() == [[True, False, False]]
+    assert not seen_before(place, torch.zeros(1, 3), ~new, torch.tensor([10.0]), OCC3D).any()
+
+
+def test_a_tree_crown_over_the_road_leaves_it_road_and_a_fence_on_it_does_not():
+    columns = torch.full((5, 16), FREE, dtype=torch.uint8)
+    columns[:4, OCC3D.ground] = DRIVEABLE
+    columns[1, 9:12] = VEGETATION
+    columns[2, 3:5] = BARRIER
+    columns[3, 3:6] = CAR
+    assert ground_of(columns, OCC3D).tolist() == [DRIVEABLE, DRIVEABLE, BARRIER, DRIVEABLE, UNSEEN]
+
+
+def test_a_road_user_is_seen_in_the_cells_that_it_stands_on():
+    users = car_at((4.4, 0.0, 0.0), 1)
+    ground = torch.full((1, 200, 200), SIDEWALK, dtype=torch.uint8)
+    new = torch.zeros(1, 200, 200, dtype=torch.bool)
+    vehicles = view_image(users, ground, torch.zeros(1, 3), new, None, OCC3D, 10)[0, -7]
+    i, j = vehicles.nonzero().unbind(1)
+    x, y = (i - 10 + 0.5) * 0.8 - 40, (j - 10 + 0.5) * 0.8 - 40
+    assert x.min() == pytest.approx(2.8, abs=0.5) and x.max() == pytest.approx(6.0, abs=0.5)
+    assert y.abs().max() < 1.3
+
+
+def test_one_that_leaves_the_view_and_comes_back_while_it_is_held_does_not_enter_again(straight_road):
+    """The ego stands; a car leaves ahead and turns back at 55 m, one at 70 m, and one is put into the view."""
+    scene = straight_road(
+        cars=[(30.0, 3.0, 4.0), (30.0, -3.0, 4.0), (20.0, 6.0, 0.0)], steps=61, ego_speed=0.0
+    )
+    for track, turn in ((1, 12), (2, 20)):  # 54 m and 70 m
+        scene.track_state[track, turn:, 0] = (
+            2 * scene.track_state[track, turn, 0] - scene.track_state[track, turn:, 0]
+        )
+        scene.track_state[track, turn:, 3] *= -1
+    scene.track_valid[3, :15] = False
+    sampler = EntrySampler([scene], OCC3D)
+    entered = [track for frame in sampler.towns[0].frames for track in frame.entered.tolist()]
+    assert entered == [2]
+
+
+def test_a_training_writes_weights_that_load_alone_and_is_the_same_twice(straight_road, tmp_path):
+    from occsora_sim.scenes.file import save_scene
+
+    cars = [(60.0 + 30 * k, 3.0 if k % 2 else -3.0, -6.0 + k) for k in range(8)]
+    save_scene(straight_road(cars=cars), tmp_path / "road.scene.safetensors")
+    paths = [
+        train_entries(
+            EntriesTraining(
+                scenes=str(tmp_path / "road.scene.safetensors"), out=tmp_path / name, model=SMALL,
+                loop=LoopConfig(steps=3, batch=4, precision="float32"),
+            )
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    first, second = (load_entries(path).state_dict() for path in paths)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert first["sizes"][2, 0].tolist() == pytest.approx([4.4, 1.8, 1.6])
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    header = {"kind": "entries", "config": EntriesConfig(width=16).to_header()}
+    write_tensors(tmp_path / "w.safetensors", Entries(SMALL).state_dict(), header)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_entries(tmp_path / "w.safetensors")
