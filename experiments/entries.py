@@ -21,7 +21,8 @@ from torch import Tensor
 
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, OCC3D
-from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS, Entries, load_entries
+from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS, Entries
+from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.entry_view import GROUND, GROUPS, group_of, vehicles_in_view
 from occsora_sim.road_users import SLOTS, RoadUsers, join
 from occsora_sim.scenes.scene import Scene
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=16)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    entries = load_entries(options.weights)
+    entries = load_world_model(options.weights)[0].entries
     scenes = [scene for scene in open_scenes(options.scenes) if isinstance(scene, Scene)]
     sampler = EntrySampler(scenes, OCC3D)
     rng = np.random.default_rng(0)

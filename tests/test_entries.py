@@ -5,18 +5,14 @@ import math
 import pytest
 import torch
 
-from occsora_sim.checkpoint import write_tensors
-from occsora_sim.errors import CheckpointError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, OCC3D, SIDEWALK, VEGETATION, Grid
 from occsora_sim.models.box_overlap import overlap
-from occsora_sim.models.entries import START_SLOTS, Entries, EntriesConfig, load_entries
+from occsora_sim.models.entries import START_SLOTS, Entries, EntriesConfig
 from occsora_sim.models.entry_candidates import seen_before
 from occsora_sim.models.entry_view import UNSEEN, ground_of, in_view, view_image
 from occsora_sim.road_users import RoadUsers, from_tracks
-from occsora_sim.training.entries import EntriesTraining, train_entries
 from occsora_sim.training.entry_samples import EntrySampler
-from occsora_sim.training.loop import LoopConfig
 
 SMALL = EntriesConfig(
     grid=Grid(shape=(64, 64, 16), voxel=0.8, lower=(-25.6, -25.6, -1.0)), width=8, marks=16, margin=8
@@ -162,27 +158,7 @@ def test_one_that_leaves_the_view_and_comes_back_while_it_is_held_does_not_enter
     assert entered == [2]
 
 
-def test_a_training_writes_weights_that_load_alone_and_is_the_same_twice(straight_road, tmp_path):
-    from occsora_sim.scenes.file import save_scene
-
+def test_sizes_are_those_of_the_road_users_of_the_towns(straight_road):
     cars = [(60.0 + 30 * k, 3.0 if k % 2 else -3.0, -6.0 + k) for k in range(8)]
-    save_scene(straight_road(cars=cars), tmp_path / "road.scene.safetensors")
-    paths = [
-        train_entries(
-            EntriesTraining(
-                scenes=str(tmp_path / "road.scene.safetensors"), out=tmp_path / name, model=SMALL,
-                loop=LoopConfig(steps=3, batch=4, precision="float32"),
-            )
-        )
-        for name in ("a", "b")
-    ]  # fmt: skip
-    first, second = (load_entries(path).state_dict() for path in paths)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert first["sizes"][2, 0].tolist() == pytest.approx([4.4, 1.8, 1.6])
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    header = {"kind": "entries", "config": EntriesConfig(width=16).to_header()}
-    write_tensors(tmp_path / "w.safetensors", Entries(SMALL).state_dict(), header)
-    with pytest.raises(CheckpointError, match="do not fit"):
-        load_entries(tmp_path / "w.safetensors")
+    sizes = EntrySampler([straight_road(cars=cars)], OCC3D).sizes()
+    assert sizes[2, 0].tolist() == pytest.approx([4.4, 1.8, 1.6])
