@@ -53,7 +53,7 @@ class Sb3Policy:
         self.observation = tuple(self._parts)
         self.pool = 1
         if "birdseye" in self._parts:
-            shape = self._parts["birdseye"].shape
+            shape = self._parts["birdseye"].shape or ()
             if len(shape) != 3 or not shape[1] or OCC3D.shape[0] % shape[1]:
                 raise ConfigurationError(
                     f"agent {name}: sees a picture of shape {shape}; it must have been trained under "

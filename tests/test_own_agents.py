@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_a_model_of_stable_baselines_drives_when_it_is_trusted(straight_road, tm
 
     starts = [make_start(straight_road(), 0, 3)]
     seen = ("birdseye", "ego", "route")
-    options = {
+    options: dict[str, Any] = {
         "world": ReplayWorld(),
         "scenes": starts,
         "seconds": 2.0,

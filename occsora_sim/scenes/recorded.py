@@ -28,9 +28,10 @@ EGO_CHOICES: tuple[str, ...] = get_args(EgoChoice)
 Drawer = Voxeliser | VoxelFrames
 """What draws a scene: `frames(poses, times, exclude)`; and `displacement`, which a voxel sequence refuses."""
 
-GENERATED, LIVE_TRAFFIC, RECORDED_TOWN, RECORDED_STREET = (
-    "generated", "live traffic", "recorded town", "recorded street",
-)  # fmt: skip
+GENERATED = "generated"
+LIVE_TRAFFIC = "live traffic"
+RECORDED_TOWN = "recorded town"
+RECORDED_STREET = "recorded street"
 """What a world shows, in words: drawn by the model; SUMO that reacts; a recording of SUMO; a recording of a street."""
 
 
