@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from occsora_sim.errors import CheckpointError, ConfigurationError
-from occsora_sim.geometry import relative, rotate, wrap_angle
+from occsora_sim.geometry import relative, rotate
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
 from occsora_sim.models.ground_crop import KINDS, RAY_FEATURES, rays
 from occsora_sim.models.traffic_heads import HEADS
@@ -149,7 +149,7 @@ class TrafficModel(nn.Module):
     @property
     def features(self) -> int:
         """Numbers that a token knows of itself and of how far its ground goes on."""
-        return 5 * (self.config.history - 1) + 4 + 3 + len(DYNAMIC) + 2 + RAY_FEATURES
+        return 2 * (self.config.history - 1) + 3 + 3 + len(DYNAMIC) + 2 + RAY_FEATURES
 
     def forward(self, users: RoadUsers, ego: Tensor, crops: Tensor, place: Tensor) -> Tensor:
         """What each road user has seen.
@@ -179,23 +179,25 @@ class TrafficModel(nn.Module):
         return self.norm(x).float()
 
     def describe(self, users: RoadUsers, ego: Tensor) -> Tensor:
-        """What a token knows of itself, in its own frame: (b, n, features - RAY_FEATURES) float32."""
+        """What a token knows of itself, in its own frame: (b, n, features - RAY_FEATURES) float32.
+
+        Of its past it knows how far it came in each frame, not how it turned: a model that is shown its last turn repeats
+        it, and drives straight on where the road bends (de Haan et al. 2019, "Causal confusion in imitation learning").
+        Where it stands on the road and how it heads say what it needs.
+        """
         h = self.config.history
-        past = relative(users.now[:, :, None], users.pose[:, :, -h:-1])  # (b, n, h - 1, 3)
-        there = users.present[:, :, -h:-1, None]
-        yaw = past[..., 2:]
-        past = torch.cat((past[..., :2] / 5, yaw.cos() - 1, yaw.sin(), torch.ones_like(yaw)), dim=-1) * there
+        pose, present = users.pose[:, :, -h:], users.present[:, :, -h:]
+        came = (pose[..., 1:, :2] - pose[..., :-1, :2]).norm(dim=-1).float()  # (b, n, h - 1)
+        known = (present[..., 1:] & present[..., :-1]).float()
         travel = travel_of(users)
-        still = past[..., :2].abs().amax(dim=(-1, -2)) < STANDS / 5
-        turned = wrap_angle(users.now[..., 2] - users.pose[:, :, -2, 2]) * users.present[:, :, -2]
-        now = torch.stack((travel / 3, (travel < STANDS).float(), still.float(), turned.float()), dim=-1)
+        still = ((came < STANDS) | (known == 0)).all(-1) & (travel < STANDS)
+        now = torch.stack((travel / 3, (travel < STANDS).float(), still.float()), dim=-1)
         size = users.size / users.size.new_tensor([5.0, 2.0, 2.0])
         table = torch.full((256,), len(DYNAMIC), dtype=torch.int64, device=ego.device)
         table[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=ego.device)
         kind = torch.where(ego, len(DYNAMIC) + 1, table[users.label.long()])
-        return torch.cat(
-            (past.flatten(2).float(), now, size, F.one_hot(kind, len(DYNAMIC) + 2).float()), dim=-1
-        )
+        kinds = F.one_hot(kind, len(DYNAMIC) + 2).float()
+        return torch.cat((came / 3 * known, known, now, size, kinds), dim=-1)
 
     def pairs(self, users: RoadUsers) -> tuple[Tensor, Tensor]:
         """How road users see each other: features (b, n, n, _EDGES) of j in the frame of i, and which (b, n, n) do."""
