@@ -156,9 +156,11 @@ def _boxes(users: RoadUsers, pose: Tensor, grid: Grid) -> tuple[Tensor, Tensor, 
         (cos * offset[..., 0] + sin * offset[..., 1], cos * offset[..., 1] - sin * offset[..., 0]), dim=-1
     )
     yaw = (now[..., 2] - pose[..., 2]).float().to(now)
-    reach = (users.size[..., :2].norm(dim=-1, keepdim=True) / 2 + 2 * grid.voxel).to(now)
-    low, up = (centre.new_tensor(corner[:2], device=now.device) for corner in (grid.lower, grid.upper))
-    near = users.valid & ((centre > low - reach) & (centre < up + reach)).all(-1)
+    reach = (users.size[..., :2].norm(dim=-1) / 2 + 2 * grid.voxel).to(now)
+    near = users.valid
+    for axis in (0, 1):
+        near = near & (centre[..., axis] > grid.lower[axis] - reach)
+        near = near & (centre[..., axis] < grid.upper[axis] + reach)
     return centre.float(), torch.cos(yaw).float(), torch.sin(yaw).float(), near
 
 
