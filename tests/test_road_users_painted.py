@@ -141,7 +141,7 @@ def test_road_users_are_as_many_as_a_scene_says_at_most(straight_road):
     along, across = piece_counts(users.size, OCC3D)
     assert users.valid.sum(1).max() < tracks.slots <= 71  # so nobody was left out
     owners = column_owners(users, pose, OCC3D)
-    assert torch.equal(owners, column_owners(users, pose, OCC3D, pieces=tracks.pieces))
+    assert torch.equal(owners, column_owners(users, pose, OCC3D, pieces=60 * tracks.pieces))
     assert (along * across * users.valid).sum(1).max() <= 1.5 * tracks.pieces
 
 

@@ -179,21 +179,21 @@ def test_road_users_come_back_as_they_were(rollout: Rollout, tmp_path: Path) -> 
         assert back.arrays()[name].dtype == value.dtype and np.array_equal(back.arrays()[name], value), name
 
 
-def rewritten(path: Path, header: dict | None = None, **arrays: np.ndarray | None) -> None:
+def rewritten(path: Path, arrays: dict[str, np.ndarray | None], header: dict | None = None) -> None:
     """A rollout's file with some arrays put or taken away."""
     with np.load(path) as archive:
         kept = {name: archive[name] for name in archive.files}
     if header:
         text = json.dumps(json.loads(kept["header"].tobytes()) | header)
         kept["header"] = np.frombuffer(text.encode(), dtype=np.uint8)
-    kept |= arrays  # type: ignore[arg-type]
-    np.savez_compressed(path, **{name: value for name, value in kept.items() if value is not None})
+    left = {name: value for name, value in {**kept, **arrays}.items() if value is not None}
+    np.savez_compressed(path, **left)  # type: ignore[arg-type]
 
 
 def test_a_file_from_before_road_users_still_loads(rollout: Rollout, tmp_path: Path) -> None:
     path = tmp_path / "rollout.npz"
     save_rollout(rollout, path)
-    rewritten(path, header={"version": 1})
+    rewritten(path, {}, header={"version": 1})
     assert load_rollout(path).users is None
 
 
@@ -212,7 +212,7 @@ def test_damaged_road_users_are_refused(
 ) -> None:
     path = tmp_path / "rollout.npz"
     save_rollout(dataclasses.replace(rollout, users=recorded_users()), path)
-    rewritten(path, **{name: value})
+    rewritten(path, {name: value})
     refused(path, words)
 
 

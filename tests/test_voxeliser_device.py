@@ -24,9 +24,9 @@ SIZES = {PEDESTRIAN: (0.6, 0.6, 1.7), CAR: (4.5, 1.9, 1.5), BUS: (18.0, 2.6, 3.2
 TO_THE_HOST = (
     "item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "_local_scalar_dense",
     "__array__", "nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount",
-    "repeat_interleave", "equal", "allclose", "is_nonzero",
+    "repeat_interleave", "tensor", "new_tensor", "equal", "allclose", "is_nonzero",
 )  # fmt: skip
-"""What needs a value, or a number of values, on the host."""
+"""What needs a value, or a number of values, on the host; or copies from there and waits for it."""
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ class Watch(TorchFunctionMode):
             self.calls += 1
             if any(there) and any(not yes and one.ndim for yes, one in zip(there, given, strict=True)):
                 self.mixed.append(name)
-            if any(there) and (
-                name in TO_THE_HOST or moves_to_cpu(name, args, kwargs) or by_mask(name, args)
-            ):
+            waits = name in TO_THE_HOST or moves_to_cpu(name, args, kwargs) or by_mask(name, args)
+            made_from_a_list = name == "tensor" and kwargs.get("device") is not None
+            if made_from_a_list or (any(there) and waits):
                 self.waits.append(name)
         out = func(*args, **kwargs)
         named = kwargs.get("device") is not None or (
@@ -193,6 +193,7 @@ def test_painting_waits_for_nothing_and_takes_as_many_calls_for_any_batch(shapes
         lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: x.unique(), lambda x: x.sum().item(),
         lambda x: float(x.sum()), lambda x: x.cpu(), lambda x: x.to("cpu"), lambda x: torch.where(x > 0),
         lambda x: x.index_put_((x > 0,), torch.zeros(())), lambda x: bool(x.any()), lambda x: x.tolist(),
+        lambda x: torch.tensor([1.0], device=x.device), lambda x: x.new_tensor([1.0]),
     ],
 )  # fmt: skip
 def test_a_wait_would_be_noticed(wait):

@@ -112,6 +112,7 @@ def save_rollout(rollout: Rollout, path: str | Path) -> None:
         text = json.dumps(header, default=_plain)
     except (TypeError, ValueError) as error:
         raise SceneError(f"{path}: the rollout's header is not JSON ({error})") from error
+    users: dict[str, Any] = {} if rollout.users is None else rollout.users.arrays()
     with atomic_path(path) as temporary:
         content = io.BytesIO()  # zipfile hides a full disk behind errors of its own
         np.savez_compressed(
@@ -123,7 +124,7 @@ def save_rollout(rollout: Rollout, path: str | Path) -> None:
             rewards=np.asarray(rollout.rewards, dtype=np.float32),
             planned=rollout.planned.astype(np.float32),
             route=rollout.route.astype(np.float32),
-            **({} if rollout.users is None else rollout.users.arrays()),
+            **users,
         )
         temporary.write_bytes(content.getvalue())
 

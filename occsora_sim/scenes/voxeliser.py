@@ -103,7 +103,9 @@ class Voxeliser:
 
         """
         pose, time, exclude, place = self._check(ego_pose, time, exclude, place)
-        return self.draw(self.tracks.at(place, pose, time, exclude), pose, place, self.tracks.pieces)
+        return self.draw(
+            self.tracks.at(place, pose, time, exclude), pose, place, len(pose) * self.tracks.pieces
+        )
 
     def draw(self, users: RoadUsers, pose: Tensor, place: Tensor, pieces: int | None = None) -> Tensor:
         """Any road users on the ground of the scenes `place` (n,) around `pose` (n, 3): (n, x, y, z) uint8.
@@ -117,7 +119,9 @@ class Voxeliser:
             here, frames = pose[part], out[part]
             those = users.map(itemgetter(part))
             self._atlas.gather(place[part], here, frames)
-            count = int(pieces_in_view(those, here, self.grid).max()) if on_cpu else pieces
+            count = None if pieces is None else -(-pieces * len(here) // len(pose))
+            if on_cpu:
+                count = int(pieces_in_view(those, here, self.grid).sum())
             paint_road_users(frames, those, here, self.grid, pieces=count, in_place=True)
         return out
 
@@ -175,7 +179,7 @@ class Voxeliser:
 
     def _owners(self, users: RoadUsers, pose: Tensor) -> Tensor:
         """The slot that has each column, (n, x, y) int64; -1: none."""
-        return column_owners(users, pose, self.grid, pieces=self.tracks.pieces)
+        return column_owners(users, pose, self.grid, pieces=len(pose) * self.tracks.pieces)
 
     @staticmethod
     def _fields(owner: Tensor, values: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
         users: of b worlds.
         pose: (b, 3) world poses of the egos.
         grid: the voxels around the ego.
-        pieces: of all road users in view of a world, at most (`piece_counts`); more are left out. None:
-            `default_pieces`.
+        pieces: of all road users in view of all worlds together, at most (`piece_counts`); more are left out. None:
+            `default_pieces` for each world.
 
     """
     (b, n), device = users.label.shape, users.label.device
@@ -87,42 +87,44 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
     rank = (torch.arange(1, n + 1, device=device) << layers).to(kind)
     code = rank | _box_layers(users, grid).to(kind)
 
-    slot, live, place = _pieces(size, near, default_pieces(n) if pieces is None else pieces, grid)
+    # All worlds' slots in one row: a world with few road users leaves its pieces to the others.
+    slot, live, place = _pieces(size, near, b * default_pieces(n) if pieces is None else pieces, grid)
     cx, cy, cos, sin, half_l, half_w = (
-        value.gather(1, slot) for value in (*centre.unbind(-1), cos, sin, *(size / 2).unbind(-1))
+        value.flatten()[slot] for value in (*centre.unbind(-1), cos, sin, *(size / 2).unbind(-1))
     )
     # The columns from the lowest corner of each piece on.
     u, v, part_l, part_w = (share * half for share, half in zip(place, 2 * (half_l, half_w), strict=True))
     low_x = cx + cos * u - sin * v - cos.abs() * part_l - sin.abs() * part_w
     low_y = cy + sin * u + cos * v - sin.abs() * part_l - cos.abs() * part_w
-    around = torch.arange(PIECE_COLUMNS, device=device)[:, None, None]
+    around = torch.arange(PIECE_COLUMNS, device=device)[:, None]
     i = torch.ceil((low_x - grid.lower[0]) / grid.voxel - 0.5 - _ROUNDING).long() + around
     j = torch.ceil((low_y - grid.lower[1]) / grid.voxel - 0.5 - _ROUNDING).long() + around
-    i, j = i[:, None], j[None]  # (d, 1, b, p), (1, d, b, p): loops run over the pieces, which are many
+    i, j = i[:, None], j[None]  # (d, 1, p), (1, d, p): loops run over the pieces, which are many
     inside = ((i >= 0) & (i < x) & live) & ((j >= 0) & (j < y))
     dx = (i + 0.5) * grid.voxel + grid.lower[0] - cx
     dy = (j + 0.5) * grid.voxel + grid.lower[1] - cy
-    forward, left = cos * dx + sin * dy, cos * dy - sin * dx  # (d, d, b, p) in the box's own frame
+    forward, left = cos * dx + sin * dy, cos * dy - sin * dx  # (d, d, p) in the box's own frame
     # Half-open faces: a box of a whole number of voxels fills that number, wherever it stands.
     held = (forward >= -half_l - _EDGE) & (forward < half_l - _EDGE)
     held &= (left >= -half_w - _EDGE) & (left < half_w - _EDGE)
-    value = torch.where(inside & held, code.gather(1, slot), 0)
+    value = torch.where(inside & held, code.flatten()[slot], 0)
     if users.shape is not None and shaped is not None:
         bits = shape_bits(users.shape, slot, forward, left, grid).to(kind) & ((1 << layers) - 1)
-        seen = torch.where(inside & (bits > 0), rank[slot] | bits, 0)
-        value = torch.where(shaped.gather(1, slot), seen, value)
+        seen = torch.where(inside & (bits > 0), rank.expand(b, n).flatten()[slot] | bits, 0)
+        value = torch.where(shaped.flatten()[slot], seen, value)
         near = near & ~shaped
-    world = torch.arange(b, device=device)[:, None]
-    cells = (world * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
+    of_slot = torch.arange(b, device=device)[:, None].expand(b, n)
+    of_piece = of_slot.flatten()[slot]
+    cells = (of_piece * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
 
     # The column of a box's own centre.
     i, j = (torch.floor((centre[..., k] - grid.lower[k]) / grid.voxel).long() for k in (0, 1))
     near = near & (i >= 0) & (i < x) & (j >= 0) & (j < y)
-    own = (world * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
+    own = (of_slot * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
     cells = torch.cat((cells.flatten(), own.flatten()))
     value = torch.cat((value.flatten(), torch.where(near, code, 0).flatten()))
     won = torch.zeros(b * x * y, dtype=kind, device=device).scatter_reduce_(0, cells, value, "amax")
-    world = torch.cat((world.expand(inside.shape).flatten(), world.expand(b, n).flatten()))
+    world = torch.cat((of_piece.expand(inside.shape).flatten(), of_slot.flatten()))
     return Cover(cells=cells, world=world, code=won, layers=layers)
 
 
@@ -156,27 +158,30 @@ def _boxes(users: RoadUsers, pose: Tensor, grid: Grid) -> tuple[Tensor, Tensor, 
         (cos * offset[..., 0] + sin * offset[..., 1], cos * offset[..., 1] - sin * offset[..., 0]), dim=-1
     )
     yaw = (now[..., 2] - pose[..., 2]).float().to(now)
-    reach = (users.size[..., :2].norm(dim=-1, keepdim=True) / 2 + 2 * grid.voxel).to(now)
-    low, up = (centre.new_tensor(corner[:2], device=now.device) for corner in (grid.lower, grid.upper))
-    near = users.valid & ((centre > low - reach) & (centre < up + reach)).all(-1)
+    reach = (users.size[..., :2].norm(dim=-1) / 2 + 2 * grid.voxel).to(now)
+    near = users.valid
+    for axis in (0, 1):
+        near = near & (centre[..., axis] > grid.lower[axis] - reach)
+        near = near & (centre[..., axis] < grid.upper[axis] + reach)
     return centre.float(), torch.cos(yaw).float(), torch.sin(yaw).float(), near
 
 
 def _pieces(
     size: Tensor, near: Tensor, count: int, grid: Grid
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Boxes of `size` (b, n, 2) cut into `count` pieces a world: the slot of each (b, p), which exist (b, p), and their
-    middles, forward and left, and half lengths and widths (b, p) as shares of the box's half length and width.
+    """Boxes of `size` (b, n, 2) cut into `count` = p pieces: the flat (b, n) index of the box of each (p,), which exist
+    (p,), and their middles, forward and left, and half lengths and widths (p,) as shares of the box's half length and
+    width.
     """
-    along, across = piece_counts(size, grid)
-    needed = (along * across * near).long()
-    ends = needed.cumsum(1)
-    number = torch.arange(count, device=size.device).expand(len(size), -1).contiguous()
+    along, across = (value.flatten() for value in piece_counts(size, grid))
+    needed = (along * across * near.flatten()).long()
+    ends = needed.cumsum(0)
+    number = torch.arange(count, device=size.device)
     slot = torch.searchsorted(ends, number, right=True)
-    live = slot < size.shape[1]
-    slot = slot.clamp(max=size.shape[1] - 1)
-    which = number - (ends - needed).gather(1, slot)
-    along, across = along.gather(1, slot), across.gather(1, slot)
+    live = slot < len(ends)
+    slot = slot.clamp(max=len(ends) - 1)
+    which = number - (ends - needed)[slot]
+    along, across = along[slot], across[slot]
     row = torch.floor((which + 0.5) / across)
     column = which - row * across
     return slot, live, ((2 * row + 1) / along - 1, (2 * column + 1) / across - 1, 1 / along, 1 / across)

@@ -52,12 +52,12 @@ def observe_shape(labels: Tensor, users: RoadUsers, pose: Tensor, grid: Grid) ->
         torch.where(owner >= 0, owner, 0) + torch.arange(b, device=device)[:, None, None] * n
     ]
     bits = ((seen == label.flatten()[:, None]) * weight).sum(-1)[cells] * mine
-    size = users.size[..., :2] + 2 * GROWN * grid.voxel
-    room = torch.tensor(CELLS, device=device) * (grid.voxel / 2)
-    fits = users.valid & (size <= room).all(-1)
+    room = [cells * grid.voxel / 2 - 2 * GROWN * grid.voxel for cells in CELLS]
+    fits = users.valid & (users.size[..., 0] <= room[0]) & (users.size[..., 1] <= room[1])
     return (bits * fits[..., None]).to(torch.int16).view(b, n, *CELLS)
 
 
 def _grown(users: RoadUsers, by: float) -> RoadUsers:
     """Boxes longer and wider by `by` [m] at each face, without shapes."""
-    return replace(users, size=users.size + users.size.new_tensor([2 * by, 2 * by, 0.0]), shape=None)
+    size = torch.cat((users.size[..., :2] + 2 * by, users.size[..., 2:]), dim=-1)
+    return replace(users, size=size, shape=None)

@@ -26,20 +26,19 @@ def shape_bits(shape: Tensor, slot: Tensor, forward: Tensor, left: Tensor, grid:
 
     Args:
         shape: (b, n, l, w) int16.
-        slot: (b, p) int64, whose shape.
-        forward: (d, d, b, p) [m], along the road user.
-        left: (d, d, b, p) [m], across it.
+        slot: (p,) int64, whose shape: flat (b, n) indices.
+        forward: (d, d, p) [m], along the road user.
+        left: (d, d, p) [m], across it.
         grid: of the voxels.
 
     Returns:
-        (d, d, b, p) int64 in [0, 2^BITS); 0 outside the shape.
+        (d, d, p) int64 in [0, 2^BITS); 0 outside the shape.
 
     """
     length, width = shape.shape[2:]
     row = torch.floor(forward * (2 / grid.voxel) + length / 2).long()
     column = torch.floor(left * (2 / grid.voxel) + width / 2).long()
     inside = (row >= 0) & (row < length) & (column >= 0) & (column < width)
-    first = slot + torch.arange(len(shape), device=slot.device)[:, None] * shape.shape[1]
-    index = (first * length + row.clamp(0, length - 1)) * width + column.clamp(0, width - 1)
+    index = (slot * length + row.clamp(0, length - 1)) * width + column.clamp(0, width - 1)
     bits = shape.flatten()[index].long() & ((1 << BITS) - 1)
     return bits * inside
