@@ -36,7 +36,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another place"
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another place"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from occsora_sim.presets import tiny
 from occsora_sim.scenes.scene import Scene
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def straight_road():
     """Builds a straight road; see `build_straight_road`."""
     return build_straight_road
