@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,19 +73,18 @@ def begin(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / name for name in models}
 
 
-@pytest.fixture
-def scenes(tmp_path, straight_road) -> str:
-    folder = tmp_path / "scenes"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory, straight_road) -> str:
+    folder = tmp_path_factory.mktemp("scenes")
     save_scene(straight_road(cars=[(20.0, 0.0, 6.0), (25.0, -4.0, 0.0)]), folder / "road.safetensors")
     return str(folder)
 
 
-@pytest.fixture
-def train(scenes, begin, tmp_path):
-    """Trains by name: options of the loop by their names, others in `options`."""
+@pytest.fixture(scope="module")
+def begun(scenes, begin):
+    """Trains by name in a folder: options of the loop by their names, others in `options`."""
 
-    def call(name: str, out: str, options: dict | None = None, **loop) -> Path:
+    def call(name: str, out: Path, options: dict | None = None, **loop) -> Path:
         training, kind, own = TRAININGS[name]
         own = {
             key: begin.get(value, value) if isinstance(value, str) else value for key, value in own.items()
@@ -92,11 +92,29 @@ def train(scenes, begin, tmp_path):
         config = LoopConfig(
             **{"steps": 2, "batch": 2, "warmup": 1, "precision": "float32", "ema": 0.5, **loop}
         )
-        return training(
-            kind(**{"scenes": scenes, "out": tmp_path / out, "loop": config, **own, **(options or {})})
-        )
+        return training(kind(**{"scenes": scenes, "out": out, "loop": config, **own, **(options or {})}))
 
     return call
+
+
+@pytest.fixture
+def train(begun, tmp_path):
+    """As `begun`; the folder by its name."""
+    return lambda name, out, options=None, **loop: begun(name, tmp_path / out, options, **loop)
+
+
+@pytest.fixture(scope="module")
+def finished(begun, tmp_path_factory):
+    """A copy of a finished training of two steps, which is made once; returns the weights."""
+    root, made = tmp_path_factory.mktemp("finished"), {}
+
+    def copied(name: str, out: Path) -> Path:
+        if name not in made:
+            made[name] = begun(name, root / name)
+        shutil.copytree(root / name, out)
+        return out / made[name].name
+
+    return copied
 
 
 def numbers(path: Path) -> dict[str, torch.Tensor]:
@@ -121,11 +139,12 @@ def test_every_stage_of_every_training_runs_in_every_precision(train, name, prec
 
 
 # --------------------------------------------------------------------------- resume
+@pytest.mark.slow
 @every_training
 def test_a_training_that_is_interrupted_after_every_file_it_writes_ends_with_the_same_weights(
-    train, name, monkeypatch
+    train, finished, name, monkeypatch, tmp_path
 ):
-    whole = train(name, "whole")
+    whole = finished(name, tmp_path / "whole")
     monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0.0)  # a checkpoint after each step
     written: list[Path] = []
     write = loop_module.write_tensors
@@ -148,8 +167,8 @@ def test_a_training_that_is_interrupted_after_every_file_it_writes_ends_with_the
 
 
 @every_training
-def test_a_finished_training_says_so_and_leaves_its_weights_alone(train, name, capsys):
-    weights = train(name, "run")
+def test_a_finished_training_says_so_and_leaves_its_weights_alone(train, finished, name, capsys, tmp_path):
+    weights = finished(name, tmp_path / "run")
     before = weights.stat()
     capsys.readouterr()
     assert train(name, "run") == weights
@@ -159,8 +178,8 @@ def test_a_finished_training_says_so_and_leaves_its_weights_alone(train, name, c
 
 
 @every_training
-def test_a_finished_training_goes_on_where_more_steps_are_asked_for(train, name):
-    first = numbers(train(name, "run"))
+def test_a_finished_training_goes_on_where_more_steps_are_asked_for(train, finished, name, tmp_path):
+    first = numbers(finished(name, tmp_path / "run"))
     path = train(name, "run", steps=3)
     second = numbers(path)
     assert any(not torch.equal(first[key], second[key]) for key in first)
@@ -168,12 +187,14 @@ def test_a_finished_training_goes_on_where_more_steps_are_asked_for(train, name)
 
 
 @every_training
-def test_other_options_in_the_same_folder_are_refused_in_one_line(train, name, tmp_path, straight_road):
-    weights = train(name, "run")
+def test_other_options_in_the_same_folder_are_refused_in_one_line(
+    train, finished, name, tmp_path, straight_road
+):
+    weights = finished(name, tmp_path / "run")
     before = weights.read_bytes()
     save_scene(straight_road(), tmp_path / "other.safetensors")
     other: list[tuple[dict, dict, str]] = [
-        ({"scenes": str(tmp_path / "other.safetensors")}, {}, r"begun with --scenes .*scenes, not .*other"),
+        ({"scenes": str(tmp_path / "other.safetensors")}, {}, r"begun with --scenes \S*scenes\d, not \S*other"),
         ({}, {"lr": 0.5}, "begun with --lr 0.0006, not 0.5"),
         ({}, {"precision": "bfloat16"}, "begun with --precision float32, not bfloat16"),
     ]
@@ -183,7 +204,7 @@ def test_other_options_in_the_same_folder_are_refused_in_one_line(train, name, t
             ({"init": tmp_path / "new"}, {}, r"begun with --init world_model \(sha256 \w+\), not new")
         )
     if name in ("traffic", "world-model"):
-        other.append(({"init": tmp_path / "scenes"}, {}, "begun without --init, not with --init"))
+        other.append(({"init": tmp_path / "new"}, {}, "begun without --init, not with --init"))
     for options, loop, said in other:
         with pytest.raises(CheckpointError, match=said) as error:
             train(name, "run", options, **loop)
@@ -202,8 +223,8 @@ def test_other_weights_at_the_same_place_are_other_weights(train, begin, tmp_pat
         train("world-model", "run", {"tokenizer": tokenizer})
 
 
-def test_a_folder_of_another_command_is_refused(train):
-    train("world-model", "run")
+def test_a_folder_of_another_command_is_refused(train, finished, tmp_path):
+    finished("world-model", tmp_path / "run")
     with pytest.raises(CheckpointError, match="begun with command train world-model, not train encoder"):
         train("encoder", "run")
 
@@ -269,8 +290,10 @@ def test_a_tokenizer_that_has_no_time_is_written_all_the_same_and_was_finished(t
     assert weights.stat().st_mtime_ns == before
 
 
-def test_stages_before_the_main_one_stay_and_those_after_it_are_trained_again(train, tmp_path, capsys):
-    train("tokenizer", "run", steps=2)
+def test_stages_before_the_main_one_stay_and_those_after_it_are_trained_again(
+    train, finished, tmp_path, capsys
+):
+    finished("tokenizer", tmp_path / "run")
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("resume.safetensors")}
     capsys.readouterr()
     train("tokenizer", "run", steps=3)
@@ -301,6 +324,7 @@ def test_a_stage_of_no_steps_is_left_out(train, capsys):
 
 
 # --------------------------------------------------------------------------- interruption and a full disk
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "status", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]

@@ -52,5 +52,10 @@ def say(text: str) -> None:
 
 
 def clock(spent: float, left: float | None) -> str:
-    """Seconds that have passed and that are left, in minutes: "[1.5 min, 3.0 min left]"."""
-    return f"[{spent / 60:.1f} min]" if left is None else f"[{spent / 60:.1f} min, {left / 60:.1f} min left]"
+    """Seconds that have passed and that are left: "[1.5 min, 3.0 h left]"."""
+    return f"[{duration(spent)}]" if left is None else f"[{duration(spent)}, {duration(left)} left]"
+
+
+def duration(seconds: float) -> str:
+    """In minutes, or in hours from two hours on."""
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

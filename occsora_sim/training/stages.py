@@ -14,7 +14,7 @@ import torch
 from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
 from occsora_sim.recipe import check_recipe
 from occsora_sim.training.pool import Pool, pool_of, tensors_of
-from occsora_sim.training.report import Report, clock, say
+from occsora_sim.training.report import Report, clock, duration, say
 
 GOES_ON_WITH = frozenset(
     {
@@ -221,9 +221,11 @@ class Stages:
             over=bool(state) and self._over(stage, state),
         )
         self._turns[name] = turn
-        text = f"{turn.step} of {stage.steps} steps done before" if turn.step else f"steps: {stage.steps}"
+        text = (
+            f"{turn.step} of {stage.steps} steps done before" if turn.step else f"steps to do: {stage.steps}"
+        )
         if self.seconds and not turn.over:
-            text += f", at most {turn.seconds / 60:.1f} min; {left / 60:.1f} min left in all"
+            text += f", at most {duration(turn.seconds)}; {duration(left)} left in all"
         say(f"{turn.title}: {text}")
         return turn
 
