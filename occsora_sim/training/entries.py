@@ -37,7 +37,7 @@ class EntriesTraining:
     out: Path = Path("runs/entries")
     model: EntriesConfig = field(default_factory=EntriesConfig)
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=2e-3, log_every=50, checkpoint_every=500)
+        default_factory=lambda: LoopConfig(steps=3000, batch=16, lr=2e-3, log_every=50, checkpoint_every=500)
     )
 
 
