@@ -22,8 +22,8 @@ from torch import Tensor
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, OCC3D
 from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS, Entries
-from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.entry_view import GROUND, GROUPS, group_of, vehicles_in_view
+from occsora_sim.models.weights import load_world_model
 from occsora_sim.road_users import SLOTS, RoadUsers, join
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.source import open_scenes
@@ -176,11 +176,15 @@ def marks(
     degrees = np.degrees(turn) if turn else np.zeros(1)
     on = ", ".join(f"{name} {100 * share:.0f}" for name, share in shares.items() if share > 0.005)
     along, against = 100 * (degrees < 15).mean(), 100 * (degrees > 165).mean()
-    return (
-        f"n {len(speed)}; inside the edge 25/50/75/95 % {q.round(1)} m; on {on} %; "
-        f"within 15 deg of the lane {along:.0f} %, against it {against:.0f} %; standing {100 * float((~moving).float().mean()):.0f} %, moving 25/50/75/90 % "
-        f"{pace.round(1)} m/s"
+    still = 100 * float((~moving).float().mean())
+    parts = (
+        f"n {len(speed)}",
+        f"inside the edge 25/50/75/95 % {q.round(1)} m",
+        f"on {on} %",
+        f"within 15 deg of the lane {along:.0f} %, against it {against:.0f} %",
+        f"standing {still:.0f} %, moving 25/50/75/90 % {pace.round(1)} m/s",
     )
+    return "; ".join(parts)
 
 
 def lanes(scene: Scene, cache: dict[str, tuple[np.ndarray, None]] = {}) -> tuple[np.ndarray, None]:  # noqa: B006

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occsora_sim.counter_random import categorical, uniform
+from occsora_sim.counter_random import uniform
 from occsora_sim.grid import DYNAMIC
 from occsora_sim.models.entry_view import GROUPS, group_of
 
@@ -30,8 +30,8 @@ _SUB = 4
 _TURN = 2 * math.pi / HEADINGS
 """Width of a bin of the heading [rad]."""
 
-_KIND, _WHERE, _JITTER, _HEADING, _SPEED, _PACE = range(0x4E2, 0x4E8)
-"""Uses of random numbers (`counter_random`)."""
+_MARKS = 0x4E2
+"""Use of random numbers (`counter_random`)."""
 
 
 class Marks(nn.Module):
@@ -93,18 +93,20 @@ class Marks(nn.Module):
             kind (b, k) int64, index in DYNAMIC; part of the cell (b, k, 2), 0 to 1; yaw [rad] and speed [m/s] (b, k).
 
         """
-        slots = group.shape[1]
+        # All at once: each call of the generator costs a hundred operations.
+        widths = (len(DYNAMIC), _SUB**2, HEADINGS, len(SPEEDS), 2, 1)
+        drawn = uniform(key, _MARKS, group.shape[1], sum(widths)).split(widths, dim=-1)
         which, where = self._where(f, group)
-        kind, sub = categorical(key, _KIND, which), categorical(key, _WHERE, where)
-        part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + uniform(key, _JITTER, slots, 2)) / _SUB
+        kind, sub = _choice(which, drawn[0]), _choice(where, drawn[1])
+        part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + drawn[4]) / _SUB
         named = F.one_hot(kind, len(DYNAMIC)).float()
         bins, rest = self._heading(f, named, part)
-        turn = categorical(key, _HEADING, bins)
+        turn = _choice(bins, drawn[2])
         yaw = (turn + rest.gather(-1, turn[..., None])[..., 0]) * _TURN
-        pace = categorical(key, _SPEED, self._speed(f, named, part, yaw))
+        pace = _choice(self._speed(f, named, part, yaw), drawn[3])
         edges = f.new_tensor((0.0, *SPEEDS))
         low, up = edges[pace], edges[(pace + 1).clamp(max=len(SPEEDS))]
-        speed = torch.where(pace > 0, low + (up - low) * uniform(key, _PACE, slots), 0.0)
+        speed = torch.where(pace > 0, low + (up - low) * drawn[5][..., 0], 0.0)
         return kind, part, yaw, speed
 
     def _where(self, f: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,3 +124,8 @@ class Marks(nn.Module):
         """Logits of the bins of the speed, of those that head along `yaw` (...)."""
         ahead = torch.stack((yaw.cos(), yaw.sin()), dim=-1)
         return self.speed(torch.cat((f, named, part * 2 - 1, ahead), dim=-1)).float()
+
+
+def _choice(logits: Tensor, drawn: Tensor) -> Tensor:
+    """A choice from logits (..., k) by uniform numbers (..., k), with Gumbel noise: (...) int64."""
+    return (logits - torch.log(-torch.log(drawn))).argmax(dim=-1)

@@ -57,7 +57,7 @@ class TrafficTraining:
     init: Path | None = None
     rollout_steps: int = 6000
     rollout_frames: int = 10
-    entry_steps: int = 6000
+    entry_steps: int = 3000
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=1e-3, warmup=100))
 
     def __post_init__(self) -> None:
