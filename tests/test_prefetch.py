@@ -26,9 +26,8 @@ def sampler_of(scenes, **options) -> WindowSampler:
 
 
 def equal(a: Windows, b: Windows) -> bool:
-    pairs = [
-        (getattr(a, name), getattr(b, name)) for name in ("labels", "poses", "displacement", "route", "scene")
-    ]
+    pairs = [(getattr(a, name), getattr(b, name)) for name in ("labels", "poses", "route", "scene")]
+    pairs += [(x.pose, y.pose) for x, y in zip((a.users, *a.then), (b.users, *b.then), strict=True)]
     return a.history == b.history and all(torch.equal(x.nan_to_num(-1), y.nan_to_num(-1)) for x, y in pairs)
 
 

@@ -131,7 +131,8 @@ def test_the_excluded_track_never_appears():
     occ = vox.frames(poses(*[(0, 0, 0)] * 3), torch.zeros(3), torch.tensor([0, 1, -1]))
     assert [(o == CAR).any().item() for o in occ] == [False, True, True]
     assert [(o == BUS).any().item() for o in occ] == [True, False, True]
-    assert not vox.motion(poses((0, 0, 0)), torch.zeros(1), torch.tensor([0])).any()
+    users = vox.road_users(poses((0, 0, 0)), torch.zeros(1), torch.tensor([0]))
+    assert users.id[users.valid].tolist() == [1]
 
 
 def test_later_polygons_paint_over_within_their_heights():
@@ -183,24 +184,13 @@ def test_states_are_interpolated_between_steps_the_short_way_round():
     scene = make_scene(tracks=[(CAR, (4.0, 2.0, 1.6), state, [True, True, False])], steps=3, dt=1.0)
     vox = Voxeliser(scene)
     asked = poses(*[(0, 0, 0)] * 4), torch.tensor([0.0, 0.5, 1.0, 1.5])
-    occ, flow = vox.frames(*asked), vox.motion(*asked)
+    occ, users = vox.frames(*asked), vox.road_users(*asked)
     centre = [(o == CAR).nonzero().float().mean(0)[0].item() for o in occ[:3]]
     assert centre == pytest.approx([99.5, 104.5, 109.5], abs=0.6)
     # half way from yaw 3 to yaw -3 is pi, not 0: the box is aligned with the grid
     assert len(columns_of(occ[1], CAR)) == 50
-    assert flow[1, 104, 100].tolist() == pytest.approx([4, 0], abs=1e-4)
+    assert users.velocity[1, 0].tolist() == pytest.approx([4, 0], abs=1e-4)
     assert not (occ[3] == CAR).any()  # the track ends after the second step
-
-
-def test_motion_is_in_the_axes_of_the_ego_and_zero_elsewhere():
-    scene = make_scene(tracks=[(CAR, (4.0, 2.0, 1.6), (10.0, 0.0, 0.0, 3.0, 1.0))])
-    vox = Voxeliser(scene)
-    asked = poses((0, 0, math.pi / 2), (0, 0, 0)), torch.zeros(2)
-    occ, flow = vox.frames(*asked), vox.motion(*asked)
-    covered = (occ == CAR).any(-1)
-    assert torch.allclose(flow[0][covered[0]], torch.tensor([1.0, -3.0]), atol=1e-5)
-    assert torch.allclose(flow[1][covered[1]], torch.tensor([3.0, 1.0]), atol=1e-5)
-    assert not flow[~covered].any()
 
 
 def test_a_batch_equals_its_frames_one_by_one():
@@ -214,10 +204,10 @@ def test_a_batch_equals_its_frames_one_by_one():
     pose = torch.from_numpy(generator.uniform(-3, 3, (19, 3)))
     time = torch.from_numpy(generator.uniform(0, 4, 19))
     exclude = torch.arange(19)
-    occ, flow = vox.frames(pose, time, exclude), vox.motion(pose, time, exclude)
+    occ = vox.frames(pose, time, exclude)
     for k in range(19):
         one = pose[k : k + 1], time[k : k + 1], exclude[k : k + 1]
-        assert torch.equal(vox.frames(*one)[0], occ[k]) and torch.equal(vox.motion(*one)[0], flow[k])
+        assert torch.equal(vox.frames(*one)[0], occ[k])
 
 
 def fill(polygons, width, height):
@@ -256,7 +246,7 @@ def test_what_has_no_area_fills_nothing():
 
 def test_an_empty_scene_is_free():
     vox, asked = Voxeliser(make_scene(), TINY), (poses((3, 4, 1)), torch.zeros(1))
-    assert (vox.frames(*asked) == FREE).all() and not vox.motion(*asked).any()
+    assert (vox.frames(*asked) == FREE).all() and not vox.road_users(*asked).valid.any()
 
 
 @pytest.mark.parametrize(
@@ -283,21 +273,3 @@ def test_polygons_at_impossible_places_are_refused_in_one_line(far):
     corners = [*rectangle(0, 0, 5, 5)[: 4 - len(far)], *far]
     with pytest.raises(SceneError, match=r"^scene hand-built: polygon[^\n]+$"):
         Voxeliser(make_scene(polygons=[(corners, DRIVEABLE, GROUND)]), TINY)
-
-
-def test_displacement_is_where_the_box_of_a_column_goes():
-    """A bus drives 2 m ahead in half a second, then turns on the spot by a quarter; a car beside it vanishes."""
-    bus = [(5.0, 0, 0, 4, 0), (7, 0, 0, 4, 0), (7, 0, math.pi / 2, 0, 0)]
-    car = [(-6.0, 4, 0, 0, 3), (-6, 5.5, 0, 0, 3), (0, 0, 0, 0, 0)]
-    scene = make_scene(tracks=[(BUS, (8.0, 2.4, 3.0), bus), (CAR, (4.0, 2.0, 1.5), car, (True, True, False))])
-    vox = Voxeliser(scene, TINY)
-    moved = vox.displacement(poses((0, 0, 0)), torch.zeros(1), torch.tensor([0.5, 1.0]))[0]
-    occ = vox.frames(poses((0, 0, 0)), torch.zeros(1))[0]
-    on_bus, on_car = (occ == BUS).any(-1), (occ == CAR).any(-1)
-    two = torch.tensor([2.0, 0.0])
-    assert moved.shape == (2, *TINY.shape[:2], 2) and not moved[:, ~(on_bus | on_car)].any()
-    torch.testing.assert_close(moved[0][on_bus], two.expand(int(on_bus.sum()), 2))
-    centres = TINY.centres_xy(torch.device("cpu"))[on_bus] - torch.tensor([5.0, 0.0])
-    turned = torch.stack((-centres[:, 1], centres[:, 0]), dim=1) - centres + two
-    torch.testing.assert_close(moved[1][on_bus], turned, atol=1e-4, rtol=0)
-    torch.testing.assert_close(moved[1][on_car], torch.tensor([0.0, 3.0]).expand(int(on_car.sum()), 2))

@@ -108,8 +108,7 @@ def watched(made, frames):
     pose, time, exclude = somewhere(frames)
     with Watch() as watch:
         made.frames(pose, time, exclude)
-        made.motion(pose, time, exclude)
-        made.displacement(pose, time, torch.tensor([0.1, 0.2]), exclude)
+        made.road_users(pose, time, exclude)
     return watch
 
 

@@ -181,9 +181,9 @@ class TrafficModel(nn.Module):
     def describe(self, users: RoadUsers, ego: Tensor) -> Tensor:
         """What a token knows of itself, in its own frame: (b, n, features - RAY_FEATURES) float32.
 
-        Of its past it knows how far it came in each frame, not how it turned: a model that is shown its last turn repeats
-        it, and drives straight on where the road bends (de Haan et al. 2019, "Causal confusion in imitation learning").
-        Where it stands on the road and how it heads say what it needs.
+        Of its past it knows how far it came in each frame, not how it turned: a model that is shown its last turn
+        repeats it, and drives straight on where the road bends (de Haan et al. 2019, "Causal confusion in imitation
+        learning"). Where it stands on the road and how it heads say what it needs.
         """
         h = self.config.history
         pose, present = users.pose[:, :, -h:], users.present[:, :, -h:]

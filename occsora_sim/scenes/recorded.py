@@ -26,7 +26,7 @@ EgoChoice = Literal["any", "recorder"]
 EGO_CHOICES: tuple[str, ...] = get_args(EgoChoice)
 
 Drawer = Voxeliser | VoxelFrames
-"""What draws a scene: `frames(poses, times, exclude)`; and `displacement`, which a voxel sequence refuses."""
+"""What draws a scene: `frames(poses, times, exclude)`; and `road_users`, which a voxel sequence refuses."""
 
 GENERATED = "generated"
 LIVE_TRAFFIC = "live traffic"

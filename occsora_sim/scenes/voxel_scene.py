@@ -156,22 +156,18 @@ class VoxelFrames:
             out[row] = self._draw(pose[row], float(time[row]))
         return out
 
-    def displacement(
-        self,
-        ego_pose: torch.Tensor,
-        time: torch.Tensor,
-        seconds: torch.Tensor,
-        exclude: torch.Tensor | None = None,
+    def road_users(
+        self, ego_pose: torch.Tensor, time: torch.Tensor, exclude: torch.Tensor | None = None
     ) -> NoReturn:
-        """Always refused: voxels do not say where things move.
+        """Always refused: voxels do not say who is who.
 
         Raises:
             SceneError: with what can be done instead.
 
         """
         raise SceneError(
-            f"scene {self.scene.name}: a voxel sequence does not say how road users move, which this training needs; "
-            "train on vector scenes (traffic:A-B), or a preset that does without (paper)"
+            f"scene {self.scene.name}: a voxel sequence has no tracks of road users, which this training needs; train on "
+            "vector scenes (traffic:A-B), or a preset that does without (paper)"
         )
 
     def _draw(self, pose: torch.Tensor, time: float) -> torch.Tensor:

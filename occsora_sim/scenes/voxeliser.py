@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from occsora_sim.errors import SceneError
-from occsora_sim.geometry import rotate, to_frame
 from occsora_sim.grid import OCC3D, Grid
 from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.tracks import Tracks, real_type
-from occsora_sim.voxels.cover import column_owners, pieces_in_view
+from occsora_sim.voxels.cover import pieces_in_view
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.voxels.raster import Atlas, Raster
 
@@ -136,56 +135,6 @@ class Voxeliser:
         """The road users around n egos and their past: id is the track. Other arguments and errors as of `frames`."""
         pose, time, exclude, place = self._check(ego_pose, time, exclude, place)
         return self.tracks.at(place, pose, time, exclude, history)
-
-    def motion(self, ego_pose: Tensor, time: Tensor, exclude: Tensor | None = None) -> Tensor:
-        """Velocity field of the road users, arguments as for `frames`.
-
-        Returns:
-            (n, x, y, 2) float32: velocity over the ground of the road user that has the column, along the ego frame's
-            x and y [m/s]; zero where none stands.
-
-        """
-        pose, time, exclude, place = self._check(ego_pose, time, exclude, None)
-        users = self.tracks.at(place, pose, time, exclude)
-        velocity = rotate(users.velocity, -pose[:, 2:].float().expand(users.label.shape))
-        return self._fields(self._owners(users, pose), velocity)
-
-    def displacement(
-        self, ego_pose: Tensor, time: Tensor, seconds: Tensor, exclude: Tensor | None = None
-    ) -> Tensor:
-        """How far the road users' columns will have moved after `seconds` (f,) [s], other arguments as for `frames`.
-
-        Returns:
-            (n, f, x, y, 2) float32 [m] along the ego frame's x and y, rigid turns included; zero where no box stands.
-            A box that the scene loses by then goes on at its present velocity.
-
-        """
-        pose, time, exclude, place = self._check(ego_pose, time, exclude, None)
-        users = self.tracks.at(place, pose, time, exclude)
-        owner, track = self._owners(users, pose), users.id.clamp(min=0)
-        yaw = -pose[:, 2:].expand(users.label.shape)
-        centre = self._fields(owner, to_frame(users.now[..., :2], pose[:, None]).float())
-        offset = self.grid.centres_xy(self.device) - centre
-        out = []
-        for ahead in seconds.to(self.device, self._real):
-            later, lasts = self.tracks.states(place, track, time + ahead)
-            lasts &= (time + ahead <= self.tracks.end(place) + 1e-6)[:, None]
-            going = users.velocity.to(self._real) * ahead
-            moved = torch.where(lasts[..., None], later[..., :2] - users.now[..., :2], going)
-            turn = torch.where(lasts, later[..., 2] - users.now[..., 2], 0.0)
-            field = self._fields(owner, torch.cat((rotate(moved, yaw), turn[..., None]), dim=-1).float())
-            out.append((field[..., :2] + rotate(offset, field[..., 2]) - offset) * (owner >= 0)[..., None])
-        return torch.stack(out, dim=1)
-
-    def _owners(self, users: RoadUsers, pose: Tensor) -> Tensor:
-        """The slot that has each column, (n, x, y) int64; -1: none."""
-        return column_owners(users, pose, self.grid, pieces=len(pose) * self.tracks.pieces)
-
-    @staticmethod
-    def _fields(owner: Tensor, values: Tensor) -> Tensor:
-        """For each column the `values` (n, m, c) of the road user that has it, (n, x, y, c); zero where none stands."""
-        index = owner.flatten(1).clamp(min=0)[..., None].expand(-1, -1, values.shape[2])
-        return values.gather(1, index).view(*owner.shape, -1) * (owner >= 0)[..., None]
 
     def _check(
         self, ego_pose: Tensor, time: Tensor, exclude: Tensor | None, place: Tensor | None
