@@ -23,6 +23,7 @@ from occsora_sim.models.ground_crop import (
     rays,
 )
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
+from occsora_sim.models.traffic_choice import choose
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
 from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
@@ -213,6 +214,65 @@ def test_a_ray_ends_where_the_ground_changes():
     assert float(road[3]) == pytest.approx(10.0, abs=0.8) and float(road[20]) == pytest.approx(4.0, abs=0.4)
     assert not pavement.any() and float(unseen.min()) == pytest.approx(33.6, abs=0.01)
     assert float(obstacle[20]) == float(road[20]) and float(obstacle[3]) == pytest.approx(33.6, abs=0.01)
+
+
+# ------------------------------------------------------------------ the choice among draws
+def motion(*turns: float, more: float = 0.0) -> Motion:
+    turn = torch.tensor([turns])
+    return Motion(more=torch.full_like(turn, more), turn=turn, stand=torch.zeros_like(turn, dtype=torch.bool))
+
+
+def one_car(x: float = 0.0, speed: float = 6.0) -> RoadUsers:
+    """A car that heads along x."""
+    pose = torch.zeros(1, 4, 3, dtype=torch.float64)
+    pose[0, :, 0] = x + speed * 0.5 * torch.arange(-3, 1)
+    known = torch.ones(1, 4, dtype=torch.bool)
+    return from_tracks(
+        pose,
+        known,
+        torch.tensor([[speed, 0.0]]),
+        torch.tensor([[4.5, 1.8, 1.5]]),
+        torch.tensor([CAR]),
+        torch.tensor([1]),
+    )
+
+
+def road_to_the_left() -> torch.Tensor:
+    """A road that goes straight on for 4 m and is open to the left from there on; lawn elsewhere."""
+    angle, far = directions()[:, None], ranges()
+    x, y = angle.cos() * far, angle.sin() * far
+    kinds = torch.where(((y.abs() < 2) & (x < 4)) | ((y > -2) & (x >= 0) & (y >= x - 8)), ROAD, LAWN)
+    return kinds.to(torch.uint8)[None, None]
+
+
+def test_the_first_draw_stands_where_it_leads_nowhere_wrong():
+    everywhere = torch.full((1, 1, *CROP), ROAD, dtype=torch.uint8)
+    chosen = choose(one_car(), [motion(0.2), motion(0.0)], everywhere)
+    assert float(chosen.turn) == pytest.approx(0.2)
+
+
+def test_a_draw_that_stays_on_the_road_is_taken_before_one_that_leaves_it():
+    chosen = choose(one_car(), [motion(-0.4), motion(0.0), motion(0.35)], road_to_the_left())
+    assert float(chosen.turn) == pytest.approx(0.35)
+
+
+def test_nobody_runs_into_another_or_into_the_ego_who_can_brake():
+    everywhere = torch.full((1, 2, *CROP), ROAD, dtype=torch.uint8)
+    queue = join(one_car(speed=8.0), one_car(6.0, speed=0.0))
+    chosen = choose(queue, [motion(0.0, 0.0)] * 3, everywhere)
+    assert float(chosen.more[0, 0]) == pytest.approx(-1.5) and float(chosen.more[0, 1]) == 0.0
+    ego = of_ego(torch.tensor([[[5.0, 0.0, 0.0]] * 4]), Vehicle(), 4)
+    assert float(choose(one_car(speed=8.0), [motion(0.0)], everywhere[:, :1], ego).more) == pytest.approx(
+        -1.5
+    )
+
+
+def test_who_walks_keeps_out_of_walls_and_may_be_on_the_road_or_not():
+    walker = replace(one_car(speed=1.2), label=torch.tensor([[PEDESTRIAN]], dtype=torch.uint8))
+    crop = torch.full((1, 1, *CROP), LAWN, dtype=torch.uint8)
+    assert float(choose(walker, [motion(0.0), motion(1.0)], crop).turn) == 0.0
+    crop[..., DIRECTIONS // 2 - 3 : DIRECTIONS // 2 + 3, 2:] = OBSTACLE
+    assert float(choose(walker, [motion(0.0), motion(1.5)], crop).turn) == pytest.approx(1.5)
 
 
 # ------------------------------------------------------------------ training

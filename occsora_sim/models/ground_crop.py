@@ -85,6 +85,16 @@ def ranges(device: torch.device | str = "cpu") -> Tensor:
     return torch.cat([torch.full((count,), step, device=device) for step, count in _STEPS]).cumsum(0)
 
 
+def crop_index(x: Tensor, y: Tensor) -> Tensor:
+    """Which cell of a road user's crop, flat, lies nearest to places x ahead and y to the left of it (...) [m]."""
+    even = torch.atan2(y, x) / torch.pi
+    even = even.sign() * even.abs() ** (1 / 1.5)
+    direction = ((even + 1) / 2 * DIRECTIONS).long().clamp(0, DIRECTIONS - 1)
+    far = ranges(x.device)
+    distance = torch.bucketize(torch.hypot(x, y).contiguous(), (far[1:] + far[:-1]) / 2)
+    return direction * RANGES + distance
+
+
 def rays(crops: Tensor) -> Tensor:
     """How far it is in each direction, in crops (..., *CROP) uint8, until the ground is no road any more, no pavement,
     until something stands in the way, and until nothing is known: (..., RAY_FEATURES) float32, 1 is as far as it goes.

@@ -166,8 +166,8 @@ class VoxelFrames:
 
         """
         raise SceneError(
-            f"scene {self.scene.name}: a voxel sequence has no tracks of road users, which this training needs; train on "
-            "vector scenes (traffic:A-B), or a preset that does without (paper)"
+            f"scene {self.scene.name}: a voxel sequence has no tracks of road users, which this training needs; train "
+            "on vector scenes (traffic:A-B), or a preset that does without (paper)"
         )
 
     def _draw(self, pose: torch.Tensor, time: float) -> torch.Tensor:

@@ -22,6 +22,7 @@ from occsora_sim.models.entry_view import ground_of, in_view
 from occsora_sim.models.evenness import evened
 from occsora_sim.models.lane import open_lane
 from occsora_sim.models.record import Record
+from occsora_sim.models.traffic_choice import choose, sample_several
 from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -180,14 +181,16 @@ class DiffusionWorld:
     def _move(self, memory: DiffusionMemory) -> RoadUsers:
         """The road users a frame later. They see where the ego was, never where its prompt will take it."""
         model, users = self.model.traffic, memory.users
-        everyone = join(users, of_ego(memory.poses, self.vehicle, users.pose.shape[2]))
-        ego = torch.zeros_like(everyone.valid)
-        ego[:, -1] = True
+        ego = of_ego(memory.poses, self.vehicle, users.pose.shape[2])
+        everyone = join(users, ego)
+        is_ego = torch.zeros_like(everyone.valid)
+        is_ego[:, -1] = True
         crops = memory.record.crops(everyone.now, self.grid)
-        seen = model(everyone, ego, crops, memory.scene[:, 0].long())[:, :-1]
-        return apply(
-            users, model.head.sample(seen, memory.key) if self.mode == "sample" else model.head.mean(seen)
-        )
+        seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, :-1]
+        if self.mode == "mean":
+            return apply(users, model.head.mean(seen))
+        draws = sample_several(model.head, seen, memory.key)
+        return apply(users, choose(users, draws, crops[:, :-1], ego))
 
     def _ground(self, memory: DiffusionMemory, users: RoadUsers, pose: Tensor) -> tuple[Tensor, Record]:
         """What stands still around `pose` (b, 3): as recorded, and drawn where nothing was ever shown; and the record
