@@ -196,7 +196,11 @@ def test_other_options_in_the_same_folder_are_refused_in_one_line(
     before = weights.read_bytes()
     save_scene(straight_road(), tmp_path / "other.safetensors")
     other: list[tuple[dict, dict, str]] = [
-        ({"scenes": str(tmp_path / "other.safetensors")}, {}, r"begun with --scenes \S*scenes\d, not \S*other"),
+        (
+            {"scenes": str(tmp_path / "other.safetensors")},
+            {},
+            r"begun with --scenes \S*scenes\d, not \S*other",
+        ),
         ({}, {"lr": 0.5}, "begun with --lr 0.0006, not 0.5"),
         ({}, {"precision": "bfloat16"}, "begun with --precision float32, not bfloat16"),
     ]
