@@ -40,6 +40,9 @@ STEP_SLOTS, START_SLOTS = 8, 64
 SIZES = 32
 """Sizes of each class that entries are drawn from."""
 
+_TRIES = 4
+"""Draws of the marks of a candidate."""
+
 _HIT, _SIZE = 0x4E0, 0x4E1
 """Uses of random numbers (`counter_random`)."""
 
@@ -259,13 +262,20 @@ class Entries(nn.Module):
         cell = torch.stack((flat // nj, flat % nj), dim=-1)
         row = torch.arange(len(key), device=key.device)[:, None].expand_as(flat)
         f = self._features(levels, row, cell)
+        # Marks are drawn a few times: the first is kept that it can have come with.
+        f, group, cell = f.repeat(1, _TRIES, 1), group.repeat(1, _TRIES), cell.repeat(1, _TRIES, 1)
         kind, part, yaw, pace = self.marks.draw(f, group, key)
         xy = (cell + part) * self._step + f.new_tensor(grid.lower[:2])
         local = torch.cat((xy, yaw[..., None]), dim=-1)
+        can = in_view(local, grid) & ~seen_before(local, pace, new, speed, grid)
+        slot = torch.arange(slots, device=key.device)
+        kept = can.view(-1, _TRIES, slots).byte().argmax(1) * slots + slot
+        kind, pace, can = kind.gather(1, kept), pace.gather(1, kept), can.gather(1, kept)
+        local = local.gather(1, kept[..., None].expand(-1, -1, 3))
         pick = (uniform(key, _SIZE, slots) * SIZES).long()
         size = self.sizes[kind, pick]
         label = torch.tensor(DYNAMIC, dtype=torch.uint8, device=kind.device)[kind]
-        comes = (first > 0) & in_view(local, grid) & ~seen_before(local, pace, new, speed, grid)
+        comes = (first > 0) & can
         comes = stay_clear(comes, local, size, pace, users, pose, speed, vehicle or Vehicle())
         return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
 
