@@ -12,9 +12,10 @@ from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.infos import describe
 from occsora_sim.envs.options import read_limit, read_options, read_seeds
 from occsora_sim.envs.render import pictures_per_second, render_row
-from occsora_sim.envs.simulation import DriveSimulation, DriveState
+from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.envs.spaces import action_space, observation_space
 from occsora_sim.envs.starts import open_starts
+from occsora_sim.envs.state import DriveState
 from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
 

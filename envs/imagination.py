@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from occsora_sim.envs.config import DriveConfig
-from occsora_sim.envs.simulation import DriveSimulation, DriveState
+from occsora_sim.envs.simulation import DriveSimulation
+from occsora_sim.envs.state import DriveState
 from occsora_sim.envs.worlds import check_world, make_world
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.scene_prompt import ScenePrompt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from occsora_sim.envs.simulation import DriveSimulation, DriveState
+from occsora_sim.envs.simulation import DriveSimulation
+from occsora_sim.envs.state import DriveState
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 

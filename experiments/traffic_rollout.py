@@ -19,6 +19,7 @@ from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.ground_crop import ROAD, crop_cells
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
+from occsora_sim.models.traffic_choice import choose
 from occsora_sim.models.traffic_motion import apply
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.source import open_scenes
@@ -66,7 +67,11 @@ def rollout(
         # Slots of the recorded instant; those that were there before keep their simulated state.
         crops = _crops(sampler, scenes, users, rows, k - 1, hidden)
         seen = model(users, windows.ego, crops, windows.place)
-        motion = model.head.sample(seen, torch.tensor([[seed + r, k] for r in range(len(rows))]))
+        key = torch.tensor([[seed + r, k] for r in range(len(rows))])
+        motion = model.head.sample(seen, key)
+        if DRAWS > 1:
+            more = [model.head.sample(seen, key + key.new_tensor([j << 40, 0])) for j in range(1, DRAWS)]
+            motion = choose(users, [motion, *more], crops)
         moved = apply(users, motion)
         users = _merge(moved, windows.ego, recorded)
         windows = replace(windows, ego=users[1])
@@ -116,6 +121,7 @@ def _merge(moved: RoadUsers, ego: torch.Tensor, recorded) -> tuple[RoadUsers, to
 
 
 _SEEN: dict[int, set] = {}
+DRAWS = 1
 
 
 def main() -> None:
@@ -127,7 +133,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--open", action="store_true")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--draws", type=int, default=8)
     options = parser.parse_args()
+    global DRAWS
+    DRAWS = options.draws
     torch.set_num_threads(1)
     sampler = TrafficSampler(open_scenes(options.scenes), nudged=0.0)
     frames = int(options.seconds / FRAME_SECONDS)

@@ -44,7 +44,7 @@ def tiny() -> WorldModelConfig:
         hidden=32,
         depth=2,
         heads=2,
-        traffic=TrafficConfig(hidden=32, depth=1, heads=2, edge=8),
+        traffic=TrafficConfig(hidden=32, depth=1, heads=2, edge=8, head="flow"),
         entries=EntriesConfig(grid=grid, width=8, marks=16),
     )
 

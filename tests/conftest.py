@@ -18,7 +18,7 @@ def straight_road():
     return build_straight_road
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def built_street():
     """Builds a straight road lined with houses and trees; arguments as for `build_straight_road`."""
     return build_street

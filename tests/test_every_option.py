@@ -66,13 +66,13 @@ class Still:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, untrained_model, straight_road):
+def base(tmp_path_factory, untrained_model, straight_road, built_street):
     """Options of a small generated world, and what the words of the table mean."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(1)
     for name, model in {"one": untrained_model, "other": WorldModel(tiny())}.items():
         save_world_model(model, folder / f"{name}.safetensors", kind="world_model", trained_on="", recipe={})
-    scene, elsewhere = (straight_road(cars=[(gap, 0.0, 1.0)], steps=61) for gap in (60.0, 16.0))
+    scene, elsewhere = built_street(steps=61), straight_road(ego_speed=5.0, steps=61)
     options = {
         "weights": folder / "one.safetensors", "scenes": [scene], "starts": 3, "steps": 1, "seconds": 2.0, "seed": 4,
     }  # fmt: skip

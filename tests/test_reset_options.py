@@ -1,8 +1,8 @@
 """What `reset` is told: options, masks and seeds; and the infos as Gymnasium's own wrappers take them."""
 
 import sys
-from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 import gymnasium as gym
 import numpy as np
@@ -261,7 +261,6 @@ def test_gymnasiums_films_show_an_episode_at_its_own_speed(options, tmp_path, mo
     assert env.metadata["render_fps"] == rate == 1 / (0.5 * frames)
     envs = gym.make_vec(DRIVE, num_envs=2, render_mode="rgb_array", **options)
     assert envs.metadata["render_fps"] == rate
-    monkeypatch.setitem(
-        sys.modules, "moviepy", ModuleType("moviepy")
-    )  # asked for, and used only to write the file
+    for name in ("moviepy", "gymnasium.utils.save_video"):  # asked for, and used only to write the file
+        monkeypatch.setitem(sys.modules, name, MagicMock())
     assert gym.wrappers.RecordVideo(env, str(tmp_path)).frames_per_sec == rate

@@ -51,7 +51,7 @@ class TrafficConfig:
     heads: int = 4
     edge: int = 32
     history: int = HISTORY
-    head: str = "flow"
+    head: str = "tokens"
     place_dropout: float = 0.3
 
     def __post_init__(self) -> None:
