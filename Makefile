@@ -12,7 +12,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
-	@echo "make weights  train weights from nothing (about ten hours of one core; DEVICE=cuda: the denoiser on a GPU)"
+	@echo "make weights  train weights from nothing (about ten hours of one core; DEVICE=cuda: traffic and denoiser on a GPU)"
 	@echo "make policy   train a driving policy in the generated world, by the recipe of the shipped one (about an hour)"
 	@echo "make setup    what the others do first: .venv with everything in it"
 	@echo "make clean    remove .venv, out/ and caches"
@@ -35,10 +35,9 @@ lint: setup
 bench: setup
 	$(BIN)/occsora-sim bench --json out/bench.json
 
-# Weights from nothing. On the CPU: the defaults of both commands, on the towns 0 to 95. With DEVICE=cuda the tokenizer
-# is trained like that, on the CPU, then the motion estimator and the denoiser as the shipped ones were: on more places,
-# in batches of 64 windows that WORKERS processes draw. An interrupted run goes on where it was. The card,
-# assets/weights/README.md, has hours and figures, and says what of this was run.
+# Weights from nothing: tokenizer, traffic, denoiser, each with the defaults of its command. DEVICE=cuda trains traffic and
+# denoiser on a GPU, in batches of 64 windows that WORKERS processes draw. An interrupted run goes on where it was. The
+# card, assets/weights/README.md, has hours and figures, and says what of this was run.
 DEVICE ?= cpu
 WORKERS ?= 14
 ON_GPU := --device $(DEVICE) --workers $(WORKERS) --batch 64 --ema 0.998 \
@@ -47,12 +46,13 @@ ON_GPU := --device $(DEVICE) --workers $(WORKERS) --batch 64 --ema 0.998 \
 weights: setup
 	$(BIN)/occsora-sim train tokenizer --out runs/tokenizer
 ifeq ($(DEVICE),cpu)
-	$(BIN)/occsora-sim train world-model --tokenizer runs/tokenizer/tokenizer.safetensors --out runs/world-model
+	$(BIN)/occsora-sim train traffic --out runs/traffic
+	$(BIN)/occsora-sim train world-model --tokenizer runs/tokenizer/tokenizer.safetensors \
+		--traffic runs/traffic/traffic.safetensors --out runs/world-model
 else
-	$(BIN)/occsora-sim train motion $(ON_GPU) --tokenizer runs/tokenizer/tokenizer.safetensors --steps 680 --lr 1.5e-3 \
-		--warmup 100 --out runs/motion
-	$(BIN)/occsora-sim train world-model $(ON_GPU) --tokenizer runs/motion/tokenizer.safetensors --steps 1580 --lr 1.2e-3 \
-		--warmup 200 --whole 32 --out runs/world-model
+	$(BIN)/occsora-sim train traffic $(ON_GPU) --steps 1500 --rollout-steps 1500 --entry-steps 800 --out runs/traffic
+	$(BIN)/occsora-sim train world-model $(ON_GPU) --tokenizer runs/tokenizer/tokenizer.safetensors \
+		--traffic runs/traffic/traffic.safetensors --steps 1580 --lr 1.2e-3 --warmup 200 --whole 32 --out runs/world-model
 endif
 	mkdir -p assets/weights
 	cp runs/world-model/world_model.safetensors assets/weights/small.safetensors.part

@@ -143,7 +143,7 @@ def main() -> None:
     rng = np.random.default_rng(1)
     rows = []
     spans = [s for s in sampler.spans if s[3] - s[2] > frames + 1]
-    for k in range(options.rollouts):
+    for _ in range(options.rollouts):
         scene, ego, first, last = spans[rng.integers(len(spans))]
         rows.append((scene, ego, int(rng.integers(first, last - frames))))
     model = load(options.weights) if options.weights else None
@@ -194,12 +194,13 @@ def report(name, logs, sampler, rows) -> None:
     for span, values in stats.items():
         share = {key: 100 * sum(v[0] for v in values[key]) / max(1, sum(v[1] for v in values[key]))
                  for key in ("fast", "still", "stand", "off", "overlap")}  # fmt: skip
-        n = np.mean(sum(values["n"], []))
+        n = np.mean([count for counts in values["n"] for count in counts])
         acc, yaw = np.concatenate(values["acc"]), np.concatenate(values["yaw"])
         print(
             f"{name:10s} {span:6s} n {n:5.1f}  "
             + "  ".join(f"{k} {v:5.1f}%" for k, v in share.items())
-            + f"  |acc| 50/90/99: {np.percentile(acc, [50, 90, 99]).round(2)}  |yaw rate| {np.percentile(yaw, [50, 90, 99]).round(2)}"
+            + f"  |acc| 50/90/99: {np.percentile(acc, [50, 90, 99]).round(2)}"
+            + f"  |yaw rate| {np.percentile(yaw, [50, 90, 99]).round(2)}"
         )
 
 
@@ -224,7 +225,7 @@ def draw(logs, sampler, rows, path) -> None:
         picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 0, 2)[::-1])).resize((800, 800), 0)
         pen = ImageDraw.Draw(picture)
 
-        def at(p):
+        def at(p, origin=origin, lo=lo, image=image):
             c = (p[:2] - origin.numpy()) / 0.4 - np.array(lo)
             return float(c[0] * 800 / image.shape[0]), float(800 - c[1] * 800 / image.shape[1])
 

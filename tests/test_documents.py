@@ -29,7 +29,7 @@ HISTORY = ROOT / "docs" / "lab_book.md"
 NOT_RUN = {
     "make demo": "sets itself up, then drives for a minute; what it runs is `occsora-sim drive`",
     "make test": "these tests",
-    "pip install -c constraints.txt torch==2.13.0": "a download; test_packaging holds the pins to the ranges",
+    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "a download",
     'pip install -c constraints.txt -e ".[traffic,view,train]"': "a download; test_packaging knows the extras",
     "apt-get install libusb-1.0-0 libgl1 libegl1 libxrender1 libxext6 libexpat1 libatomic1 libgomp1": "a download",
 }
@@ -45,7 +45,7 @@ DIAGRAMS |= {"errors -> grid, geometry, vehicle"}
 
 PARSED_ALONE = {
     "train tokenizer": "test_training, test_occsora_training",
-    "train motion": "test_training",
+    "train traffic": "test_every_training",
     "train world-model": "test_training, test_occsora_training",
     "train encoder": "test_feature_distance",
     "train agent": "test_learner",
@@ -64,7 +64,7 @@ PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ )*occsora-sim (?=[a-z])")
 SHORT = tuple(f"{verb} --" for verb in VERBS)
 """How commands begin that are named without the program."""
 
-KNOWN = {"--help", "--version"}
+KNOWN = {"--help", "--version", "--index-url"}
 
 
 class Command(NamedTuple):
@@ -256,7 +256,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
         "scenes": "roundabout:0" if verb == "scenes make" else str(place / "scenes"),
         "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 2.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
-        "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
+        "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
         "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None,
     }  # fmt: skip
     changed: dict[str, Any] = {}

@@ -130,7 +130,7 @@ def test_what_it_draws_is_made_from_what_lies_there(crowd):
     watch = watched(made, 3)
     assert watch.calls > 100 and watch.mixed == []
     # The check of each question, and how many pieces there are, which is counted on a CPU alone.
-    assert sorted(watch.waits) == ["__bool__"] * 3 + ["__int__"]
+    assert sorted(watch.waits) == ["__bool__"] * 2 + ["__int__"]
 
 
 def test_a_tensor_of_the_host_would_be_noticed(crowd):
