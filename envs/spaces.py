@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
+from occsora_sim.envs import road_users
 from occsora_sim.envs.birdseye import birdseye_channels
 from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.envs.motion import EGO_BOUNDS
@@ -12,7 +13,7 @@ from occsora_sim.envs.road_users import road_users_space
 from occsora_sim.envs.simulation import ROUTE_BOUND, ROUTE_POINTS, DriveSimulation
 from occsora_sim.grid import FREE
 
-BOUNDS = {"ego": EGO_BOUNDS, "route": np.float32(ROUTE_BOUND)}
+BOUNDS = {"ego": EGO_BOUNDS, "route": np.float32(ROUTE_BOUND), "road_users": road_users.BOUNDS}
 """The largest values of what is observed in numbers, [m], [s], [rad]."""
 
 

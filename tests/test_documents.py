@@ -29,7 +29,10 @@ HISTORY = ROOT / "docs" / "lab_book.md"
 NOT_RUN = {
     "make demo": "sets itself up, then drives for a minute; what it runs is `occsora-sim drive`",
     "make test": "these tests",
-    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "a download",
+    **{
+        f"pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/{build}": "a download"
+        for build in ("cpu", "cu130")
+    },
     'pip install -c constraints.txt -e ".[traffic,view,train]"': "a download; test_packaging knows the extras",
     "apt-get install libusb-1.0-0 libgl1 libegl1 libxrender1 libxext6 libexpat1 libatomic1 libgomp1": "a download",
 }
@@ -197,7 +200,7 @@ def all_options() -> frozenset[str]:
 def test_every_option_that_is_named_exists(path):
     options = KNOWN | all_options()
     for at, text in spans(path):
-        if not text.startswith(("pytest", "pip", "ruff", "git", "python")):
+        if not text.startswith(("pytest", "pip", "ruff", "git", "python", "make")):
             unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - options
             assert not unknown, f"{path.name}:{at}: {text!r} names {unknown}, which no command has"
 
