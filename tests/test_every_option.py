@@ -34,7 +34,10 @@ TABLE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "vehicles": (55.0, WAYS),
     "starts": (1, WAYS),
     "action": ("trajectory", WAYS),
+    "ego": ("recorder", WAYS),  # refused where nobody recorded
+    "least_future": (500.0, WAYS),  # refused where no scene lasts so long
     "observation": (("ego",), DRIVEN),
+    "road_users": (0, WAYS),  # refused
     "frames_per_decision": (1, WAYS),
     "seconds": (1.0, DRIVEN),
     "reward": ({"progress": 7.0}, WAYS),

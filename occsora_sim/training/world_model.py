@@ -84,12 +84,13 @@ def train_world_model(options: WorldModelTraining) -> Path:
         return stages.weights
     begin, kind = options.begins_from
     model, header = load_world_model(begin, kind=kind, device=options.loop.device, preset=options.preset)
+    if options.init is None:
+        torch.manual_seed(options.loop.seed)  # initial weights
+        new = WorldModel(model.config).to(options.loop.device)
+        model.denoiser, model.traffic, model.entries = new.denoiser, new.traffic, new.entries
     if options.traffic is not None:
         model = with_traffic(model, options.traffic)
     config = model.config
-    if options.init is None:
-        torch.manual_seed(options.loop.seed)  # initial weights
-        model.denoiser = WorldModel(config).denoiser.to(options.loop.device)
     for part in (model.traffic, model.entries, model.tokenizer):
         part.requires_grad_(False)
     source = windows_for(config, options.scenes, options.loop, options.loop.seed + 1)
