@@ -9,8 +9,10 @@ from occsora_sim.models.flow import flow_loss, flow_sample, noise_levels, sampli
 from occsora_sim.models.noise import randn
 
 
-def generators(count: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+def noise(rows: int, size: int) -> torch.Tensor:
+    return randn(
+        (rows, size), [torch.Generator().manual_seed(seed) for seed in range(rows)], torch.device("cpu")
+    )
 
 
 def test_levels_fall_from_noise_to_nothing_and_linger_near_noise():
@@ -22,7 +24,7 @@ def test_levels_fall_from_noise_to_nothing_and_linger_near_noise():
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_a_denoiser_that_knows_the_answer_is_believed(steps):
     answer = torch.linspace(-2, 2, 6).view(2, 3)
-    drawn = flow_sample(lambda z, t: answer, (2, 3), steps, generators(2), torch.device("cpu"))
+    drawn = flow_sample(lambda z, t: answer, noise(2, 3), steps)
     torch.testing.assert_close(drawn, answer)
 
 
@@ -42,10 +44,10 @@ def gaussian(mean: float, spread: float):
 def test_samples_of_a_gaussian_have_its_mean_and_spread():
     mean, spread = 0.7, 0.4
     denoise = gaussian(mean, spread)
-    drawn = flow_sample(denoise, (4, 5000), 64, generators(4), torch.device("cpu"))
+    drawn = flow_sample(denoise, noise(4, 5000), 64)
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.02)
     assert float(drawn.std()) == pytest.approx(spread, rel=0.08)
-    once = flow_sample(denoise, (4, 5000), 1, generators(4), torch.device("cpu"))
+    once = flow_sample(denoise, noise(4, 5000), 1)
     assert float((once - mean).abs().max()) < 1e-6  # one step is the mean
 
 
@@ -53,13 +55,13 @@ def test_samples_of_a_gaussian_have_its_mean_and_spread():
 def test_two_answers_lead_nearer_to_where_each_noise_belongs_than_one(steps, nearer):
     mean, spread = 0.7, 0.4
     denoise = gaussian(mean, spread)
-    noise = randn((2, 1000), generators(2), torch.device("cpu"))
-    euler = noise
+    start = noise(2, 1000)
+    euler = start
     for now, after in pairwise(sampling_levels(steps)):
         clean = denoise(euler, torch.full((2,), now))
         euler = clean + (after / now) * (euler - clean)
-    drawn = flow_sample(denoise, (2, 1000), steps, generators(2), torch.device("cpu"))
-    missed, euler_missed = ((x - mean - spread * noise).abs().mean() for x in (drawn, euler))
+    drawn = flow_sample(denoise, start, steps)
+    missed, euler_missed = ((x - mean - spread * start).abs().mean() for x in (drawn, euler))
     assert float(missed) < nearer * float(euler_missed)
 
 
@@ -70,7 +72,7 @@ def test_a_step_calls_the_network_once():
         levels.append(float(t[0]))
         return torch.zeros_like(z)
 
-    flow_sample(denoise, (1, 3), 8, generators(1), torch.device("cpu"))
+    flow_sample(denoise, noise(1, 3), 8)
     assert levels == pytest.approx(sampling_levels(8)[:-1])
 
 
