@@ -18,6 +18,7 @@ from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, Grid
 from occsora_sim.models.scene_condition import OPEN, SceneCondition, guided, leave_open, says
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
+from occsora_sim.road_users import RoadUsers
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.blank import blank_start
 from occsora_sim.scenes.start import make_start
@@ -84,9 +85,9 @@ def test_guidance_goes_further_for_rows_that_ask_and_leaves_the_others_alone():
 class Listening(DiffusionWorld):
     """A generated world that remembers the prompts that its model was given."""
 
-    def _draw(self, memory, trajectories, future):
+    def _ground(self, memory, users, pose):
         self.heard = [*getattr(self, "heard", []), memory.scene.clone()]
-        return super()._draw(memory, trajectories, future)
+        return super()._ground(memory, users, pose)
 
 
 def listening(**options) -> Listening:
@@ -182,7 +183,17 @@ class Painter:
 
     def step(self, state, trajectories):
         pose = compose(state.ego_pose[:, -1:], trajectories)
-        return WorldState(occupancy=self._frames(state.memory), ego_pose=pose, memory=state.memory)
+        frames, users = self._frames(state.memory), self._cars(state.memory, pose[:, -1])
+        return WorldState(occupancy=frames, ego_pose=pose, memory=state.memory, users=users)
+
+    def _cars(self, memory, pose):
+        """As many road users where the ego is as cars are drawn."""
+        count = torch.full((len(memory),), 8.0) if not self.obeys else memory[:, 1].nan_to_num()
+        users = RoadUsers.empty(len(memory), 20, history=1)
+        there = (torch.arange(20) < count[:, None])[..., None]
+        label = torch.full_like(users.label, CAR)
+        here = pose.double()[:, None, None].expand_as(users.pose)
+        return replace(users, label=label, pose=here, present=there)
 
     def _frames(self, memory):
         frames = torch.full((len(memory), 2, *GRID.shape), FREE, dtype=torch.uint8)

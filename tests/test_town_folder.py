@@ -38,7 +38,7 @@ def test_towns_are_made_and_lived_in_whatever_the_temporary_folder_is_called(tem
     folder = temporary(tmp_path / "a b,c:d'ä")
     town = make_town(3, SMALL)
     world = TrafficWorld(TINY, workers=1)
-    starts = sample_starts([town], 1, 0, grid=TINY, minimum_future_seconds=2.0)
+    starts = sample_starts([town], 1, 0, grid=TINY, least_future=2.0, future=2.0)
     state = world.reset(starts, [0])
     assert state.occupancy.shape[1:] == (1, *TINY.shape)
     world._end()

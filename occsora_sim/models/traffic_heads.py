@@ -118,6 +118,9 @@ class TokenHead(nn.Module):
     Bins widen away from nothing; the middle one of each is exactly nothing, so who goes on goes on evenly.
     """
 
+    more: Tensor
+    turn: Tensor
+
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.register_buffer("more", _edges(4.0, 0.01, 24), persistent=False)

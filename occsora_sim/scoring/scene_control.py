@@ -120,6 +120,7 @@ def _drawn(world: World, count: int, prompt: ScenePrompt, seed: int, batch: int)
             give_back()
             if k >= chunks // 2:
                 frames.append(state.occupancy)
+                assert state.users is not None, "a world that takes scene prompts tells road users apart"
                 seen.append(vehicles_in_view(state.users, state.ego_pose[:, -1], world.grid))
         shown = torch.cat(frames, dim=1)
         vehicles.append(torch.stack(seen).mean(dim=0))

@@ -131,8 +131,8 @@ class WindowSampler:
         """
         rng = np.random.default_rng((self.seed, step))
         rows = [self._window(rng) for _ in range(count)]
-        labels, poses, users, *then, route, scene = zip(*rows, strict=True)
-        poses, scene = torch.stack(poses), torch.stack(scene)
+        labels, ways, users, *then, route, asked = zip(*rows, strict=True)
+        poses, scene = torch.stack(ways), torch.stack(asked)
         scene[:, 1] = vehicles_in_view(stack(then[-1]), poses[:, -1], self.grid)
         return Windows(
             labels=torch.stack(labels),
@@ -148,8 +148,8 @@ class WindowSampler:
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
         scene, voxeliser = self.scenes[index], self.voxelisers[index]
         stride = round(FRAME_SECONDS / scene.dt)
-        now = int(rng.integers(first, last + 1))
-        steps = now + stride * np.arange(-self.history + 1, self.future + 1)
+        at = int(rng.integers(first, last + 1))
+        steps = at + stride * np.arange(-self.history + 1, self.future + 1)
         poses = torch.from_numpy(scene.ego_pose[ego, steps]).float()
         if rng.random() < 1 / 3:
             poses = self._bend(poses, rng)
