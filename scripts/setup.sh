@@ -112,7 +112,7 @@ if ! { venv_works && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }; then
     torch_index=()
     if [ -n "${TORCH_INDEX:-}" ]; then
         torch_index=(--index-url "$TORCH_INDEX")
-    elif ! "${pip[@]}" config list 2>/dev/null | grep -q 'index-url\|find-links\|no-index' && ! command -v nvidia-smi >/dev/null; then
+    elif ! grep -q 'index-url\|find-links\|no-index' <<<"$("${pip[@]}" config list 2>/dev/null)" && ! command -v nvidia-smi >/dev/null; then
         torch_index=(--index-url https://download.pytorch.org/whl/cpu)
     fi
     # A pip that gives up by itself (no network) leaves what was there in order; one that is cut off may not.
