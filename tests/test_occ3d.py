@@ -204,7 +204,7 @@ def test_voxel_scenes_start_episodes_windows_replays_and_clips(folder):
     clips = ClipSampler(scenes, OCC3D, frames=4).draw(1, 0)
     assert clips.labels.shape == (1, 4, *OCC3D.shape)
     assert sample_starts(scenes, 1, 0, 2, TINY, future=2.0)[0].source[0] is scenes[0]
-    with pytest.raises(SceneError, match="does not say how road users move"):
+    with pytest.raises(SceneError, match="has no tracks of road users"):
         WindowSampler(scenes, OCC3D).draw(1, 0)
 
 

@@ -113,7 +113,7 @@ def test_clips_are_drawn_by_their_step_number_alone(straight_road):
 def test_motions_too_short_for_a_clip_are_refused_in_one_line(straight_road):
     scene = straight_road()
     scene = dataclasses.replace(scene, ego_valid=np.arange(41)[None] < 31)
-    with pytest.raises(SceneError, match=r"32 frames \(15.5 s\)") as error:
+    with pytest.raises(SceneError, match=r"32 frames, 15\.5 s") as error:
         ClipSampler([scene], paper_tiny().grid, frames=32)
     assert "\n" not in str(error.value)
 
@@ -220,7 +220,8 @@ def test_weights_of_an_unknown_family_or_without_one(tmp_path, closed_loop):
     tensors, header = read_tensors(closed_loop, kind="tokenizer")
     old = {name: value for name, value in header.items() if name != "family"}
     write_tensors(tmp_path / "old.safetensors", tensors, old)
-    assert load_world_model(tmp_path / "old.safetensors", kind="tokenizer")[0].config == tiny()
+    with pytest.raises(CheckpointError, match="does not know"):
+        read_config(tmp_path / "old.safetensors", kind="tokenizer")
     write_tensors(tmp_path / "new.safetensors", tensors, header | {"family": "video"})
     with pytest.raises(CheckpointError, match="'video'"):
         read_config(tmp_path / "new.safetensors", kind="tokenizer")
