@@ -67,7 +67,7 @@ def test_an_episode_can_begin_from_nothing(world):
     assert env.observation_space.contains(observation)
     first, info = env.reset(seed=1, options={"start": "generate"})
     second, _ = env.reset(seed=2, options={"start": "generate"})
-    assert info["start"] == -1 and env.unwrapped.state.origins[0].name.startswith("nothing")
+    assert info["start"] == -1 and env.get_wrapper_attr("state").origins[0].name.startswith("nothing")
     assert not np.array_equal(first["ego"], second["ego"])
     with pytest.raises(ConfigurationError, match="'generate'"):
         env.reset(options={"start": "nowhere"})

@@ -139,6 +139,7 @@ def test_a_car_that_stands_is_forecast_as_it_stood(untrained_model):
         model.traffic.head.gate.bias.fill_(50.0)  # everybody stands
     world = DiffusionWorld(model, mode="mean")
     begin = with_car(world, speed=0.0)
+    assert begin.users is not None
     state = world.step(world.reset([begin], [0]), torch.zeros(1, 2, 3))
     there = paint_road_users(
         torch.full((1, *world.grid.shape), FREE, dtype=torch.uint8),
@@ -170,8 +171,8 @@ def test_the_others_see_how_large_the_ego_is(world, untrained_model):
     begin = with_car(world, speed=4.0)
     sizes = (Vehicle(), Vehicle(length=12.0, width=2.5))
     worlds = [DiffusionWorld(model, mode="mean", vehicle=vehicle) for vehicle in sizes]
-    small, large = (one.step(one.reset([begin], [0]), AHEAD[None]).users.now for one in worlds)
-    assert not torch.equal(small, large)
+    small, large = (one.step(one.reset([begin], [0]), AHEAD[None]).users for one in worlds)
+    assert small is not None and large is not None and not torch.equal(small.now, large.now)
 
 
 def test_what_it_begins_with_where_there_are_no_tracks_is_found_in_the_voxels(world):

@@ -253,12 +253,12 @@ def test_every_python_block_runs(path, at, block, place):
 def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
     """The options with every number as small and every path as near as can be."""
     weights = small / "tiny.safetensors"
-    fewest = {"control": 1, "drift": 1, "generation": 1, "revisit": 1, "scene_prompts": 1, "worst": 1}
+    fewest = {"control": 1, "drift": 1, "traffic": 1, "generation": 1, "revisit": 1, "scene_prompts": 1, "worst": 1}
     fixed: dict[str, Any] = {
         "weights": (weights,) if verb == "evaluate clips" else weights,
         "scenes": "roundabout:0" if verb == "scenes make" else str(place / "scenes"),
         "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
-        "drift_seconds": 2.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
+        "drift_seconds": 4.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
         "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None,
     }  # fmt: skip

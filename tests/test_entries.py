@@ -24,6 +24,7 @@ def eager() -> Entries:
     """An untrained network that expects many everywhere."""
     torch.manual_seed(0)
     entries = Entries(SMALL).eval()
+    assert entries.rate.bias is not None
     torch.nn.init.constant_(entries.rate.bias, -3.0)
     entries.sizes[:] = torch.tensor([4.0, 1.8, 1.6])
     return entries

@@ -55,7 +55,7 @@ def test_make(options, name):
     env = gym.make(name, **options)
     observation, info = env.reset(seed=1)
     assert env.observation_space.contains(observation) and observation["occupancy"].shape == (2, 48, 48, 16)
-    assert env.unwrapped.simulation.starts[info["start"]].name.startswith("straight/0@")
+    assert env.get_wrapper_attr("simulation").starts[info["start"]].name.startswith("straight/0@")
     with pytest.raises(NotResetError):
         gym.make(name, **options).step(env.action_space.sample())
 

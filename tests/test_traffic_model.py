@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,10 +137,11 @@ def test_the_order_of_slots_and_empty_ones_make_no_difference():
 
 def test_a_world_is_the_same_alone_and_in_a_batch():
     one, other, net = traffic(seed=1), traffic(seed=2), model()
-    both = RoadUsers(**{
+    joined: dict[str, Any] = {
         name: None if value is None else torch.cat((value, getattr(other, name)))
         for name, value in vars(one).items()
-    })  # fmt: skip
+    }
+    both = RoadUsers(**joined)
     key = torch.tensor([[3, 0], [4, 0]])
     together = net.head.sample(sees(net, both, crops(one).expand(2, -1, -1, -1)), key)
     alone = net.head.sample(sees(net, other, crops(one)), key[1:])
@@ -340,10 +342,13 @@ def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
     own = RolloutSampler(net, TrafficSampler([road], nudged=0.0), frames=6)
     for step in range(6):
         windows = own.draw(2, step)
+        assert own.windows is not None
         off = (windows.users.now - windows.recorded)[..., :2].norm(dim=-1)[windows.users.valid]
         assert float(off.max()) < 3.5
         assert (float(off.max()) > 0) == (step > 0), "they are the model's own from the second frame on"
-    assert float((own.draw(2, 6).users.now - own.windows.recorded).abs().max()) == 0, "then others begin"
+    again = own.draw(2, 6)
+    assert own.windows is not None
+    assert float((again.users.now - own.windows.recorded).abs().max()) == 0, "then others begin"
 
 
 def test_it_learns_a_town(road):

@@ -257,8 +257,6 @@ def test_a_world_that_keeps_a_frame_a_step_would_be_noticed(starts):
 
 def test_road_users_are_read_off_at_each_frame_with_lasting_ids(world, starts):
     state = world.reset(starts, [1, 2, 3])
-    if isinstance(world, DiffusionWorld):
-        pytest.skip("this world does not tell road users apart")
     before = state.users
     assert before.pose.shape[2] >= world.frames_per_chunk + 1
     assert set(before.id[0, before.valid[0]].tolist()) >= set(starts[0].users.id[0].tolist()) - {-1}
@@ -287,9 +285,6 @@ def test_road_users_are_read_off_at_each_frame_with_lasting_ids(world, starts):
 
 def test_picked_and_put_worlds_keep_their_road_users(world, starts):
     state = world.reset(starts, [1, 2, 3])
-    if isinstance(world, DiffusionWorld):
-        assert state.users is None
-        return
     picked = world.select(state, [2, 0])
     assert torch.equal(picked.users.id, state.users.id[[2, 0]])
     put = world.replace(state, [1], world.select(state, [0]))

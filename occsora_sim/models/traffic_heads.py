@@ -40,10 +40,9 @@ class FlowHead(nn.Module):
         self.gate = nn.Linear(hidden, 1)
         self.prior = nn.Linear(hidden, 4)
         self.condition = nn.Linear(hidden, 128)
-        self.net = nn.Sequential(
-            nn.Linear(128 + 2 + 8, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 2)
-        )
-        nn.init.zeros_(self.net[-1].weight)
+        last = nn.Linear(256, 2)
+        nn.init.zeros_(last.weight)
+        self.net = nn.Sequential(nn.Linear(128 + 2 + 8, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), last)
 
     def base(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and spread (..., 2) of the Gaussian that the flow begins at."""

@@ -160,7 +160,7 @@ class TrafficSampler:
     def draw_movers(self, count: int, step: int) -> TrafficWindows:
         """`count` windows around road users that move, for training step `step`."""
         rng = np.random.default_rng((self.seed, 2, step))
-        rows: list[tuple[int, ...]] = []
+        rows: list[tuple[int, int, int]] = []
         while len(rows) < count:
             scene = int(rng.integers(len(self.scenes)))
             kind = self.movers[scene][int(rng.choice(len(_KINDS), p=_SHARES))]
