@@ -342,8 +342,9 @@ def test_a_signal_ends_a_training_in_one_line_with_its_checkpoint_whole(
         "--precision", "float32", "--log-every", "100000",
     ]  # fmt: skip
     run = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )  # fmt: skip
     end = time.monotonic() + 60
     while not (out / "resume.safetensors").exists() and time.monotonic() < end and run.poll() is None:
         time.sleep(0.05)

@@ -155,6 +155,12 @@ def test_entries_and_exits_are_at_the_edge_of_the_view_or_where_somebody_appears
     assert pops.enters[:, 0].tolist() == [False, True, False, False]
     assert pops.leaves[:, 0].tolist() == [False, False, False, True]
     assert pops.appears.equal(pops.enters) and pops.vanishes.equal(pops.leaves)
+    fresh = features(log_of([None, (-36.0, 9.0, 0.0), (-31.0, 9.0, 0.0)], ego=ego))
+    assert fresh.enters[1, 0] and not fresh.appears.any(), "half a second before it was beyond the edge"
+    gone = features(log_of([(31.0, 9.0, 0.0), (36.0, 9.0, 0.0), None], ego=ego))
+    assert gone.leaves[2, 0] and not gone.vanishes.any(), "it is beyond the edge by now"
+    slow = features(log_of([None, (-36.0, 9.0, 0.0), (-35.0, 9.0, 0.0)], ego=ego))
+    assert slow.appears[1, 0], "at this speed it had been in view"
     assert not features(log_of([place] * 3, ego=ego)).enters.any(), (
         "who is there at the start has not entered"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from occsora_sim.grid import (
     Grid,
     class_mask,
 )
+from occsora_sim.models.entry_view import in_view
 from occsora_sim.scoring.driving import OFF_ROAD
 from occsora_sim.scoring.oriented_boxes import ego_box, signed_distance
 from occsora_sim.scoring.traffic_log import TrafficLog
@@ -65,8 +66,8 @@ class Features:
         on_known: bool, the ground under the centre is known.
         stood: how long it has stood [s], counted from the log's first frame; 0 if it moves.
         enters, leaves: bool, in view now and not a frame before; the frame before and not now.
-        appears, vanishes: bool, of these, those that were not in the logged area a frame before; those that are not
-            in it now.
+        appears, vanishes: bool, of these, those that come or go in the midst of the view: they are in the log there for
+            the first or the last time, and at their speed would have been in view a frame before, or would be now.
 
     """
 
@@ -115,9 +116,26 @@ def traffic_features(log: TrafficLog, grid: Grid = OCC3D, vehicle: Vehicle | Non
         stood=_duration(two & (speed < STANDS)) * FRAME_SECONDS,
         enters=enters,
         leaves=leaves,
-        appears=enters & ~torch.cat((present[:1], present[:-1])),
-        vanishes=leaves & ~present,
+        appears=enters & _begins_inside(log, grid),
+        vanishes=leaves & _ends_inside(log, grid),
     )
+
+
+def _begins_inside(log: TrafficLog, grid: Grid) -> Tensor:
+    """(t, n) bool: it was not there a frame before, where it would have been in view, going as it goes on."""
+    before, after = (torch.roll(log.present, way, 0) for way in (1, -1))
+    before[0], after[-1] = True, False
+    step = log.pose.diff(dim=0, append=log.pose[-1:])[..., :2] * after[..., None]
+    place = torch.cat((log.pose[..., :2] - step, log.pose[..., 2:]), dim=-1)
+    ego = torch.cat((log.ego_pose[:1], log.ego_pose[:-1]))
+    return ~before & in_view(relative(ego[:, None], place), grid)
+
+
+def _ends_inside(log: TrafficLog, grid: Grid) -> Tensor:
+    """(t, n) bool: it was there a frame before, and would be in view now, going as it went."""
+    backwards = replace(log, **{name: getattr(log, name).flip(0) for name in ("pose", "present", "ego_pose")})
+    last = _begins_inside(backwards, grid).flip(0)  # the frame before it is gone
+    return torch.cat((torch.zeros_like(last[:1]), last[:-1]))
 
 
 def _speed(pose: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

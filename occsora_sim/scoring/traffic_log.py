@@ -11,6 +11,7 @@ from torch import Tensor
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative, wrap_angle
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, FREE, Grid, class_mask
+from occsora_sim.models.entry_view import in_view
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import ego_poses
@@ -49,9 +50,7 @@ class TrafficLog:
 
     def in_view(self, grid: Grid) -> Tensor:
         """(t, n) bool: present, and the centre lies above the square of `grid`, in the ego frame."""
-        local = relative(self.ego_pose[:, None], self.pose)[..., :2]
-        low, high = (local.new_tensor(corner[:2]) for corner in (grid.lower, grid.upper))
-        return self.present & ((local >= low) & (local < high)).all(dim=-1)
+        return self.present & in_view(relative(self.ego_pose[:, None], self.pose), grid)
 
     def first(self, frames: int) -> TrafficLog:
         """The log up to its `frames`-th frame."""

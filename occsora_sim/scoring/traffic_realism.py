@@ -33,7 +33,6 @@ from torch import Tensor
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scoring.traffic_features import STANDS, Features
-from occsora_sim.scoring.traffic_log import AREA
 
 SPANS = ((0.0, 8.0), (8.0, 30.0), (30.0, 60.0))
 """Parts of a rollout that are judged each by itself [s]: after the first, up to the second."""
@@ -75,8 +74,8 @@ FIGURES: dict[str, str] = {
     "in_view": "road users in view",
     "entries": "entries a minute",
     "exits": "exits a minute",
-    "appear": f"entries a minute of those that were nowhere within {AREA:g} m half a second before",
-    "vanish": f"exits a minute of those that are then nowhere within {AREA:g} m",
+    "appear": "entries a minute in the midst of the view, where half a second before nobody was",
+    "vanish": "exits a minute from the midst of the view",
 }
 """Plain figures; all in view, each a ratio of two sums over road users and frames."""
 
