@@ -11,6 +11,7 @@ import torch
 
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.grid import FRAME_SECONDS
+from occsora_sim.quantities import settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Vehicle:
     max_speed: float = 25.0
 
     def __post_init__(self) -> None:
+        settle(self, "vehicle ")
         sizes = (
             self.length,
             self.width,

@@ -81,3 +81,10 @@ def test_controls_that_are_not_finite_are_refused(bad):
 def test_impossible_vehicle_is_refused():
     with pytest.raises(ConfigurationError):
         Vehicle(width=-1.0)
+
+
+def test_sizes_are_taken_as_people_write_them_and_refused_in_one_line():
+    assert Vehicle(width="2", length=5) == Vehicle(width=2.0, length=5.0)
+    for bad in ("wide", math.nan, None):
+        with pytest.raises(ConfigurationError, match=r"^vehicle width=[^\n]+$"):
+            Vehicle(width=bad)
