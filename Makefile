@@ -27,7 +27,7 @@ demo: setup-demo
 	$(BIN)/occsora-sim drive --seconds $(DEMO_SECONDS) --seed $(DEMO_SEED) --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

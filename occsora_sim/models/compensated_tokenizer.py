@@ -180,36 +180,17 @@ class CompensatedTokenizer(nn.Module):
         return logits.masked_fill(recorded[..., None] & ~(same | self.dynamic), -1e4)
 
     def decode(self, latent: Tensor, known: Context, features: dict[str, Tensor] | None = None) -> Tensor:
-        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context."""
+        """The most likely labels (n, x, y, z) uint8 of a latent (n, c, h, w) and a flat context; columns that are
+        recorded stay as they are.
+        """
         features = self.context(known) if features is None else features
         z = self.grid.shape[2]
-        columns = self.decode_features(latent, features).flatten(0, 2)
         static, prior = known.static[:, 0].reshape(-1, z), known.prior[:, 0].reshape(-1, z)
         new = (static == UNSEEN).any(dim=-1)
-        parts = (columns.split(40000), static.split(40000), prior.split(40000))
-        labels = torch.cat([self._over_recorded(*part) for part in zip(*parts, strict=True)])
+        labels = static.clone()
         if new.any():
+            columns = self.decode_features(latent, features).flatten(0, 2)
             logits = self.logits(columns[new], static[new], prior[new], KEEP)
             logits[..., VEGETATION] += NEW_VEGETATION
             labels[new] = logits.argmax(dim=-1).to(torch.uint8)
         return labels.view(len(latent), *self.grid.shape)
-
-    def _over_recorded(self, columns: Tensor, static: Tensor, prior: Tensor) -> Tensor:
-        """`logits(..., KEEP).argmax()` for recorded columns, (m, z) uint8: only the recorded class and the road users
-        compete, so most of the logits need not be computed.
-        """
-        z, e = self.grid.shape[2], self.config.embedding
-        out = self.head(columns)
-        features = out[:, : z * e].reshape(-1, z, e)
-        keep, road_user = out[:, z * e :].reshape(-1, 2, z).unbind(1)
-        table = self.columns.embedding.weight[:NUM_CLASSES]
-        best, label = (features @ table[list(DYNAMIC)].T).max(dim=-1)
-        label = label.to(torch.uint8)
-        label = torch.tensor(DYNAMIC, dtype=torch.uint8, device=label.device)[label.int()]
-        carried = is_dynamic(prior)
-        gate = torch.where(carried, road_user, keep) + KEEP
-        at_prior = (features * table[prior.int().clamp(max=FREE)]).sum(-1) + gate
-        stays = torch.where(carried, (features * table[static.int().clamp(max=FREE)]).sum(-1), at_prior)
-        better = carried & (at_prior > best)
-        best, label = torch.where(better, at_prior, best), torch.where(better, prior, label)
-        return torch.where(best > stays, label, static)
