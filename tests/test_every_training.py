@@ -32,7 +32,7 @@ from occsora_sim.training import occsora, stages
 from occsora_sim.training.encoder import EncoderTraining, train_encoder
 from occsora_sim.training.loop import LoopConfig
 from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
-from occsora_sim.training.traffic import TrafficTraining, train_traffic
+from occsora_sim.training.traffic import ROLLED, TrafficTraining, train_traffic
 from occsora_sim.training.world_model import WorldModelTraining, train_world_model
 
 PARTS = {"resampler_windows": 2, "resampler_steps": 2}
@@ -137,6 +137,21 @@ def same(one: Path, two: Path) -> bool:
 def test_every_stage_of_every_training_runs_in_every_precision(train, name, precision):
     weights = numbers(train(name, "run", precision=precision))
     assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
+
+
+def test_traffic_is_averaged_between_what_the_recording_and_what_own_rollouts_taught(finished, tmp_path):
+    weights = numbers(finished("traffic", tmp_path / "run"))
+    files = [tmp_path / "run" / part / "resume.safetensors" for part in ("", "rollouts")]
+    ends = [read_tensors(path, kind="resume")[0] for path in files]
+    ends = [{key.removeprefix("ema."): value for key, value in end.items()} for end in ends]
+    before, after = ends
+    changed = [
+        name for name in before if f"traffic.{name}" in weights and not torch.equal(before[name], after[name])
+    ]
+    assert len(changed) > 10
+    for name in changed:
+        mean = (1 - ROLLED) * before[name] + ROLLED * after[name]
+        torch.testing.assert_close(weights[f"traffic.{name}"], mean)
 
 
 # --------------------------------------------------------------------------- resume

@@ -32,6 +32,12 @@ _AGAIN = 3
 is not to be forgotten."""
 
 
+ROLLED = 0.6
+"""Share of the weights after own rollouts in the result; the rest are those after the recording alone. Rollouts teach
+to stay on the road and apart, and blur when who brakes: the average keeps both (Wortsman et al. 2022, arXiv 2109.01903;
+lab book, 2026-11-29)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrafficTraining:
     """Options of `train traffic`.
@@ -141,7 +147,10 @@ def _train_motion(
         return traffic_loss(model, own.draw(loop.batch, number * (_AGAIN - 1) + rest).to(device), generator)
 
     lower = replace(loop, steps=options.rollout_steps, lr=loop.lr / 2)
+    begun = {name: value.clone() for name, value in model.named_parameters()}
     run(model, rolled, lower, stages.begin("rollouts")).copy_to(model)
+    for name, value in model.named_parameters():
+        value.data.lerp_(begun[name].data, 1 - ROLLED)
 
 
 def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Scene], stages: Stages) -> None:

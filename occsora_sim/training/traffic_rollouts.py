@@ -20,7 +20,7 @@ from occsora_sim.models.traffic_motion import Motion, apply
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows
 
-CANDIDATES = 16
+CANDIDATES = 4
 """Motions drawn of each road user, of which the one nearest to the recording is taken."""
 
 _ASIDE, _ALONG = 1.5, 3.0
