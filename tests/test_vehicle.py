@@ -1,6 +1,7 @@
 """The bicycle model against closed forms."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,9 @@ def test_impossible_vehicle_is_refused():
 
 
 def test_sizes_are_taken_as_people_write_them_and_refused_in_one_line():
-    assert Vehicle(width="2", length=5) == Vehicle(width=2.0, length=5.0)
-    for bad in ("wide", math.nan, None):
+    text: Any = "2"
+    assert Vehicle(width=text, length=5) == Vehicle(width=2.0, length=5.0)
+    bads: list[Any] = ["wide", math.nan, None]
+    for bad in bads:
         with pytest.raises(ConfigurationError, match=r"^vehicle width=[^\n]+$"):
             Vehicle(width=bad)
