@@ -135,10 +135,13 @@ def test_both_families_draw_the_same_instants_of_a_clip(street):
         assert model.reconstruct(clip).shape == (8 - GIVEN, *GRID.shape)
 
 
-def test_a_design_of_few_steps_takes_longer_in_full(street):
+def test_a_design_of_few_steps_takes_longer_in_full(street, monkeypatch):
     (clip,) = recorded_clips([street], 1, GRID, 8)
-    drawn = WholeClips(OccSora(whole()), 2).draw(clip.poses, 0)
-    assert drawn.seconds_in_full > 10 * drawn.seconds
+    design = OccSora(whole())
+    clock = iter((0.0, 3.0, 4.0))  # it begins, has diffused, has decoded
+    monkeypatch.setattr("occsora_sim.scoring.clip_models.time.perf_counter", lambda: next(clock))
+    drawn = WholeClips(design, 2).draw(clip.poses, 0)
+    assert drawn.seconds == 4.0 and drawn.seconds_in_full == 3.0 * design.config.diffusion_steps / 2 + 1.0
     with pytest.raises(ConfigurationError, match="1 to 1000"):
         WholeClips(OccSora(whole()), 1001)
 

@@ -259,13 +259,18 @@ def test_road_users_are_read_off_at_each_frame_with_lasting_ids(world, starts):
     state = world.reset(starts, [1, 2, 3])
     before = state.users
     assert before.pose.shape[2] >= world.frames_per_chunk + 1
-    assert set(before.id[0, before.valid[0]].tolist()) >= set(starts[0].users.id[0].tolist()) - {-1}
+    told, mine = set(starts[0].users.id[0].tolist()) - {-1}, set(before.id[0, before.valid[0]].tolist())
+    seen_alone = isinstance(world, DiffusionWorld)  # it begins with whom the history shows
+    assert mine <= told and len(mine) > 3 if seen_alone else mine >= told
     state = world.step(state, torch.stack((AHEAD, LEFT, STILL)))
     for row in range(3):
         old = {int(one): slot for slot, one in enumerate(before.id[row]) if one >= 0}
         new = {int(one): slot for slot, one in enumerate(state.users.id[row]) if one >= 0}
         both = old.keys() & new.keys()
-        assert len(both) > 10 and int(starts[row].source[0].ego_track[starts[row].source[1]]) not in both
+        assert (
+            len(both) > (1 if seen_alone else 10)
+            and int(starts[row].source[0].ego_track[starts[row].source[1]]) not in both
+        )
         for one in both:
             was, now = before.pose[row, old[one]], state.users.pose[row, new[one]]
             assert (
