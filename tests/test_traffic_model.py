@@ -269,6 +269,15 @@ def test_nobody_runs_into_another_or_into_the_ego_who_can_brake():
     )
 
 
+def test_who_comes_up_behind_another_takes_the_draw_that_slows_down_in_time():
+    everywhere = torch.full((1, 2, *CROP), ROAD, dtype=torch.uint8)
+    queue = join(one_car(speed=8.0), one_car(14.0, speed=0.0))  # 9.5 m between them, two frames and a half
+    chosen = choose(queue, [motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)], everywhere)
+    assert float(chosen.more[0, 0]) == -1.0
+    far = join(one_car(speed=8.0), one_car(40.0, speed=0.0))
+    assert float(choose(far, [motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)], everywhere).more[0, 0]) == 0.0
+
+
 def test_who_walks_keeps_out_of_walls_and_may_be_on_the_road_or_not():
     walker = replace(one_car(speed=1.2), label=torch.tensor([[PEDESTRIAN]], dtype=torch.uint8))
     crop = torch.full((1, 1, *CROP), LAWN, dtype=torch.uint8)

@@ -10,23 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from occsora_sim.geometry import compose
 from occsora_sim.grid import PEDESTRIAN
 from occsora_sim.models.box_overlap import overlap
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
 from occsora_sim.models.traffic_heads import FlowHead, TokenHead
-from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, travel_of
+from occsora_sim.models.traffic_motion import Motion, arc, travel_of
 from occsora_sim.road_users import RoadUsers, join
 
 DRAWS = 16
 """Motions drawn of each road user."""
 
+_AHEAD = (1.0, 2.0, 3.0, 4.0)
+"""Frames after which the way of a motion is looked at: the arc goes on for as long. Who looks a frame ahead alone sees
+the car in front when it is too late to slow down for it."""
 
-_AHEAD = (1.0, 2.0, 4.0)
-"""Frames after which the way of a motion is looked at: the arc goes on for as long."""
-
-_HIT = 32.0  # what it weighs to run into another, in points beside the ground
+_HIT = 32.0
+"""What it weighs to run into another a frame later, in points beside the ground; later ones weigh less."""
 
 _BRAKE = 1.5
 """How much less far than in the frame before who cannot but brake comes [m]: 6 m/s2."""
@@ -51,49 +54,53 @@ def choose(users: RoadUsers, draws: Sequence[Motion], crops: Tensor, ego: RoadUs
     travel = travel_of(users)
     brake = Motion(more=-travel.clamp(max=_BRAKE), turn=torch.zeros_like(travel), stand=travel < _BRAKE / 2)
     options = [*draws, brake]
+    more, turn, stand = (
+        torch.stack([getattr(motion, name) for motion in options]) for name in ("more", "turn", "stand")
+    )  # (k, b, n)
+    came = (travel + more).clamp(min=0) * ~stand
     others = users if ego is None else join(users, ego)
-    touch, there = overlap_any(users, users, others), keep_on(others)
-    hits = torch.stack([overlap_any(users, apply(users, motion), there) for motion in options]) & ~touch
-    faults = torch.stack([_off_ground(users, motion, crops, travel) for motion in options]) + _HIT * hits
-    # Braking is for where all else leads into another, whether it helps or not, not for the sake of the ground.
-    faults[-1] = torch.where(hits[:-1].all(0), 0.0, torch.inf)
+    touch = _hits(users, others, torch.zeros_like(came[:1]), turn[:1], 0.0)
+    faults, stuck = torch.zeros_like(came), torch.ones_like(touch[0])
+    for frames in _AHEAD:
+        hits = _hits(users, others, came, turn, frames) & ~touch
+        if frames == _AHEAD[0]:
+            stuck = hits[:-1].all(0)
+        faults += _off_ground(users, came, turn, crops, frames) + _HIT / frames * hits
+    # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
+    faults[-1] = torch.where(stuck, 0.0, torch.inf)
     best = faults.argmin(dim=0)[None]  # the first of the least
-
-    def pick(name: str) -> Tensor:
-        return torch.stack([getattr(motion, name) for motion in options]).gather(0, best)[0]
-
-    return Motion(more=pick("more"), turn=pick("turn"), stand=pick("stand"))
+    return Motion(more=more.gather(0, best)[0], turn=turn.gather(0, best)[0], stand=stand.gather(0, best)[0])
 
 
-def _off_ground(users: RoadUsers, motion: Motion, crops: Tensor, travel: Tensor) -> Tensor:
-    """How many points of a motion's way (b, n) float32 lie where its road user does not belong: vehicles and two wheels
-    beside the road, who walks in walls and hedges. What was not seen may be anything.
+def _off_ground(users: RoadUsers, came: Tensor, turn: Tensor, crops: Tensor, frames: float) -> Tensor:
+    """How many points (k, b, n) float32 of each road user, after so many frames of k motions, lie where it does not
+    belong: vehicles and two wheels beside the road, who walks in walls and hedges. What was not seen may be anything.
     """
-    came = (travel + motion.more).clamp(min=0) * ~motion.stand
-    walks = (users.label == PEDESTRIAN)[..., None]
     half = users.size[..., :2] / 2
     corners = torch.stack(
         (torch.zeros_like(half), half, half * half.new_tensor([1.0, -1.0])), dim=-2
     )  # (b, n, 3, 2): middle and the front corners
-    wrong = torch.zeros_like(travel)
-    for frames in _AHEAD:
-        pose = arc(came * frames, motion.turn * frames)[..., None, :]  # (b, n, 1, 3)
-        cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-        x = pose[..., 0] + cos * corners[..., 0] - sin * corners[..., 1]
-        y = pose[..., 1] + sin * corners[..., 0] + cos * corners[..., 1]
-        kind = crops.flatten(-2).gather(-1, crop_index(x, y))
-        off = torch.where(walks, kind == OBSTACLE, (kind != ROAD) & (kind != UNSEEN_GROUND))
-        wrong = wrong + off.sum(-1)
-    return wrong * (came > 0)
+    pose = arc(came * frames, turn * frames)[..., None, :]  # (k, b, n, 1, 3)
+    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
+    x = pose[..., 0] + cos * corners[..., 0] - sin * corners[..., 1]
+    y = pose[..., 1] + sin * corners[..., 0] + cos * corners[..., 1]
+    kinds = crops.flatten(-2).expand(len(came), -1, -1, -1).gather(-1, crop_index(x, y))
+    walks = (users.label == PEDESTRIAN)[..., None]
+    off = torch.where(walks, kinds == OBSTACLE, (kinds != ROAD) & (kinds != UNSEEN_GROUND))
+    return off.sum(-1) * (came > 0)
 
 
-def overlap_any(users: RoadUsers, moved: RoadUsers, others: RoadUsers) -> Tensor:
-    """Whose box (b, n) bool as `moved` overlaps a box of `others`, whose first slots are the same road users."""
-    origin = torch.nn.functional.pad(
-        users.now[:, :1, :2], (0, 1)
-    )  # far from the world's origin float32 is too coarse
-    mine, theirs = ((who.now - origin).float() for who in (moved, others))
-    hit = overlap(mine, moved.size[..., :2], theirs, others.size[..., :2])
-    n = users.valid.shape[1]
-    self_ = torch.eye(n, others.valid.shape[1], dtype=torch.bool, device=hit.device)
-    return (hit & users.valid[:, :, None] & others.valid[:, None] & ~self_).any(-1)
+def _hits(users: RoadUsers, others: RoadUsers, came: Tensor, turn: Tensor, frames: float) -> Tensor:
+    """Whose box (k, b, n) bool, after so many frames of k motions, overlaps one of `others`, whose first slots are the
+    same road users, if these go on as they go.
+    """
+    origin = F.pad(users.now[:, :1, :2], (0, 1))  # far from the world's origin float32 is too coarse
+    mine = compose((users.now - origin).float(), arc(came * frames, turn * (came > 0) * frames))
+    way = travel_of(others) * frames
+    theirs = compose((others.now - origin).float(), arc(way, torch.zeros_like(way)))
+    k, n = len(came), came.shape[2]
+    flat = mine.transpose(0, 1).flatten(1, 2)  # (b, k n, 3)
+    hit = overlap(flat, users.size[..., :2].repeat(1, k, 1), theirs, others.size[..., :2])
+    itself = torch.eye(n, others.valid.shape[1], dtype=torch.bool, device=hit.device)
+    hit = hit.unflatten(1, (k, n)) & others.valid[:, None, None] & ~itself
+    return (hit.any(-1) & users.valid[:, None]).transpose(0, 1)
