@@ -253,7 +253,15 @@ def test_every_python_block_runs(path, at, block, place):
 def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
     """The options with every number as small and every path as near as can be."""
     weights = small / "tiny.safetensors"
-    fewest = {"control": 1, "drift": 1, "traffic": 1, "generation": 1, "revisit": 1, "scene_prompts": 1, "worst": 1}
+    fewest = {
+        "control": 1,
+        "drift": 1,
+        "traffic": 1,
+        "generation": 1,
+        "revisit": 1,
+        "scene_prompts": 1,
+        "worst": 1,
+    }
     fixed: dict[str, Any] = {
         "weights": (weights,) if verb == "evaluate clips" else weights,
         "scenes": "roundabout:0" if verb == "scenes make" else str(place / "scenes"),

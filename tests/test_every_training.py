@@ -331,9 +331,7 @@ def test_a_stage_of_no_steps_is_left_out(train, capsys):
 # --------------------------------------------------------------------------- interruption and a full disk
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_training_in_one_line_with_its_checkpoint_whole(
     scenes, begin, tmp_path, number, status
 ):

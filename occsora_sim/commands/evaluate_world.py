@@ -28,7 +28,7 @@ class Options:
         windows_per_scene: how many instants of a scene to forecast from.
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
-        drift_seconds: length of each of them, and of those of --generation and --traffic [s].
+        drift_seconds: length of each of them, and of those of --traffic and --generation (16 or more) [s].
         generation: rollouts whose frames are held against recorded ones in the shipped encoder's space, and whose
             ground a classifier tries to tell from recorded ground (AUC, 0.5: it cannot) in crops of 25.6 m, in cells of
             0.4, 1.6 and 3.2 m, before and after 20 s; with the shapes of roads, pavements and buildings. It learns on

@@ -74,7 +74,12 @@ def drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, A
 
 def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
     """Frames of rollouts against recorded ones: in the shipped encoder's space, and their ground by itself."""
-    from occsora_sim.scoring.generation import generation_report, open_encoder, print_generation_report
+    from occsora_sim.scoring.generation import (
+        FEATURE_SECONDS,
+        generation_report,
+        open_encoder,
+        print_generation_report,
+    )
     from occsora_sim.scoring.long_rollout import drift_starts
 
     encoder, name = open_encoder()
@@ -86,7 +91,7 @@ def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[s
             scenes,
             encoder,
             name,
-            seconds=options.drift_seconds,
+            seconds=max(FEATURE_SECONDS, options.drift_seconds),
             seed=options.seed,
             batch=options.batch,
             on_chunk=told,

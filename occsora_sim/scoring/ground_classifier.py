@@ -7,8 +7,8 @@ errs (a classifier two-sample test, Lopez-Paz and Oquab 2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ class CropClassifier(nn.Module):
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.head.weight, std=0.01, generator=generator)
         nn.init.zeros_(self.head.bias)
@@ -170,7 +171,7 @@ def cross_score(
 
 def auc_over_towns(
     scored: Scored, towns: tuple[Tensor, Tensor], chosen: tuple[Tensor, Tensor], least: int = 2, seed: int = 0
-) -> dict[str, float | int | Sequence[float]] | None:
+) -> dict[str, Any] | None:
     """The mean over towns of the AUC within each, with its bootstrap interval over towns.
 
     Args:

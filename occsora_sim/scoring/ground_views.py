@@ -19,6 +19,7 @@ from occsora_sim.grid import (
     BARRIER,
     BICYCLE,
     DRIVEABLE,
+    DYNAMIC,
     FRAME_SECONDS,
     FREE,
     MANMADE,
@@ -51,8 +52,10 @@ KINDS = (
 """Kinds of columns, by the uppermost voxel; what stands is low up to 2 m and high from 4 m. A column of which nothing
 is known and one that is empty are of kind 0."""
 
-ROAD, PAVEMENT, BUILDINGS = 1, 3, (5, 6, 7)
-"""Kinds that shapes are measured of."""
+FLOOR, ROAD, PAVEMENT, BUILDINGS = range(1, 5), 1, 3, (5, 6, 7)
+"""Kinds of bare ground; kinds that shapes are measured of."""
+
+_VEGETATION, _BARRIER, _VEHICLE, _TWO_WHEELER, _PEDESTRIAN = 8, 11, 12, 13, 14
 
 _LEVELS = (2.0, 4.0)  # [m]
 
@@ -96,20 +99,18 @@ def kinds_of_columns(labels: Tensor, grid: Grid) -> Tensor:
     """Kinds (...) uint8, places in KINDS, of columns of labels (..., z) uint8."""
     device = labels.device
     table = torch.zeros(256, dtype=torch.uint8, device=device)
-    for kind, label in enumerate((DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN), start=1):
-        table[label] = kind
-    table[MANMADE], table[VEGETATION] = BUILDINGS[0], 8
-    table[[OTHERS, BARRIER, TRAFFIC_CONE]] = 11
-    users = torch.arange(FREE, dtype=torch.uint8, device=device)
-    table[:FREE][is_dynamic(users)] = 12
-    table[[BICYCLE, MOTORCYCLE]], table[PEDESTRIAN] = 13, 14
+    table[[DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN]] = torch.tensor(FLOOR, dtype=torch.uint8, device=device)
+    table[MANMADE], table[VEGETATION] = BUILDINGS[0], _VEGETATION
+    table[[OTHERS, BARRIER, TRAFFIC_CONE]] = _BARRIER
+    table[list(DYNAMIC)] = _VEHICLE
+    table[[BICYCLE, MOTORCYCLE]], table[PEDESTRIAN] = _TWO_WHEELER, _PEDESTRIAN
     filled = (labels != FREE) & (labels != UNSEEN)
     layer = torch.arange(labels.shape[-1], device=device)
     top = torch.where(filled, layer, -1).amax(dim=-1)
     kind = table[labels.gather(-1, top.clamp(min=0)[..., None])[..., 0].int()]
     height = grid.lower[2] + (top + 1) * grid.voxel
-    level = sum((height > bound + 1e-6).to(torch.uint8) for bound in _LEVELS)
-    tall = (kind == BUILDINGS[0]) | (kind == 8)
+    level = torch.stack([height > bound + 1e-6 for bound in _LEVELS]).sum(dim=0, dtype=torch.uint8)
+    tall = (kind == BUILDINGS[0]) | (kind == _VEGETATION)
     kind = torch.where(tall, kind + level, kind)
     return torch.where(top >= 0, kind, torch.zeros_like(kind))
 
