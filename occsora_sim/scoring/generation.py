@@ -90,7 +90,7 @@ def generation_report(
         seed: of the first start; the next ones count on.
         batch: rollouts at once.
         frames_per_scene: real frames of each scene.
-        on_chunk: told how many chunks are done, and of how many.
+        on_chunk: told how many chunks are done, and of how many; then the parts of the report on the ground count on.
 
     Raises:
         ConfigurationError: no start, or less than EVERY seconds.
@@ -112,6 +112,10 @@ def generation_report(
         if on_chunk:
             on_chunk(done, total)
 
+    def judged(part: int, parts: int) -> None:
+        if on_chunk:
+            on_chunk(total + part, total + parts)
+
     length = chunks * f * FRAME_SECONDS
     made, drawn = _roll(world, starts, seed, length, encoder, batch, told)
     recorded = ground = None
@@ -123,7 +127,7 @@ def generation_report(
         )
         recorded = feature_distances(real, features)
         if min(world.grid.shape[:2]) >= SIDE:
-            ground = ground_report(drawn, replayed, world.grid, seed=seed)
+            ground = ground_report(drawn, replayed, world.grid, seed=seed, on_part=judged)
     return {
         "encoder": name,
         "protocol": PROTOCOL,

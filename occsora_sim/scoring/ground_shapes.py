@@ -27,8 +27,9 @@ PASSABLE = 1.2
 BEND = 2.4
 """An outline is straight where it is so for this far in either direction [m]."""
 
-STRAIGHT = 0.16
-"""Root mean square of its distances from a line there [m]; 0.12 m is what columns of 0.4 m make of any line."""
+STRAIGHT = 0.2
+"""Root mean square of its distances from a line there [m]; columns of 0.4 m make 0.12 m of any line, and more of one
+that is read from another pose than it was written from."""
 
 _SECTORS = 72  # of the circle, 5 degrees each
 _NARROW = 24  # sectors that a street which ends can take up at most: a third of the circle
