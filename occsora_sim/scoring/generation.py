@@ -119,14 +119,13 @@ def generation_report(
     length = chunks * f * FRAME_SECONDS
     made, drawn = _roll(world, starts, seed, length, encoder, batch, told)
     recorded = ground = None
-    if all(
-        start.source is not None for start in starts
-    ):  # what a perfect world shows that sees just these places
+    if all(start.source is not None for start in starts):
+        # A perfect world that sees just these places.
         features, replayed = _roll(
             ReplayWorld(world.grid, f), starts, 0, length, encoder, batch, lambda: None
         )
         recorded = feature_distances(real, features)
-        if min(world.grid.shape[:2]) >= SIDE:
+        if drawn is not None and replayed is not None:
             ground = ground_report(drawn, replayed, world.grid, seed=seed, on_part=judged)
     return {
         "encoder": name,
@@ -150,33 +149,36 @@ def _roll(
     encoder: OccupancyEncoder,
     batch: int,
     told: Callable[[], None],
-) -> tuple[Tensor, Views]:
+) -> tuple[Tensor, Views | None]:
     """Roll the starts on, `batch` of them at a time: features (n, d) float64 of a frame of each every EVERY seconds,
-    and what they show of the ground.
+    and what they show of the ground; None where there is no recording to hold that against, or the view is too small.
     """
     f, every = world.frames_per_chunk, round(EVERY / FRAME_SECONDS)
     frames_after = round(seconds / FRAME_SECONDS)
     looked_at = range(every, min(frames_after, round(FEATURE_SECONDS / FRAME_SECONDS)) + 1, every)
-    scenes = [id(start.source[0]) if start.source else 0 for start in starts]
-    town = {scene: number for number, scene in enumerate(dict.fromkeys(scenes))}
+    judged = all(start.source is not None for start in starts) and min(world.grid.shape[:2]) >= SIDE
+    scenes = [id(start.source[0]) if judged else 0 for start in starts]
+    number = {scene: k for k, scene in enumerate(dict.fromkeys(scenes))}
     features, views = [], []
     for begin in range(0, len(starts), batch):
         part = starts[begin : begin + batch]
         poses, frames = route_poses(part, frames_after), []
-        watch = GroundWatch(part, [town[scene] for scene in scenes[begin : begin + batch]], begin, world.grid)
+        towns = [number[scene] for scene in scenes[begin : begin + batch]]
+        watch = GroundWatch(part, towns, begin, world.grid) if judged else None
         state = world.reset(part, [seed + begin + row for row in range(len(part))])
         for first in range(0, frames_after, f):
             path = poses[:, first : first + f + 1]
             state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
-            watch.see(state)
-            frames += [
-                state.occupancy[:, i] for i in range(state.occupancy.shape[1]) if first + i + 1 in looked_at
-            ]
+            if watch is not None:
+                watch.see(state)
+            shown = state.occupancy.unbind(1)
+            frames += [frame for i, frame in enumerate(shown, start=first + 1) if i in looked_at]
             give_back()
             told()
         features.append(encoder.encode(torch.cat(frames)))
-        views.append(watch.views())
-    return torch.cat(features), Views.cat(views)
+        if watch is not None:
+            views.append(watch.views())
+    return torch.cat(features), Views.cat(views) if judged else None
 
 
 def real_features(
