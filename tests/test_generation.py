@@ -100,11 +100,25 @@ def test_a_recorded_world_scores_like_the_recording_and_an_empty_one_does_not(
     assert empty["kernel"] > 5 * abs(real["kernel"]) and empty["frechet"] > 2 * real["frechet"]
     assert empty["precision"] == 0.0 and real["precision"] > 0.5
     assert real["floor"] is not None
+    assert real["ground"] is None  # a view of 48 columns is smaller than a crop
     assert empty["recorded"] == pytest.approx({key: real[key] for key in empty["recorded"]}, rel=1e-6)
     print_generation_report(real)
     assert "Generation: 10 frames of 2 rollouts" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="0 starts"):
         generation_report(ReplayWorld(GRID), [], [street], untrained, "test-0")
+
+
+def test_the_recorded_world_has_the_recorded_ground(built_street, untrained, capsys):
+    street, wide = built_street(steps=61), Grid(shape=(64, 64, 16), voxel=0.8, lower=(-25.6, -25.6, -1.0))
+    starts = [make_start(street, 0, 4, wide)]
+    report = generation_report(ReplayWorld(wide), starts, [street], untrained, "test-0", frames_per_scene=20)
+    ground = report["ground"]
+    assert ground["crops"] > 0 and ground["holes"] == 0 and report["frames"] == 8
+    assert ground["classifier"]["ground"]["0.8"]["drawn"]["early"] is None  # a single town
+    widths = ground["shapes"]["early"]["road_width"]
+    assert widths["drawn"] == widths["recorded"] == pytest.approx(8.0, abs=0.4)
+    print_generation_report(report)
+    assert "width of roads" in capsys.readouterr().out
 
 
 @pytest.mark.slow

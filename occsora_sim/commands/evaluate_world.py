@@ -28,8 +28,11 @@ class Options:
         windows_per_scene: how many instants of a scene to forecast from.
         control: starts from which to check that the trajectory prompt is obeyed; 0: none.
         drift: chained rollouts to watch for drift; 0: none.
-        drift_seconds: length of each of them, and of those of --traffic [s].
-        generation: rollouts whose frames are held against recorded ones in the shipped encoder's space; 0: none.
+        drift_seconds: length of each of them, and of those of --traffic and --generation (16 or more) [s].
+        generation: rollouts whose frames are held against recorded ones in the shipped encoder's space, and whose
+            ground a classifier tries to tell from recorded ground (AUC, 0.5: it cannot) in crops of 25.6 m, in cells of
+            0.4, 1.6 and 3.2 m, before and after 20 s; with the shapes of roads, pavements and buildings. It learns on
+            half of the towns: give eight scenes or more, and a rollout or two for each; 0: none.
         revisit: starts from which to drive round a block, to see whether the street is still there on return; 0: none.
         scene_prompts: starts from nothing to check that place and number of vehicles are obeyed; 0: none.
         traffic: rollouts along recorded egos whose road users are held against the recorded ones; 0: none.

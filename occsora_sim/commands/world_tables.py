@@ -73,15 +73,28 @@ def drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, A
 
 
 def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
-    """Frames of rollouts against recorded ones, in the shipped encoder's space."""
-    from occsora_sim.scoring.generation import generation_report, open_encoder, print_generation_report
+    """Frames of rollouts against recorded ones: in the shipped encoder's space, and their ground by itself."""
+    from occsora_sim.scoring.generation import (
+        FEATURE_SECONDS,
+        generation_report,
+        open_encoder,
+        print_generation_report,
+    )
     from occsora_sim.scoring.long_rollout import drift_starts
 
     encoder, name = open_encoder()
     starts = drift_starts(scenes, options.generation, world.grid)
     with Bar("chunks", None) as told:
         report = generation_report(
-            world, starts, scenes, encoder, name, seed=options.seed, batch=options.batch, on_chunk=told
+            world,
+            starts,
+            scenes,
+            encoder,
+            name,
+            seconds=max(FEATURE_SECONDS, options.drift_seconds),
+            seed=options.seed,
+            batch=options.batch,
+            on_chunk=told,
         )
     print_generation_report(report)
     return report

@@ -1,4 +1,4 @@
-"""How like recorded frames generated ones are, in the space of the shipped occupancy encoder."""
+"""How like recorded ones generated frames are: in the space of the shipped occupancy encoder, and in their ground."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.allocator import give_back
 from occsora_sim.scoring.feature_distance import frechet_distance, kernel_distance, precision_recall
+from occsora_sim.scoring.ground_crops import SIDE
+from occsora_sim.scoring.ground_report import ground_report, print_ground_report
+from occsora_sim.scoring.ground_views import GroundWatch, Views
 from occsora_sim.scoring.long_rollout import route_poses
 from occsora_sim.scoring.real_clips import real_clips
 from occsora_sim.worlds.protocol import World
@@ -28,11 +31,15 @@ from occsora_sim.worlds.replay import ReplayWorld
 EVERY = 2.0
 """Time between the frames of a rollout that are looked at [s]."""
 
+FEATURE_SECONDS = 16.0
+"""Frames up to this time after the start are held against recorded ones in the encoder's space [s]."""
+
 FLOORS = 20
 """Random draws behind the floors."""
 
 PROTOCOL = (
-    f"egos follow their routes by pure pursuit, blind to road users; a frame every {EVERY:g} s of each rollout against "
+    f"egos follow their routes by pure pursuit, blind to road users; a frame every {EVERY:g} s of the first "
+    f"{FEATURE_SECONDS:g} s of each rollout against "
     "frames along the recorded expert egos of the same scenes; floor: as many recorded frames against the rest; "
     "recorded: what a recorded world shows along the same ways; "
     "frechet: Heusel et al. 2017; kernel: unbiased, cubic (Binkowski et al. 2018); precision and recall: third "
@@ -64,13 +71,14 @@ def generation_report(
     encoder: OccupancyEncoder,
     name: str,
     *,
-    seconds: float = 16.0,
+    seconds: float = FEATURE_SECONDS,
     seed: int = 0,
     batch: int = 4,
     frames_per_scene: int = 96,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Roll the starts on for `seconds` and hold their frames against real ones of the same scenes; see PROTOCOL.
+    """Roll the starts on for `seconds` and hold their frames against real ones of the same scenes (PROTOCOL), their
+    ground against the recorded ground along the same ways (`ground_report`).
 
     Args:
         world: any world.
@@ -82,7 +90,7 @@ def generation_report(
         seed: of the first start; the next ones count on.
         batch: rollouts at once.
         frames_per_scene: real frames of each scene.
-        on_chunk: told how many chunks are done, and of how many.
+        on_chunk: told how many chunks are done, and of how many; then the parts of the report on the ground count on.
 
     Raises:
         ConfigurationError: no start, or less than EVERY seconds.
@@ -104,56 +112,73 @@ def generation_report(
         if on_chunk:
             on_chunk(done, total)
 
-    made = _features(world, starts, seed, chunks, encoder, batch, told)
+    def judged(part: int, parts: int) -> None:
+        if on_chunk:
+            on_chunk(total + part, total + parts)
+
+    length = chunks * f * FRAME_SECONDS
+    made, drawn = _roll(world, starts, seed, length, encoder, batch, told)
+    recorded = ground = None
+    if all(start.source is not None for start in starts):
+        # A perfect world that sees just these places.
+        features, replayed = _roll(
+            ReplayWorld(world.grid, f), starts, 0, length, encoder, batch, lambda: None
+        )
+        recorded = feature_distances(real, features)
+        if drawn is not None and replayed is not None:
+            ground = ground_report(drawn, replayed, world.grid, seed=seed, on_part=judged)
     return {
         "encoder": name,
         "protocol": PROTOCOL,
         "rollouts": len(starts),
-        "seconds": chunks * f * FRAME_SECONDS,
+        "seconds": length,
         "frames": len(made),
         "real_frames": len(real),
         **feature_distances(real, made),
         "floor": feature_floor(real, len(made), seed),
-        "recorded": _recorded(world, starts, chunks, encoder, batch, real),
+        "recorded": recorded,
+        "ground": ground,
     }
 
 
-def _features(
+def _roll(
     world: World,
     starts: Sequence[Start],
     seed: int,
-    chunks: int,
+    seconds: float,
     encoder: OccupancyEncoder,
     batch: int,
     told: Callable[[], None],
-) -> Tensor:
-    """Features (n, d) float64 of a frame every EVERY seconds of each rollout, `batch` of them at a time."""
-    f, every, features = world.frames_per_chunk, round(EVERY / FRAME_SECONDS), []
+) -> tuple[Tensor, Views | None]:
+    """Roll the starts on, `batch` of them at a time: features (n, d) float64 of a frame of each every EVERY seconds,
+    and what they show of the ground; None where there is no recording to hold that against, or the view is too small.
+    """
+    f, every = world.frames_per_chunk, round(EVERY / FRAME_SECONDS)
+    frames_after = round(seconds / FRAME_SECONDS)
+    looked_at = range(every, min(frames_after, round(FEATURE_SECONDS / FRAME_SECONDS)) + 1, every)
+    judged = all(start.source is not None for start in starts) and min(world.grid.shape[:2]) >= SIDE
+    scenes = [id(start.source[0]) if judged else 0 for start in starts]
+    number = {scene: k for k, scene in enumerate(dict.fromkeys(scenes))}
+    features, views = [], []
     for begin in range(0, len(starts), batch):
         part = starts[begin : begin + batch]
-        poses, frames = route_poses(part, chunks * f), []
+        poses, frames = route_poses(part, frames_after), []
+        towns = [number[scene] for scene in scenes[begin : begin + batch]]
+        watch = GroundWatch(part, towns, begin, world.grid) if judged else None
         state = world.reset(part, [seed + begin + row for row in range(len(part))])
-        for k in range(chunks):
-            path = poses[:, k * f : (k + 1) * f + 1]
+        for first in range(0, frames_after, f):
+            path = poses[:, first : first + f + 1]
             state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
-            frames += [state.occupancy[:, i] for i in range(f) if (k * f + i + 1) % every == 0]
+            if watch is not None:
+                watch.see(state)
+            shown = state.occupancy.unbind(1)
+            frames += [frame for i, frame in enumerate(shown, start=first + 1) if i in looked_at]
             give_back()
             told()
         features.append(encoder.encode(torch.cat(frames)))
-    return torch.cat(features)
-
-
-def _recorded(
-    world: World, starts: Sequence[Start], chunks: int, encoder: OccupancyEncoder, batch: int, real: Tensor
-) -> dict[str, float] | None:
-    """What the recorded world scores along the same ways: a perfect world that sees just these places; None where the
-    starts hold no recording.
-    """
-    if any(start.source is None for start in starts):
-        return None
-    replay = ReplayWorld(world.grid)
-    chunks = chunks * world.frames_per_chunk // replay.frames_per_chunk
-    return feature_distances(real, _features(replay, starts, 0, chunks, encoder, batch, lambda: None))
+        if watch is not None:
+            views.append(watch.views())
+    return torch.cat(features), Views.cat(views) if judged else None
 
 
 def real_features(
@@ -209,3 +234,5 @@ def print_generation_report(report: dict[str, Any]) -> None:
     if report["floor"]:
         table.add_row("recorded, drawn at random", *(f"{report['floor'][key]:.3f}" for key in keys))
     Console().print(table)
+    if report["ground"]:
+        print_ground_report(report["ground"])
