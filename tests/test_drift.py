@@ -98,7 +98,7 @@ def test_a_recording_stays_a_street(street, capsys):
     for row in report["times"].values():
         assert row["outside"] == [] and row["motion"]["obeyed"] and row["motion"]["chunks"] == 2
         assert row["js"]["filled"] < 0.01
-        assert row["road_users"]["mean"] == pytest.approx(report["real"]["road_users"]["mean"], abs=1.0)
+        assert row["road_users"]["mean"] == pytest.approx(report["recorded"]["road_users"]["mean"], abs=1.0)
     assert report["times"]["10"]["metres_driven"] == pytest.approx(78.0, abs=4.0)
     assert json.dumps(report, allow_nan=False)
     print_drift_report(report)
@@ -109,7 +109,7 @@ def test_a_world_that_dissolves_is_found_out(street):
     report = drift_report(DissolvingWorld(TINY), drift_starts([street], 1, TINY), [street], seconds=8.0)
     assert report["times"]["2"]["clean"] and not report["times"]["8"]["clean"]
     assert "driveable_surface" in report["times"]["8"]["outside"]
-    assert report["times"]["8"]["roughness"] > report["real"]["roughness_bounds"][1]
+    assert report["times"]["8"]["roughness"] > report["recorded"]["roughness_bounds"][1]
     assert report["times"]["8"]["js"]["filled"] > report["floor"]["same_size"]["filled"]["max"]
     assert not report["stays_a_street"]
 
@@ -118,7 +118,7 @@ def test_a_generated_world_can_be_reported_on(street):
     torch.manual_seed(0)
     world = DiffusionWorld(WorldModel(tiny()))
     report = drift_report(world, drift_starts([street], 1, TINY), [street], seconds=3.0, clips_per_scene=6)
-    assert list(report["times"]) == ["2", "3"] and report["real_clips"] == 6
+    assert list(report["times"]) == ["2", "3"] and report["recorded_clips"] == 6
     assert report["ratios"]["js_filled_to_4_s"] is None  # no such instant
     assert json.dumps(report, allow_nan=False)
 

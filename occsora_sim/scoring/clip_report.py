@@ -123,7 +123,7 @@ def clip_report(
         "clips": count,
         "seconds": frames * FRAME_SECONDS,
         "frames": len(own),
-        "real_frames": len(real),
+        "recorded_frames": len(real),
         "models": rows,
         "recorded": feature_distances(real, own),
         "floor": feature_floor(real, len(own), seed),

@@ -60,8 +60,8 @@ def drift_report(
 
     At each instant: `js`, the distance of the rollouts' pooled frames to the pooled real clips; `outside`, the classes
     whose pooled share leaves the bounds; `outside_share`, how many (rollout, class) pairs do, beside
-    `real_outside_share`, how many of the real ones do when held against the other towns; `roughness` of the surfaces
-    (see `frequencies`); `kernel`, the kernel distance of the frames' features (`feature_distance`); `road_users` in a
+    `recorded_outside_share`, how many of the recorded ones do when held against the other towns; `roughness` of the
+    surfaces (see `frequencies`); `kernel`, the kernel distance of the frames' features (`feature_distance`); `road_users` in a
     frame, and their `census`; `motion`, the registered motion of the window's chunks against the prompt. An instant
     is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed the largest of the
     floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
@@ -115,9 +115,9 @@ def drift_report(
         "window_seconds": WINDOW * FRAME_SECONDS,
         "protocol": PROTOCOL,
         "scenes": len(scenes),
-        "real_clips": len(real.counts),
-        "real": _figures(real) | {"roughness_bounds": [float(bound) for bound in spread(real.roughness)]},
-        "real_outside_share": outside_share(real),
+        "recorded_clips": len(real.counts),
+        "recorded": _figures(real) | {"roughness_bounds": [float(bound) for bound in spread(real.roughness)]},
+        "recorded_outside_share": outside_share(real),
         "bounds": {name: [float(bound[k]) for bound in bounds] for k, name in enumerate(CLASSES)},
         "floor": floor,
         "times": table,
@@ -203,7 +203,7 @@ def frame_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         )
         for at, row in report["times"].items()
     ]
-    share, floor = report["real_outside_share"], report["floor"]["same_size"]
+    share, floor = report["recorded_outside_share"], report["floor"]["same_size"]
     spans = (
         f"{1000 * floor[key]['mean']:.2f} to {1000 * floor[key]['max']:.2f}" for key in ("all", "filled")
     )
@@ -232,9 +232,9 @@ def street_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
                 "yes" if row["clean"] else "no",
             )
         )
-    rough, users = report["real"]["roughness_bounds"], report["real"]["road_users"]["bounds"]
+    rough, users = report["recorded"]["roughness_bounds"], report["recorded"]["road_users"]["bounds"]
     spans = (f"{100 * rough[0]:.1f} to {100 * rough[1]:.1f}", f"{users[0]:.0f} to {users[1]:.0f}")
-    return [*rows, ("recorded", *spans, *_percent(report["real"]["road_users"]), "", "", "", "")]
+    return [*rows, ("recorded", *spans, *_percent(report["recorded"]["road_users"]), "", "", "", "")]
 
 
 def _percent(users: dict[str, Any]) -> list[str]:
@@ -250,8 +250,8 @@ def print_drift_report(report: dict[str, Any]) -> None:
     console = Console()
     frames = Table(
         "time", "JSD all [1/1000]", "JSD filled [1/1000]", "classes outside", "pairs outside [%]", "kernel distance",
-        title=f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['real_clips']} recorded clips "
-        f"of {report['window_seconds']:g} s from {report['scenes']} scenes",
+        title=f"Drift: {report['rollouts']} rollouts of {report['seconds']:g} s; {report['recorded_clips']} recorded "
+        f"clips of {report['window_seconds']:g} s from {report['scenes']} scenes",
     )  # fmt: skip
     for row in frame_rows(report):
         frames.add_row(*row)

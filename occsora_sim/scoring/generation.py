@@ -133,7 +133,7 @@ def generation_report(
         "rollouts": len(starts),
         "seconds": length,
         "frames": len(made),
-        "real_frames": len(real),
+        "recorded_frames": len(real),
         **feature_distances(real, made),
         "floor": feature_floor(real, len(made), seed),
         "recorded": recorded,
@@ -225,7 +225,7 @@ def print_generation_report(report: dict[str, Any]) -> None:
     table = Table(
         "frames", "Frechet", "kernel", "precision", "recall",
         title=f"Generation: {report['frames']} frames of {report['rollouts']} rollouts of {report['seconds']:g} s, "
-        f"{report['real_frames']} recorded ones; encoder {report['encoder']}",
+        f"{report['recorded_frames']} recorded ones; encoder {report['encoder']}",
     )  # fmt: skip
     keys = ("frechet", "kernel", "precision", "recall")
     table.add_row("generated", *(f"{report[key]:.3f}" for key in keys))
