@@ -58,13 +58,13 @@ def drift_report(
 ) -> dict[str, Any]:
     """Roll the starts on for `seconds` and look at them at TIMES and at the end; see PROTOCOL.
 
-    At each instant: `js`, the distance of the rollouts' pooled frames to the pooled real clips; `outside`, the classes
-    whose pooled share leaves the bounds; `outside_share`, how many (rollout, class) pairs do, beside
+    At each instant: `js`, the distance of the rollouts' pooled frames to the pooled real clips; `outside`, the
+    classes whose pooled share leaves the bounds; `outside_share`, how many (rollout, class) pairs do, beside
     `recorded_outside_share`, how many of the recorded ones do when held against the other towns; `roughness` of the
     surfaces (see `frequencies`); `kernel`, the kernel distance of the frames' features (`feature_distance`);
-    `road_users` in a frame, and their `census`; `motion`, the registered motion of the window's chunks against the prompt. An instant
-    is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed the largest of the
-    floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
+    `road_users` in a frame, and their `census`; `motion`, the registered motion of the window's chunks against the
+    prompt. An instant is "clean" when no class is outside, the roughness is within its bounds, `js` does not exceed
+    the largest of the floor `same_size`, and the motion obeys the prompt; "stays_a_street" when all are.
 
     Args:
         world: any world.
