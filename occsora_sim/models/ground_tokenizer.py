@@ -1,9 +1,9 @@
 """Ground as tokens: squares of 4 x 4 columns, each the nearest of a book of the commonest squares that were recorded.
 
 What stands still repeats itself: among 800,000 squares of towns there are 25,000 different ones, the 4,096 commonest
-make up 96 % of them. So a book of real squares gives ground back better than a trained autoencoder of as many codes
-(99.3 % of columns against 96.7 % after some minutes of training), at once, and always crisp: a wall is as straight as it
-was recorded, and a code means the same whatever lies beside it.
+make up 96 % of them. So a book of real squares gives ground back better than a trained autoencoder did (99.3 % of
+columns against 96.7 % after some minutes of training), at once, and always crisp: a wall is as straight as it was
+recorded, and a code means the same whatever lies beside it.
 
 Axes: b, x, y. A token is a square of `PATCH` columns along the canvas.
 """

@@ -1,4 +1,4 @@
-"""A network on a square of tokens: convolutions at full resolution, attention at half of it (after Crowson et al. 2024).
+"""A network on a square of tokens: convolutions at full resolution, attention at half (after Crowson et al. 2024).
 
 What neighbours have to do with one another is learned by convolutions from few examples; what lies further apart by
 attention, which knows relative places alone (rotary positions), so that windows of any size and place are the same.
@@ -130,6 +130,6 @@ def rotary(x: int, y: int, width: int, device: torch.device) -> tuple[Tensor, Te
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """x (b, h, n, c) with pairs of channels turned by angles, (n, c) cosines and sines."""
+    """Heads x (b, h, n, c) with pairs of channels turned by angles, (n, c) cosines and sines."""
     a, b, c, d = x.chunk(4, dim=-1)
     return x * turn[0].to(x.dtype) + torch.cat((-b, a, -d, c), dim=-1) * turn[1].to(x.dtype)

@@ -141,8 +141,12 @@ class Outpainter(nn.Module):
         """Draw the hidden tokens of the tile in the middle of each window; fixed shapes, no wait for the device.
 
         Args:
-            codes: (b, x, y) int64, known: (b, x, y) bool, route, place, plan: as of `forward`.
+            codes: (b, x, y) int64, as of `forward`; so are the next three.
+            known: (b, x, y) bool.
+            route: (b, x, y, ROUTE_FEATURES).
+            place: (b,) int64.
             key: (b, 2) int64, the seed of the world and the number of the tile (`tile_key`); all randomness follows.
+            plan: (b, x / 2, y / 2) int64, where there is one.
             steps: calls of the network. Each shows a share of the hidden tokens, few at first.
             temperature: of the codes; below 1 the likely ones become likelier.
             least: codes less likely than this share of the likeliest are left out.

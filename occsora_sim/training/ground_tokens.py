@@ -13,6 +13,7 @@ from occsora_sim.models.ground_palette import GROUPS, group_of
 from occsora_sim.models.ground_tokenizer import GroundTokenizer, common_squares
 from occsora_sim.training.ground_towns import GroundTowns
 
+
 def make_tokenizer(towns: GroundTowns, crops: int = 2000, seed: int = 0) -> GroundTokenizer:
     """A tokenizer with the commonest squares of that many crops of 64 m."""
     rng = np.random.default_rng((seed, 1))

@@ -61,7 +61,11 @@ class GroundTowns:
         self._routes = list(zip(routes[:-1].tolist(), routes[1:].tolist(), strict=True))
         self._town = tensors["ego_town"].tolist()
         self.egos = [
-            [k for k, town in enumerate(self._town) if town == index and self._poses[k][1] > self._poses[k][0]]
+            [
+                k
+                for k, town in enumerate(self._town)
+                if town == index and self._poses[k][1] > self._poses[k][0]
+            ]
             for index in range(len(self.names))
         ]
         ends, counts = tensors["end"], tensors["end_count"].tolist()
@@ -112,16 +116,16 @@ class GroundTowns:
         which more than the share `void` lies beyond the town are left out, and those in which a road ends: a recorded
         town has a rim, a drawn one goes on.
         """
-        rows = []
+        rows: list[tuple[Tensor, Tensor, Tensor, int]] = []
         nothing = self.nothing
         while len(rows) < count:
             town = self._with_egos[rng.integers(len(self._with_egos))]
             ego, other = (self.egos[town][k] for k in rng.integers(len(self.egos[town]), size=2))
             poses, others = self.poses(ego), self.poses(other)
             now = poses[rng.integers(len(poses))].double()
-            yaw = float(others[rng.integers(len(others)), 2]) + rng.integers(4) * math.pi / 2
+            yaw = float(others[rng.integers(len(others)), 2] + rng.integers(4) * math.pi / 2)
             if rng.random() < 0.25:
-                yaw = rng.uniform(-math.pi, math.pi)
+                yaw = float(rng.uniform(-math.pi, math.pi))
             middle = now[:2] + torch.from_numpy(rng.uniform(-reach, reach, 2))
             turn = torch.tensor([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]]).double()
             ends = (self.ends[town] - middle) @ turn
@@ -140,7 +144,10 @@ class GroundTowns:
             rows.append((kinds, route, at, self.place(town)))
         kinds_, routes, egos, places = zip(*rows, strict=True)
         return Crops(
-            kinds=torch.stack(kinds_), route=torch.stack(routes), ego=torch.stack(egos), place=torch.tensor(places)
+            kinds=torch.stack(kinds_),
+            route=torch.stack(routes),
+            ego=torch.stack(egos),
+            place=torch.tensor(places),
         )
 
     @property

@@ -30,7 +30,9 @@ def known_ground(count: int, side: int, tile: int, view: float, generator: torch
     ahead = torch.stack((view / 2 + rim, (uniform(count) - 0.5) * 1.2 * view), dim=-1)
     first = _square(place, ahead, yaw, view)
     bend = (uniform(count) - 0.5) * 1.5
-    later = ahead + torch.stack((-uniform(count) * 0.4 * view * torch.cos(bend), 0.4 * view * torch.sin(bend)), dim=-1)
+    later = ahead + torch.stack(
+        (-uniform(count) * 0.4 * view * torch.cos(bend), 0.4 * view * torch.sin(bend)), dim=-1
+    )
     second = _square(place, later, yaw + bend, view)
     seen = first | (second & (uniform(count) < 0.4)[:, None, None])
     tiles = ((place + tile / 2) / tile).floor()  # (x, y, 2), the middle one is 0

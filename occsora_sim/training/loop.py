@@ -15,6 +15,7 @@ from occsora_sim.checkpoint import read_tensors, write_tensors
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.ema import EMA
 from occsora_sim.training.curves import Curves
+from occsora_sim.training.muon import Muon
 from occsora_sim.training.precision import Precision, resolve
 from occsora_sim.training.report import Report, say
 from occsora_sim.training.stages import Turn
@@ -41,6 +42,7 @@ class LoopConfig:
         warmup: steps of linear warm-up; afterwards the cosine.
         weight_decay: of AdamW.
         beta2: of AdamW, the decay of its squared gradients.
+        muon: whether the matrices of a model's `body` are trained by Muon (`training/muon.py`), not by AdamW.
         clip: largest gradient norm.
         ema: decay of the parameters' moving average.
         precision: "auto" measures whether bfloat16 autocast is faster here.
@@ -61,6 +63,7 @@ class LoopConfig:
     warmup: int = 50
     weight_decay: float = 0.01
     beta2: float = 0.98
+    muon: bool = False
     clip: float = 1.0
     ema: float = 0.995
     precision: Precision = "auto"
@@ -118,9 +121,7 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, turn: Turn) -
     device = torch.device(config.device)
     dtype = resolve(config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(
-        parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
-    )
+    optimiser = _optimiser(config, parameters)
     ema = EMA(model, decay=config.ema)
     if turn.begun:
         _load(turn, model, ema, optimiser, parameters)
@@ -162,6 +163,22 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, turn: Turn) -
         _save(turn, model, ema, optimiser, parameters, step, stopped=step < steps)
     turn.close(step)
     return ema
+
+
+def _optimiser(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    betas = (0.9, config.beta2)
+    if not config.muon:
+        return torch.optim.AdamW(
+            parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=betas
+        )
+    matrices = {name for name, p in parameters.items() if name.startswith("body.") and p.ndim > 1}
+    return Muon(
+        [p for name, p in parameters.items() if name in matrices],
+        [p for name, p in parameters.items() if name not in matrices],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        betas=betas,
+    )
 
 
 def restored(model: nn.Module, config: LoopConfig, turn: Turn) -> bool:

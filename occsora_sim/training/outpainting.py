@@ -75,7 +75,9 @@ def draw_crops(
     return TokenCrops(codes=codes, route=route, place=place, plan=plan)
 
 
-def outpaint_loss(model: Outpainter, towns: GroundTowns, tokenise: Tokenise, batch: int, seed: int) -> StepLoss:
+def outpaint_loss(
+    model: Outpainter, towns: GroundTowns, tokenise: Tokenise, batch: int, seed: int
+) -> StepLoss:
     """What a training step minimises: the cross-entropy of hidden tokens."""
     config = model.config
 
