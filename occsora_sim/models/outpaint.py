@@ -103,9 +103,18 @@ class Outpainter(nn.Module):
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.shared.weight)
 
+    def table(self) -> Tensor:
+        """Embeddings (codes, width): what each code has of its own, and what it shares with others alike."""
+        return self.code.weight + self.feature(self.described)
+
+    def answers(self) -> Tensor:
+        """Weights (codes, width) of the answers, made in the same way."""
+        return self.answer.weight + self.described @ self.shared.weight
+
     def forward(
-        self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, plan: Tensor | None = None
-    ) -> Tensor:
+        self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, plan: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Features (b, x, y, width) of every token, for `logits`.
 
         Args:
@@ -114,11 +123,10 @@ class Outpainter(nn.Module):
             route: (b, x, y, ROUTE_FEATURES), of `route_features`.
             place: (b,) int64, number of the place kind, -1: any.
             plan: (b, x / 2, y / 2) int64, codes of the plan, where it has one.
+            table: what `table` gives, where it is at hand.
 
         """
-        # An embedding of codes and of what they have in common is one table, made once a call.
-        table = self.code.weight + self.feature(self.described)
-        seen = nn.functional.embedding(codes, table)
+        seen = nn.functional.embedding(codes, self.table() if table is None else table)
         x = torch.where(known[..., None], seen, self.hidden.to(seen.dtype))
         x = x + self.route(route) + self.place(place % (len(PLACES) + 1))[:, None, None]
         half = None
@@ -129,10 +137,11 @@ class Outpainter(nn.Module):
             half = self.planned(plan)
         return self.norm(self.body(x, half))
 
-    def logits(self, features: Tensor) -> Tensor:
-        """Features (..., width) -> logits (..., codes)."""
-        weight = self.answer.weight + self.described @ self.shared.weight
-        return nn.functional.linear(features, weight, self.answer.bias)
+    def logits(self, features: Tensor, answers: Tensor | None = None) -> Tensor:
+        """Features (..., width) -> logits (..., codes); `answers` where they are at hand."""
+        return nn.functional.linear(
+            features, self.answers() if answers is None else answers, self.answer.bias
+        )
 
     def draw(
         self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, key: Tensor, plan: Tensor | None = None, *,
@@ -159,11 +168,12 @@ class Outpainter(nn.Module):
         tile, edge = self.config.tile, (self.config.window - self.config.tile) // 2
         inside = slice(edge, edge + tile)
         codes, known = codes.clone(), known.clone()
+        table, answers = self.table(), self.answers()
         total = (~known[:, inside, inside]).flatten(1).sum(-1, keepdim=True)  # (b, 1)
         likelihood = torch.zeros_like(total, dtype=torch.float32)
         for step in range(steps):
-            features = self(codes, known, route, place, plan)[:, inside, inside]
-            logits = self.logits(features.flatten(1, 2)).float()
+            features = self(codes, known, route, place, plan, table)[:, inside, inside]
+            logits = self.logits(features.flatten(1, 2), answers).float()
             hidden = ~known[:, inside, inside].flatten(1)
             use = step << 12
             chance = counter_random.uniform(key, _CODE + use, hidden.shape[1])
