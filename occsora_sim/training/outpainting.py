@@ -21,7 +21,7 @@ VIEW = 80.0
 """Edge of what an ego sees [m]."""
 
 ASKED = 2**20
-"""Logits of a window that a training step asks for, on average: all hidden tokens of a plan, half of a ground's."""
+"""Logits of a window that a training step asks for, on average; half of the tokens are enough."""
 
 WITHOUT_ROUTE, WITHOUT_PLACE = 0.15, 0.3
 """Shares of crops that are told no route and no kind of place."""
@@ -86,9 +86,10 @@ def outpaint_loss(
         known = known_ground(batch, config.window, config.tile, VIEW / config.token, generator)
         shown = shown_ground(known, config.tile, generator)
         hidden = torch.nonzero(~shown.flatten())[:, 0]
-        # Answers among thousands of codes cost more than the rest of a step: some of the hidden tokens are asked for.
-        most = batch * ASKED // config.codes
-        asked = hidden[torch.randperm(len(hidden), generator=generator)[:most]]
+        # Answers among thousands of codes cost more than the rest of a step: some of the hidden tokens are asked for,
+        # always as many, since every new shape is compiled and kept.
+        most = batch * min(ASKED // config.codes, config.window**2 // 2)
+        asked = hidden[torch.randint(len(hidden), (most,), generator=generator)]
         features = model(crops.codes, shown, crops.route, crops.place, crops.plan).flatten(0, 2)
         logits = model.logits(features.index_select(0, asked))
         total = F.cross_entropy(logits.float(), crops.codes.flatten()[asked])
