@@ -159,7 +159,9 @@ class Outpainter(nn.Module):
             steps: calls of the network. Each shows a share of the hidden tokens, few at first.
             temperature: of the codes; below 1 the likely ones become likelier.
             least: codes less likely than this share of the likeliest are left out.
-            order: how far chance, and not likelihood, says which tokens come first; falls to 0 by the end.
+            order: how far chance says which tokens come first, and not how sure the network is of them; falls to 0 by
+                the end. What was drawn for a token has no say: one that has to be likely before it may stay is drawn
+                again and again until it is common, and pavements, trees and fences go missing.
 
         Returns:
             the tile's codes (b, tile, tile) int64, and their mean log-likelihood (b,) when they were drawn.
@@ -177,10 +179,10 @@ class Outpainter(nn.Module):
             hidden = ~known[:, inside, inside].flatten(1)
             use = step << 12
             chance = counter_random.uniform(key, _CODE + use, hidden.shape[1])
-            drawn, log_p = _choose(logits / temperature, chance, least)
+            drawn, log_p, sure = _choose(logits / temperature, chance, least)
             gumbel = counter_random.uniform(key, _ORDER + use, hidden.shape[1])
             gumbel = -torch.log(-torch.log(gumbel))
-            rank = log_p + order * (1 - (step + 1) / steps) * gumbel
+            rank = sure + order * (1 - (step + 1) / steps) * gumbel
             rank = rank.masked_fill(~hidden, -math.inf).argsort(-1, descending=True).argsort(-1)
             left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
             count = hidden.sum(-1, keepdim=True) - (total * left).floor()
@@ -192,15 +194,18 @@ class Outpainter(nn.Module):
         return codes[:, inside, inside], (likelihood / total.clamp(min=1))[:, 0]
 
 
-def _choose(logits: Tensor, chance: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Codes (b, n) int64 drawn from logits (b, n, k) by uniform numbers (b, n), and their log-probabilities."""
+def _choose(logits: Tensor, chance: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes (b, n) int64 drawn from logits (b, n, k) by uniform numbers (b, n), their log-probabilities, and how sure
+    each choice is: minus its entropy [nats].
+    """
     p = logits.softmax(-1)
     if least:
         p = p * (p >= least * p.amax(-1, keepdim=True))
         p = p / p.sum(-1, keepdim=True)
     total = p.cumsum(-1)
     code = (total < chance[..., None] * total[..., -1:]).sum(-1).clamp(max=p.shape[-1] - 1)
-    return code, p.gather(-1, code[..., None])[..., 0].clamp(min=1e-20).log()
+    log_p = p.gather(-1, code[..., None])[..., 0].clamp(min=1e-20).log()
+    return code, log_p, -torch.special.entr(p).sum(-1)
 
 
 def tile_key(seed: Tensor, tile: Tensor) -> Tensor:
