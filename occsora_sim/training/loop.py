@@ -102,7 +102,20 @@ def learning_rate(config: LoopConfig, progress: float, step: int) -> float:
     return config.lr * warm * (low + (1 - low) * 0.5 * cosine)
 
 
-def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, turn: Turn) -> EMA:
+def adamw(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of parameters by their names."""
+    return torch.optim.AdamW(
+        parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
+    )
+
+
+def run(
+    model: nn.Module,
+    step_loss: StepLoss,
+    config: LoopConfig,
+    turn: Turn,
+    optimiser_of: Callable[[LoopConfig, Mapping[str, nn.Parameter]], torch.optim.Optimizer] | None = None,
+) -> EMA:
     """Train the parameters of `model` that require a gradient for the steps and the time of a stage's `turn`; return
     their moving average.
 
@@ -118,9 +131,7 @@ def run(model: nn.Module, step_loss: StepLoss, config: LoopConfig, turn: Turn) -
     device = torch.device(config.device)
     dtype = resolve(config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(
-        parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
-    )
+    optimiser = (optimiser_of or adamw)(config, parameters)
     ema = EMA(model, decay=config.ema)
     if turn.begun:
         _load(turn, model, ema, optimiser, parameters)

@@ -1,0 +1,1 @@
+"""Ground as tokens, outpainted once by masked diffusion: on probation."""

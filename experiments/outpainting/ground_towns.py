@@ -1,0 +1,221 @@
+"""What stands still in recorded towns, as kinds of columns on world-aligned rasters, and random crops of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occsora_sim.grid import DRIVEABLE, FREE, OCC3D, Grid
+from occsora_sim.scene_prompt import PLACES
+from occsora_sim.scenes.raster import rasterise
+from occsora_sim.scenes.scene import Scene
+from occsora_sim.training.report import say
+from occsora_sim.voxels.raster import Raster
+from outpainting.ground_palette import common_columns, nearest_kind
+
+ROUTE_POINTS = 192
+"""Points of the route around a crop, about 1 m apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """n crops of ground on canvases of their own.
+
+    Attributes:
+        kinds: (n, x, y) uint8, kinds of columns.
+        route: (n, r, 2) float32, the ego's route in the crop's frame [m], NaN-padded; its origin is the crop's middle.
+        ego: (n, 3) float32, where the ego stands, in the crop's frame: x, y [m], yaw [rad].
+        place: (n,) int64, number of the place kind (`scene_prompt.PLACES`), -1 where it is none of them.
+
+    """
+
+    kinds: Tensor
+    route: Tensor
+    ego: Tensor
+    place: Tensor
+
+
+class GroundTowns:
+    """Towns' static ground behind one another in one tensor, and where egos drove in them.
+
+    Attributes:
+        palette: (kinds, z) uint8, the column of each kind.
+        columns: (cells,) uint8, kinds, town after town.
+        names: of the towns.
+        ends: of each town (k, 2) float64, world points [m] where a road ends in nothing.
+
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], names: Sequence[str], cell: float) -> None:
+        """Towns from `tensors` as `towns_of` makes them."""
+        self.tensors, self.names, self.cell = tensors, list(names), cell
+        self.palette, self.columns = tensors["palette"], tensors["columns"]
+        self._shape, self._first, self._origin = tensors["shape"], tensors["first"], tensors["origin"]
+        poses, routes = tensors["pose_offset"], tensors["route_offset"]
+        self._poses = list(zip(poses[:-1].tolist(), poses[1:].tolist(), strict=True))
+        self._routes = list(zip(routes[:-1].tolist(), routes[1:].tolist(), strict=True))
+        self._town = tensors["ego_town"].tolist()
+        self.egos = [
+            [
+                k
+                for k, town in enumerate(self._town)
+                if town == index and self._poses[k][1] > self._poses[k][0]
+            ]
+            for index in range(len(self.names))
+        ]
+        ends, counts = tensors["end"], tensors["end_count"].tolist()
+        self.ends = list(ends.split(counts))
+        self._with_egos = [k for k, egos in enumerate(self.egos) if egos]
+
+    def poses(self, ego: int) -> Tensor:
+        """World poses (t, 3) of an ego of `egos`, every half second."""
+        begin, end = self._poses[ego]
+        return self.tensors["pose"][begin:end]
+
+    def route(self, ego: int) -> Tensor:
+        """World points (r, 2) of an ego's route [m]."""
+        begin, end = self._routes[ego]
+        return self.tensors["route"][begin:end]
+
+    def place(self, town: int) -> int:
+        """Number of the town's place kind, -1: none."""
+        return int(self.tensors["place"][town])
+
+    def cut(self, town: Tensor, frame: Tensor, side: int, step: float = 0.4) -> Tensor:
+        """Kinds (n, side, side) uint8 at the centres of a lattice of `step` [m] whose middle and axes are `frame`
+        (n, 3) world pose, of the towns (n,); beyond a town, kind 0 of its free border.
+        """
+        centres = (torch.arange(side) - (side - 1) / 2) * (step / self.cell)
+        cos, sin = frame[:, 2].cos().float()[:, None], frame[:, 2].sin().float()[:, None]
+        start = ((frame[:, :2].double() - self._origin[town]) / self.cell + 0.5).float()
+        width, height = self._shape[town].int()[:, :, None, None].unbind(1)
+        i = (start[:, :1] + cos * centres)[:, :, None] - (sin * centres)[:, None]
+        j = (start[:, 1:] + sin * centres)[:, :, None] + (cos * centres)[:, None]
+        # Clamped before the cast: truncation is then floor.
+        i = i.clamp_(min=0).int().minimum(width - 1)
+        j = j.clamp_(min=0).int().minimum(height - 1)
+        first = self._first[town].tolist()
+        rows = [
+            self.columns[begin : begin + int(width[k]) * int(height[k])].index_select(0, cells.flatten())
+            for k, (begin, cells) in enumerate(zip(first, i * height + j, strict=True))
+        ]
+        return torch.stack(rows).view(len(frame), side, side)
+
+    def draw(
+        self, count: int, side: int, rng: np.random.Generator, *, reach: float = 60.0, void: float = 0.05
+    ) -> Crops:
+        """`count` crops of `side` columns of 0.4 m from where egos see, on canvases as worlds have them.
+
+        A canvas's axes are those of the ego where its world began: mostly along streets, so crops are turned as an ego
+        of the same town stands somewhere else, and by a multiple of a right angle; a quarter of them anyhow. Crops of
+        which more than the share `void` lies beyond the town are left out, and those in which a road ends: a recorded
+        town has a rim, a drawn one goes on.
+        """
+        rows: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        nothing = self.nothing
+        while len(rows) < count:
+            town = self._with_egos[rng.integers(len(self._with_egos))]
+            ego, other = (self.egos[town][k] for k in rng.integers(len(self.egos[town]), size=2))
+            poses, others = self.poses(ego), self.poses(other)
+            now = poses[rng.integers(len(poses))].double()
+            yaw = float(others[rng.integers(len(others)), 2] + rng.integers(4) * math.pi / 2)
+            if rng.random() < 0.25:
+                yaw = float(rng.uniform(-math.pi, math.pi))
+            middle = now[:2] + torch.from_numpy(rng.uniform(-reach, reach, 2))
+            turn = torch.tensor([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]]).double()
+            ends = (self.ends[town] - middle) @ turn
+            if (ends.abs().amax(-1) < 0.2 * side).any():
+                continue
+            kinds = self.cut(torch.tensor([town]), torch.tensor([[*middle.tolist(), yaw]]), side)[0]
+            if (kinds == nothing).float().mean() > void:
+                continue
+            points = (self.route(ego).double() - middle) @ turn
+            route = torch.full((ROUTE_POINTS, 2), math.nan)
+            if len(points):
+                near = int(points.norm(dim=-1).argmin())
+                part = points[max(0, near - ROUTE_POINTS // 2) :][:ROUTE_POINTS]
+                route[: len(part)] = part.float()
+            at = torch.cat(((now[:2] - middle) @ turn, (now[2:] - yaw))).float()
+            rows.append((kinds, route, at, self.place(town)))
+        kinds_, routes, egos, places = zip(*rows, strict=True)
+        return Crops(
+            kinds=torch.stack(kinds_),
+            route=torch.stack(routes),
+            ego=torch.stack(egos),
+            place=torch.tensor(places),
+        )
+
+    @property
+    def nothing(self) -> int:
+        """The kind of a free column, which lies beyond towns."""
+        return int(nearest_kind(torch.full_like(self.palette[:1], FREE), self.palette)[0])
+
+
+def towns_of(
+    scenes: Sequence[Scene], grid: Grid = OCC3D, *, cell: float = 0.2, palette: Tensor | None = None
+) -> GroundTowns:
+    """The static ground of `scenes` with the palette given, or that of their own commonest columns."""
+    rasters = []
+    for number, scene in enumerate(scenes):
+        rasters.append(rasterise(scene, grid, cell))
+        if number % 20 == 19:
+            say(f"static ground of {number + 1} of {len(scenes)} towns")
+    if palette is None:
+        counts = [torch.bincount(r.columns.view(-1).int(), minlength=len(r.palette)) for r in rasters]
+        palette = common_columns([r.palette for r in rasters], counts)
+    cells = [raster.columns.numel() for raster in rasters]
+    columns = torch.empty(sum(cells), dtype=torch.uint8)
+    first = torch.tensor([sum(cells[:k]) for k in range(len(cells))])
+    for raster, begin in zip(rasters, first.tolist(), strict=True):
+        kind = nearest_kind(raster.palette, palette)
+        columns[begin : begin + raster.columns.numel()] = kind[raster.columns.view(-1).int()]
+    stride = [max(1, round(0.5 / scene.dt)) for scene in scenes]
+    poses = [
+        torch.from_numpy(scene.ego_pose[ego][scene.ego_valid[ego]][:: stride[k]]).float()
+        for k, scene in enumerate(scenes)
+        for ego in range(len(scene.ego_kind))
+    ]
+    routes = [
+        torch.from_numpy(np.ascontiguousarray(scene.route(ego))).float()
+        for scene in scenes
+        for ego in range(len(scene.ego_kind))
+    ]
+    plans = [scene.attributes.get("plan", "") for scene in scenes]
+    tensors = {
+        "palette": palette,
+        "columns": columns,
+        "first": first,
+        "shape": torch.tensor([tuple(raster.columns.shape) for raster in rasters]),
+        "origin": torch.tensor([raster.origin for raster in rasters], dtype=torch.float64),
+        "place": torch.tensor([PLACES.index(plan) if plan in PLACES else -1 for plan in plans]),
+        "pose": torch.cat(poses),
+        "pose_offset": torch.tensor([0, *np.cumsum([len(part) for part in poses]).tolist()]),
+        "route": torch.cat(routes),
+        "route_offset": torch.tensor([0, *np.cumsum([len(part) for part in routes]).tolist()]),
+        "ego_town": torch.tensor([k for k, scene in enumerate(scenes) for _ in scene.ego_kind]),
+    }
+    ends = [_road_ends(scene, raster) for scene, raster in zip(scenes, rasters, strict=True)]
+    tensors |= {"end": torch.cat(ends), "end_count": torch.tensor([len(part) for part in ends])}
+    return GroundTowns(tensors, [scene.name for scene in scenes], cell)
+
+
+def _road_ends(scene: Scene, raster: Raster, beyond: float = 4.0) -> Tensor:
+    """World points (k, 2) float64 [m]: ends of lanes that have no road `beyond` [m] further on."""
+    points, offsets = scene.lane_points.astype(np.float64), scene.lane_offsets
+    first, last = offsets[:-1], offsets[1:] - 1
+    some = last > first
+    first, last = first[some], last[some]
+    tips = np.concatenate((points[first], points[last]))
+    inner = np.concatenate((points[first + 1], points[last - 1]))
+    along = tips - inner
+    ahead = tips + beyond * along / np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-6)
+    cell = np.round((ahead - np.array(raster.origin)) / raster.cell).astype(np.int64)
+    cell = np.clip(cell, 0, np.array(raster.columns.shape) - 1)
+    ids = raster.columns[torch.from_numpy(cell[:, 0]), torch.from_numpy(cell[:, 1])].long()
+    road = (raster.palette == DRIVEABLE).any(-1)[ids].numpy()
+    return torch.from_numpy(tips[~road])

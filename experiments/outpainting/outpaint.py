@@ -1,0 +1,246 @@
+"""New ground by masked discrete diffusion: codes that are known are seen, the others are drawn, a few at a time.
+
+The forward process hides tokens one by one (absorbing states: Austin et al. 2021; Chang et al. 2022, MaskGIT); the
+network says what each hidden token is, given those in sight. Sampling begins with what is known and ends when nothing
+is hidden: what was known never changes, and no token is drawn twice.
+
+Axes: b, x, y, tokens of a window of the canvas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from occsora_sim import counter_random
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.scene_prompt import PLACES
+from outpainting.hourglass import Hourglass, HourglassConfig
+
+ROUTE_FEATURES = 5
+"""Numbers that tell a token of the route beside it (`route_features`)."""
+
+_CODE, _ORDER = 0x0B7, 0x0B8
+"""Uses of random numbers (`counter_random`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutpainterConfig:
+    """Sizes of an `Outpainter`.
+
+    Attributes:
+        codes: of the tokens.
+        features: numbers that describe a code: codes that are alike share what is learned about them.
+        plan: codes of a plan at half the resolution that the tokens follow; 0: there is none.
+        token: edge of a token [m].
+        window: edge of the window that the network sees [tokens].
+        tile: edge of the square in its middle that is drawn [tokens].
+        body: the network's sizes.
+
+    """
+
+    codes: int = 1000
+    features: int = 23
+    plan: int = 0
+    token: float = 1.6
+    window: int = 32
+    tile: int = 16
+    body: HourglassConfig = field(default_factory=HourglassConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.codes, self.features, self.window, self.tile) < 1 or self.plan < 0:
+            raise ConfigurationError(f"outpainter: sizes must be positive, got {self}")
+        if self.window % 4 or self.tile % 4 or self.tile > self.window:
+            raise ConfigurationError(
+                f"outpainter: window {self.window} and tile {self.tile} must be multiples of 4, the tile no larger"
+            )
+
+    def to_header(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+    @staticmethod
+    def from_header(header: dict[str, Any]) -> OutpainterConfig:
+        """From `to_header`."""
+        return OutpainterConfig(**{**header, "body": HourglassConfig(**header["body"])})
+
+
+class Outpainter(nn.Module):
+    """What each hidden token of a window is, given those in sight, the route, the kind of place and the plan."""
+
+    described: Tensor
+
+    def __init__(self, config: OutpainterConfig, described: Tensor) -> None:
+        """`described` (codes, features) float32 tells what each code is."""
+        super().__init__()
+        self.config = config
+        width = config.body.width
+        if tuple(described.shape) != (config.codes, config.features):
+            raise ConfigurationError(
+                f"outpainter: descriptions of shape {tuple(described.shape)}, need {config.codes, config.features}"
+            )
+        self.register_buffer("described", described.float())
+        self.code = nn.Embedding(config.codes, width)
+        self.feature = nn.Linear(config.features, width)
+        self.hidden = nn.Parameter(torch.zeros(width))
+        self.route = nn.Linear(ROUTE_FEATURES, width)
+        self.place = nn.Embedding(len(PLACES) + 1, width)  # the last: any
+        nn.init.normal_(self.code.weight, std=0.02)
+        nn.init.normal_(self.place.weight, std=0.02)
+        if config.plan:
+            self.planned = nn.Embedding(config.plan, config.body.inner)
+            self.cells = nn.Embedding(config.plan, 4 * width)
+            nn.init.normal_(self.planned.weight, std=0.02)
+            nn.init.normal_(self.cells.weight, std=0.02)
+        self.body = Hourglass(config.body)
+        self.norm = nn.LayerNorm(width)
+        self.answer = nn.Linear(width, config.codes)
+        self.shared = nn.Linear(width, config.features, bias=False)
+        nn.init.zeros_(self.answer.weight)
+        nn.init.zeros_(self.shared.weight)
+
+    def table(self) -> Tensor:
+        """Embeddings (codes, width): what each code has of its own, and what it shares with others alike."""
+        return self.code.weight + self.feature(self.described)
+
+    def answers(self) -> Tensor:
+        """Weights (codes, width) of the answers, made in the same way."""
+        return self.answer.weight + self.described @ self.shared.weight
+
+    def forward(
+        self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, plan: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Features (b, x, y, width) of every token, for `logits`.
+
+        Args:
+            codes: (b, x, y) int64; what stands where `known` is False is not looked at.
+            known: (b, x, y) bool, tokens in sight.
+            route: (b, x, y, ROUTE_FEATURES), of `route_features`.
+            place: (b,) int64, number of the place kind, -1: any.
+            plan: (b, x / 2, y / 2) int64, codes of the plan, where it has one.
+            table: what `table` gives, where it is at hand.
+
+        """
+        seen = nn.functional.embedding(codes, self.table() if table is None else table)
+        x = torch.where(known[..., None], seen, self.hidden.to(seen.dtype))
+        x = x + self.route(route) + self.place(place % (len(PLACES) + 1))[:, None, None]
+        half = None
+        if self.config.plan and plan is not None:
+            b, h, w = plan.shape
+            cells = self.cells(plan).view(b, h, w, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
+            x = x + cells.reshape(b, 2 * h, 2 * w, -1)
+            half = self.planned(plan)
+        return self.norm(self.body(x, half))
+
+    def logits(self, features: Tensor, answers: Tensor | None = None) -> Tensor:
+        """Features (..., width) -> logits (..., codes); `answers` where they are at hand."""
+        return nn.functional.linear(
+            features, self.answers() if answers is None else answers, self.answer.bias
+        )
+
+    def draw(
+        self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, key: Tensor, plan: Tensor | None = None, *,
+        steps: int = 12, temperature: float = 1.0, least: float = 0.0, order: float = 4.0,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Draw the hidden tokens of the tile in the middle of each window; fixed shapes, no wait for the device.
+
+        Args:
+            codes: (b, x, y) int64, as of `forward`; so are the next three.
+            known: (b, x, y) bool.
+            route: (b, x, y, ROUTE_FEATURES).
+            place: (b,) int64.
+            key: (b, 2) int64, the seed of the world and the number of the tile (`tile_key`); all randomness follows.
+            plan: (b, x / 2, y / 2) int64, where there is one.
+            steps: calls of the network. Each shows a share of the hidden tokens, few at first.
+            temperature: of the codes; below 1 the likely ones become likelier.
+            least: codes less likely than this share of the likeliest are left out.
+            order: how far chance says which tokens come first, and not how sure the network is of them; falls to 0 by
+                the end. What was drawn for a token has no say: one that has to be likely before it may stay is drawn
+                again and again until it is common, and pavements, trees and fences go missing.
+
+        Returns:
+            the tile's codes (b, tile, tile) int64, and their mean log-likelihood (b,) when they were drawn.
+
+        """
+        tile, edge = self.config.tile, (self.config.window - self.config.tile) // 2
+        inside = slice(edge, edge + tile)
+        codes, known = codes.clone(), known.clone()
+        table, answers = self.table(), self.answers()
+        total = (~known[:, inside, inside]).flatten(1).sum(-1, keepdim=True)  # (b, 1)
+        likelihood = torch.zeros_like(total, dtype=torch.float32)
+        for step in range(steps):
+            features = self(codes, known, route, place, plan, table)[:, inside, inside]
+            logits = self.logits(features.flatten(1, 2), answers).float()
+            hidden = ~known[:, inside, inside].flatten(1)
+            use = step << 12
+            chance = counter_random.uniform(key, _CODE + use, hidden.shape[1])
+            drawn, log_p, sure = _choose(logits / temperature, chance, least)
+            gumbel = counter_random.uniform(key, _ORDER + use, hidden.shape[1])
+            gumbel = -torch.log(-torch.log(gumbel))
+            rank = sure + order * (1 - (step + 1) / steps) * gumbel
+            rank = rank.masked_fill(~hidden, -math.inf).argsort(-1, descending=True).argsort(-1)
+            left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
+            count = hidden.sum(-1, keepdim=True) - (total * left).floor()
+            shown = (rank < count) & hidden
+            likelihood += (log_p * shown).sum(-1, keepdim=True)
+            square = shown.view(-1, tile, tile)
+            codes[:, inside, inside] = torch.where(square, drawn.view_as(square), codes[:, inside, inside])
+            known[:, inside, inside] |= square
+        return codes[:, inside, inside], (likelihood / total.clamp(min=1))[:, 0]
+
+
+def _choose(logits: Tensor, chance: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes (b, n) int64 drawn from logits (b, n, k) by uniform numbers (b, n), their log-probabilities, and how sure
+    each choice is: minus its entropy [nats].
+    """
+    p = logits.softmax(-1)
+    if least:
+        p = p * (p >= least * p.amax(-1, keepdim=True))
+        p = p / p.sum(-1, keepdim=True)
+    total = p.cumsum(-1)
+    code = (total < chance[..., None] * total[..., -1:]).sum(-1).clamp(max=p.shape[-1] - 1)
+    log_p = p.gather(-1, code[..., None])[..., 0].clamp(min=1e-20).log()
+    return code, log_p, -torch.special.entr(p).sum(-1)
+
+
+def tile_key(seed: Tensor, tile: Tensor) -> Tensor:
+    """Keys (b, 2) int64 of tiles (b, 2) int64, their numbers along x and y, in worlds of `seed` (b,) int64."""
+    return torch.stack((seed, (tile[:, 0] & 0xFFFFFFFF) | (tile[:, 1] << 32)), dim=-1)
+
+
+def route_features(route: Tensor, side: int, token: float) -> Tensor:
+    """What each token of a window is told of the route.
+
+    Args:
+        route: (b, r, 2) float32 [m] in the window's frame, whose origin is its middle; NaN-padded.
+        side: edge of the window [tokens].
+        token: edge of a token [m].
+
+    Returns:
+        (b, side, side, ROUTE_FEATURES): how near the route is, from 1 on it to 0 at 12 m; the way to its nearest point
+        [8 m] and the direction there (cosine and sine), all times the nearness.
+
+    """
+    axis = (torch.arange(side, device=route.device) - (side - 1) / 2) * token
+    centres = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).view(1, -1, 2)
+    along = torch.cat((route[:, 1:] - route[:, :-1], route[:, -1:] * math.nan), dim=1)
+    there = torch.isfinite(along).all(-1)  # the last point has no direction
+    points = torch.where(there[..., None], route, 1e4)
+    along = torch.where(there[..., None], along, 0.0)
+    along = along / along.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+    square = (
+        centres.square().sum(-1)[..., None]
+        - 2 * centres @ points.transpose(1, 2)
+        + points.square().sum(-1)[:, None]
+    )
+    nearest = square.argmin(-1)[..., None].expand(-1, -1, 2)  # (b, n, 2)
+    way = points.gather(1, nearest) - centres
+    distance = way.norm(dim=-1, keepdim=True)
+    near = (1 - distance / 12).clamp(min=0)
+    features = torch.cat((near, near * way / 8, near * along.gather(1, nearest)), dim=-1)
+    return features.view(len(route), side, side, ROUTE_FEATURES)

@@ -1,0 +1,131 @@
+"""New ground by masked diffusion: what is known stays, a tile's draw is its own, masks look like driving."""
+
+import math
+
+import pytest
+import torch
+from outpainting.hourglass import Hourglass, HourglassConfig
+from outpainting.known_ground import known_ground, shown_ground
+from outpainting.muon import orthogonal
+from outpainting.outpaint import Outpainter, OutpainterConfig, route_features, tile_key
+
+from occsora_sim.errors import ConfigurationError
+
+SIZES = HourglassConfig(width=16, outer=1, inner=32, depth=1, heads=2)
+
+
+def painter(plan=0) -> Outpainter:
+    """A small outpainter of ten codes with random weights throughout."""
+    torch.manual_seed(0)
+    config = OutpainterConfig(codes=10, features=4, plan=plan, window=16, tile=8, body=SIZES)
+    model = Outpainter(config, torch.rand(10, 4))
+    for parameter in model.parameters():
+        if float(parameter.detach().abs().sum()) == 0:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def window(count, plan=0):
+    """Random codes, half of them known, with a route through the middle."""
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 10, (count, 16, 16), generator=generator)
+    known = torch.rand(count, 16, 16, generator=generator) < 0.5
+    x = torch.arange(-15.0, 15.0)
+    route = torch.stack((x, torch.zeros_like(x)), dim=-1).expand(count, -1, -1)
+    planned = torch.randint(0, plan, (count, 8, 8), generator=generator) if plan else None
+    key = tile_key(torch.arange(count), torch.stack((torch.arange(count), -torch.arange(count)), dim=-1))
+    return codes, known, route_features(route, 16, 1.6), torch.full((count,), -1), key, planned
+
+
+@torch.no_grad()
+def test_known_tokens_stay_and_a_draw_does_not_depend_on_the_batch():
+    model, (codes, known, route, place, key, plan) = painter(plan=6), window(3, plan=6)
+    drawn, likelihood = model.draw(codes, known, route, place, key, plan, steps=4)
+    inside = (slice(None), slice(4, 12), slice(4, 12))
+    assert drawn.shape == (3, 8, 8) and (drawn == codes[inside])[known[inside]].all()
+    assert torch.isfinite(likelihood).all() and (likelihood < 0).all()
+    alone, _ = model.draw(codes[2:], known[2:], route[2:], place[2:], key[2:], plan[2:], steps=4)
+    assert (alone[0] == drawn[2]).float().mean() > 0.98  # floats may differ in the last digit
+    other, _ = model.draw(codes, known, route, place, key + 1, plan, steps=4)
+    assert not torch.equal(other, drawn)
+
+
+@torch.no_grad()
+def test_what_is_hidden_is_not_looked_at_and_nothing_hidden_is_nothing_drawn():
+    model, (codes, known, route, place, key, _) = painter(), window(2)
+    garbled = torch.where(known, codes, (codes + 3) % 10)
+    assert torch.equal(
+        model.draw(codes, known, route, place, key, steps=3)[0],
+        model.draw(garbled, known, route, place, key, steps=3)[0],
+    )
+    drawn, likelihood = model.draw(codes, torch.ones_like(known), route, place, key, steps=3)
+    assert torch.equal(drawn, codes[:, 4:12, 4:12]) and likelihood.tolist() == [0.0, 0.0]
+
+
+@torch.no_grad()
+def test_the_likeliest_code_is_drawn_where_all_others_are_left_out():
+    model, (codes, known, route, place, key, _) = painter(), window(1)
+    known[:] = False
+    first, _ = model.draw(codes, known, route, place, key, steps=1, least=1.0)
+    logits = model.logits(model(codes, known, route, place))
+    assert torch.equal(first, logits[:, 4:12, 4:12].argmax(-1))
+
+
+def test_a_token_is_told_how_far_the_route_is_and_where_it_leads():
+    route = torch.tensor([[[-9.0, 0.8], [0.8, 0.8], [9.0, 0.8], [math.nan, math.nan]]])
+    features = route_features(route, 4, 1.6)[0]
+    on = features[2, 2]  # the token whose middle is (0.8, 0.8)
+    assert on.tolist() == pytest.approx([1.0, 0.0, 0.0, 1.0, 0.0], abs=1e-5)
+    beside = features[2, 1]  # its middle is (0.8, -0.8)
+    near = 1 - 1.6 / 12
+    assert beside.tolist() == pytest.approx([near, 0.0, near * 0.2, near, 0.0], abs=1e-4)
+    nothing = route_features(torch.full((1, 3, 2), math.nan), 4, 1.6)
+    assert not nothing.any()
+
+
+def test_an_hourglass_knows_relative_places_alone():
+    """A window moved by two tokens answers the same, moved, where the rim is far."""
+    torch.manual_seed(0)
+    model = Hourglass(SIZES)
+    for parameter in model.parameters():
+        if float(parameter.detach().abs().sum()) == 0:
+            torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(1, 8, 8, 16)
+    assert model(x).shape == x.shape
+    turned = model.blocks[0](torch.ones(1, 16, 32), _turn(0))
+    moved = model.blocks[0](torch.ones(1, 16, 32), _turn(5))
+    assert torch.allclose(turned, moved, atol=1e-5)
+
+
+def _turn(by):
+    from outpainting.hourglass import rotary
+
+    cos, sin = rotary(4 + by, 4 + by, 16, torch.device("cpu"))
+    return tuple(part.view(4 + by, 4 + by, -1)[by:, by:].flatten(0, 1) for part in (cos, sin))
+
+
+def test_masks_hide_nothing_all_or_a_side_and_show_more_halfway():
+    generator = torch.Generator().manual_seed(0)
+    known = known_ground(400, 32, 16, 50.0, generator)
+    share = known.flatten(1).float().mean(-1)
+    assert (
+        0.08 < float((share == 0).float().mean()) < 0.4
+    )  # the tenth, and views that do not reach the window
+    assert 0.25 < float(share.mean()) < 0.65
+    shown = shown_ground(known, 16, generator)
+    assert (shown | ~known).all() and float(shown.float().mean()) > float(share.mean()) + 0.1
+
+
+def test_muon_makes_steps_orthogonal():
+    matrix = torch.randn(24, 40, generator=torch.Generator().manual_seed(0)) @ torch.diag(
+        torch.logspace(0, -2, 40)
+    )
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert 0.5 < float(values.min()) and float(values.max()) < 1.4
+    assert orthogonal(matrix.T).shape == (40, 24)
+
+
+@pytest.mark.parametrize("wrong", [{"window": 18}, {"tile": 64}, {"codes": 0}, {"plan": -1}])
+def test_impossible_sizes_are_refused(wrong):
+    with pytest.raises(ConfigurationError):
+        OutpainterConfig(**wrong)
