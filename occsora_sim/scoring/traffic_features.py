@@ -177,23 +177,6 @@ def _pairs(log: TrafficLog, speed: Tensor, known: Tensor, vehicle: Vehicle) -> t
     leads = both & moves[:, None] & moves[:, :-1, None] & (gap < LONGEST * speeds[:, :-1, None])
     collision.scatter_(1, slots, torch.where(there, _collision(everyone, sizes, speeds, leads), LONGEST))
     return nearest, collision
-    # Of the tracks of a whole log few are there at once: each frame's own side by side, and the ego behind them.
-    slots = log.present.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (t, m)
-    there = log.present.gather(1, slots)
-    pose = log.pose.gather(1, slots[..., None].expand(-1, -1, 3))
-    size = log.size[:, :2].double()[slots]
-    centre, extent = ego_box(log.ego_pose, vehicle)
-    ego_speed = centre.diff(dim=0, prepend=centre[:1])[:, None, :2].norm(dim=-1) / FRAME_SECONDS
-    everyone = torch.cat((pose, centre[:, None]), dim=1)
-    sizes = torch.cat((size, extent.expand(len(size), 1, 2)), dim=1)
-    speeds = torch.cat((speed.gather(1, slots), ego_speed), dim=1)
-    moves = torch.cat((known.gather(1, slots), (torch.arange(len(size)) > 0)[:, None]), dim=1)
-    both = there[:, :, None] & torch.cat((there, torch.ones_like(there[:, :1])), dim=1)[:, None]
-    both &= ~torch.eye(most, most + 1, dtype=torch.bool)
-    nearest.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, both), FARTHEST))
-    leads = both & moves[:, None] & moves[:, :-1, None]
-    collision.scatter_(1, slots, torch.where(there, _collision(everyone, sizes, speeds, leads), LONGEST))
-    return nearest, collision
 
 
 def _least_gap(pose: Tensor, size: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def run(
     step_loss: StepLoss,
     config: LoopConfig,
     turn: Turn,
-    optimiser_of: Callable[[LoopConfig, Mapping[str, nn.Parameter]], torch.optim.Optimizer] | None = None,
+    optimiser_of: Callable[[LoopConfig, Mapping[str, nn.Parameter]], torch.optim.Optimizer] = adamw,
 ) -> EMA:
     """Train the parameters of `model` that require a gradient for the steps and the time of a stage's `turn`; return
     their moving average.
@@ -131,7 +131,7 @@ def run(
     device = torch.device(config.device)
     dtype = resolve(config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimiser = (optimiser_of or adamw)(config, parameters)
+    optimiser = optimiser_of(config, parameters)
     ema = EMA(model, decay=config.ema)
     if turn.begun:
         _load(turn, model, ema, optimiser, parameters)
