@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import OCC3D, Grid
-from occsora_sim.models.compensated_tokenizer import CompensatedTokenizerConfig
 from occsora_sim.models.entries import EntriesConfig
+from occsora_sim.models.ground.hourglass import HourglassConfig
+from occsora_sim.models.ground.model import GroundConfig
 from occsora_sim.models.occsora_tokenizer import OccSoraTokenizerConfig
 from occsora_sim.models.occsora_world import OccSoraConfig
 from occsora_sim.models.traffic import TrafficConfig
@@ -21,14 +22,14 @@ def small() -> WorldModelConfig:
 
 
 def base() -> WorldModelConfig:
-    """For a GPU: `small` with a denoiser of twice the width and depth, a wider tokenizer and a larger traffic model."""
+    """For a GPU: `small` with wider and deeper networks."""
     return WorldModelConfig(
         preset="base",
         grid=OCC3D,
-        tokenizer=CompensatedTokenizerConfig(column=48, width=96, blocks=2),
-        hidden=384,
-        depth=12,
-        heads=6,
+        ground=GroundConfig(
+            body=HourglassConfig(width=128, inner=384, depth=8, heads=6),
+            plan_body=HourglassConfig(width=128, inner=384, depth=8, heads=6),
+        ),
         traffic=TrafficConfig(hidden=192, depth=6, heads=6),
     )
 
@@ -36,17 +37,17 @@ def base() -> WorldModelConfig:
 def tiny() -> WorldModelConfig:
     """For tests: a coarse grid, seconds on a CPU."""
     grid = Grid(shape=(48, 48, 16), voxel=0.8, lower=(-19.2, -19.2, -1.0))
+    body = HourglassConfig(width=16, inner=32, depth=1, heads=2)
     return WorldModelConfig(
         preset="tiny",
         grid=grid,
-        resampler=32,
-        tokenizer=CompensatedTokenizerConfig(column=8, width=8, latent=4, columns_per_frame=512),
-        hidden=32,
-        depth=2,
-        heads=2,
+        ground=GroundConfig(
+            column=0.8, kinds=24, codes=256, patterns=64, tile=8, window=16, plan_window=16, body=body,
+            plan_body=body,
+        ),
         traffic=TrafficConfig(hidden=32, depth=1, heads=2, edge=8, head="flow"),
         entries=EntriesConfig(grid=grid, width=8, marks=16),
-    )
+    )  # fmt: skip
 
 
 def paper() -> OccSoraConfig:

@@ -59,19 +59,16 @@ def kinds_of_columns(columns: Tensor, grid: Grid) -> Tensor:
     return torch.where(ground == 255, UNSEEN_GROUND, kind).to(torch.uint8)
 
 
-def crop_cells(pose: Tensor, origin: Tensor, cell: float) -> Tensor:
-    """Where the cells of crops around poses (..., 3) lie on a lattice of `cell` [m] in the frame `origin` (..., 3):
-    (..., 2, *CROP) float32, in cells.
-    """
+def crop_points(pose: Tensor, origin: Tensor) -> Tensor:
+    """Where the cells of crops around poses (..., 3) lie in the frame `origin` (..., 3): (..., *CROP, 2) float32 [m]."""
     angle, distance = directions(pose.device)[:, None], ranges(pose.device)
-    grid = torch.stack((angle.cos() * distance, angle.sin() * distance)).flatten(1)  # (2, cells)
+    grid = torch.stack((angle.cos() * distance, angle.sin() * distance), dim=-1).flatten(0, 1)  # (cells, 2)
     local = relative(
         origin, pose
     )  # far from the world's origin float32 is too coarse, beside the frame it is not
     cos, sin = local[..., 2].cos(), local[..., 2].sin()
-    turn = torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2).float()
-    points = turn @ grid + local[..., :2, None].float()
-    return (points / cell).unflatten(-1, CROP)
+    turn = torch.stack((torch.stack((cos, sin), -1), torch.stack((-sin, cos), -1)), -2).float()
+    return (grid @ turn + local[..., None, :2].float()).unflatten(-2, CROP)
 
 
 def directions(device: torch.device | str = "cpu") -> Tensor:

@@ -13,6 +13,7 @@ car without bounds and forgets what is further than half its extent away.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +22,6 @@ from torch import Tensor
 from occsora_sim.geometry import relative, to_frame, to_world
 from occsora_sim.grid import Grid
 from occsora_sim.models.columns import UNSEEN
-from occsora_sim.models.ground_crop import UNSEEN_GROUND, crop_cells, kinds_of_columns
 
 _NEVER = torch.iinfo(torch.int32).min
 
@@ -79,6 +79,13 @@ class Record:
             origin=origin,
             cell=cell,
         )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Record:
+        """Every tensor changed in the same way: rows picked, say."""
+        return replace(
+            self, labels=change(self.labels), place=change(self.place), stamp=change(self.stamp),
+            origin=change(self.origin),
+        )  # fmt: skip
 
     @staticmethod
     def of(labels: Tensor, poses: Tensor, grid: Grid, *, measured: bool = True) -> Record:
@@ -144,35 +151,16 @@ class Record:
             labels=labels.view(*x.shape, grid.shape[2]), place=points, disputed=(disputed & own).view(x.shape)
         )
 
-    def crops(self, poses: Tensor, grid: Grid) -> Tensor:
-        """What road users at world poses (b, n, 3) see of the ground: (b, n, *CROP) uint8 (`ground_crop`)."""
-        origin = self.origin[:, None].to(poses)
-        first = origin.new_tensor(_first(grid)).float().view(2, 1, 1) / self.cell
-        x, y = torch.floor(crop_cells(poses, origin, self.cell) - first + 0.5).int().unbind(2)
-        (at_x, lap_x), (at_y, lap_y) = self._locate(x), self._locate(y)
-        index = ((self._rows(x) + at_x * self.stamp.shape[2]) + at_y).flatten()
-        current = self.stamp.view(-1).index_select(0, index) == _stamp(lap_x, lap_y).flatten()
-        kinds = kinds_of_columns(self.labels.view(-1, grid.shape[2]).index_select(0, index), grid)
-        return torch.where(current, kinds, UNSEEN_GROUND).view(x.shape)
-
-    def around(self, row: Tensor, place: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The cells up to `reach` around places (n, 2) [cells] of the canvases `row` (n,): k of them in each.
-
-        Returns:
-            (n, k) long, indices into the flat canvases; (n, k, 2) float32 [cells], from the place to where each cell's
-            sample was taken; (n, k) bool, whether it holds one.
-
+    def look(self, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """What was sampled in the cells of points (b, ..., 2) [m] of the canvas frame: labels (b, ..., z) uint8, and
+        whether anything was, (b, ...) bool; where nothing was, the labels mean nothing.
         """
-        cell = torch.floor(place + 0.5).int()
-        steps = torch.arange(-reach, reach + 1, dtype=torch.int32, device=place.device)
-        x, y = cell[:, :1] + steps, cell[:, 1:] + steps  # (n, w)
-        (at_x, lap_x), (at_y, lap_y) = self._locate(x), self._locate(y)
-        start = row * self.stamp[0].numel()
-        index = ((start[:, None] + at_x * self.stamp.shape[2])[:, :, None] + at_y[:, None]).flatten(1)
-        current = self.stamp.view(-1)[index] == _stamp(lap_x[:, :, None], lap_y[:, None]).flatten(1)
-        middle = torch.stack(torch.broadcast_tensors(x[:, :, None], y[:, None]), dim=-1).flatten(1, 2)
-        offset = middle - place[:, None] + self.place.view(-1, 2)[index].float() / _PLACE
-        return index, offset, current
+        cells = torch.floor((points - points.new_tensor(_first(grid))) / self.cell + 0.5).int()
+        (at_x, lap_x), (at_y, lap_y) = (self._locate(part) for part in cells.unbind(-1))
+        index = ((self._rows(at_x) + at_x * self.stamp.shape[2]) + at_y).flatten()
+        current = self.stamp.view(-1).index_select(0, index) == _stamp(lap_x, lap_y).flatten()
+        labels = self.labels.view(-1, grid.shape[2]).index_select(0, index)
+        return labels.view(*at_x.shape, -1), current.view(at_x.shape)
 
     def write(self, labels: Tensor, pose: Tensor, grid: Grid, *, measured: bool = False) -> Record:
         """A new record that also holds the columns of `labels` (b, x, y, z) seen from `pose` (b, 3).

@@ -35,8 +35,8 @@ def _plain(value: Any) -> Any:
 def save_world_model(
     model: WorldModel | OccSora, path: Path, *, kind: str, trained_on: str, recipe: dict[str, Any]
 ) -> None:
-    """Write a model; `kind` is "tokenizer" (what draws the ground, but for its denoiser), "traffic" (what moves
-    and enters) or "world_model".
+    """Write a model; `kind` is "traffic" (of a closed-loop model what moves and enters), "tokenizer" (of OccSora's
+    own all but the denoiser) or "world_model".
 
     The latter is stored in half precision, for its size; it is computed in float32 again.
     """
@@ -121,10 +121,9 @@ def load_occsora(
 
 def _kept(name: str, kind: str) -> bool:
     """Whether a file of this kind holds the tensor `name`."""
-    moves = name.startswith(("traffic.", "entries."))
-    return kind == "world_model" or (
-        moves if kind == "traffic" else not moves and not name.startswith("denoiser.")
-    )
+    if kind == "traffic":
+        return name.startswith(("traffic.", "entries."))
+    return kind == "world_model" or not name.startswith("denoiser.")
 
 
 def _config(path: Path, header: dict[str, Any]) -> Config:

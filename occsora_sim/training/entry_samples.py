@@ -13,10 +13,10 @@ from torch import Tensor
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative, to_frame, to_world
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, Grid
-from occsora_sim.models.context import route_mask
 from occsora_sim.models.entries import SIZES, Entered
 from occsora_sim.models.entry_marks import STANDS
 from occsora_sim.models.entry_view import UNSEEN, ground_of, group_of, in_view
+from occsora_sim.models.route_mask import route_mask
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.road_users import SIZES as USUAL

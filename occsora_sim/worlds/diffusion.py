@@ -11,17 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from occsora_sim import counter_random
 from occsora_sim.errors import ActionError, ConfigurationError
-from occsora_sim.geometry import compose, relative, to_frame, to_world
+from occsora_sim.geometry import compose, to_frame, to_world
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.columns import UNSEEN, without_road_users
-from occsora_sim.models.context import Context, build_context, route_mask, unseen
 from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS
 from occsora_sim.models.entry_view import ground_of, in_view
-from occsora_sim.models.evenness import evened
-from occsora_sim.models.lane import open_lane
-from occsora_sim.models.record import Record
+from occsora_sim.models.route_mask import route_mask
 from occsora_sim.models.traffic_choice import choose, sample_several
 from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
@@ -29,6 +25,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.road_users import RoadUsers, join, of_ego, stack
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
+from occsora_sim.worlds.ground import Ground
 from occsora_sim.worlds.memory import DiffusionMemory, remember, road_users_in
 from occsora_sim.worlds.protocol import Start, WorldState
 
@@ -37,50 +34,40 @@ Mode = Literal["sample", "mean"]
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]; it sees 40 m ahead and to each side."""
 
-_GROUND = 0x6E0
-"""Use of random numbers (`counter_random`)."""
-
 
 class DiffusionWorld:
     """A batch of generated worlds behind the World protocol.
 
     Args:
         model: the closed-loop world model.
-        mode: "sample" draws a future, "mean" takes the expectation (for forecasting scores): ground by one denoising
-            step from zero noise, road users by their likeliest motion, and nobody enters.
-        steps: denoising steps of new ground.
-        follow_route: let the model see the route, so that new streets lead along it; its lane is drivable wherever
-            nothing was drawn before.
-        guidance: how much further than the model's own answer a scene prompt takes what is drawn; all but 1 cost a
-            second call of the network at each step.
+        mode: "sample" draws a future, "mean" takes the expectation (for forecasting scores): ground of which most is
+            expected to be right, by one call of the network, road users by their likeliest motion, and nobody enters.
+        steps: calls of the network for a tile of new ground.
+        follow_route: let the model see the route, so that new streets lead along it.
         vehicle: the ego as the others see it.
+        tiles: of new ground that are drawn in a frame, wanted or not, so that nothing waits for the device; None: as
+            many as are wanted.
 
     """
 
     def __init__(
-        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 8, follow_route: bool = True,
-        guidance: float = 1.0, vehicle: Vehicle | None = None,
+        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 12, follow_route: bool = True,
+        vehicle: Vehicle | None = None, tiles: int | None = None,
     ) -> None:  # fmt: skip
-        if mode not in ("sample", "mean") or steps < 1 or not 0 <= guidance <= 20:
+        if mode not in ("sample", "mean") or steps < 1 or (tiles is not None and tiles < 1):
             raise ConfigurationError(
-                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1, guidance "
-                f"{guidance:g} from 0 to 20"
+                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} and tiles {tiles} at least 1"
             )
         self.model = model.eval()
-        self.mode, self.steps, self.follow_route, self.guidance = mode, steps, follow_route, guidance
+        self.mode, self.steps, self.follow_route, self.tiles = mode, steps, follow_route, tiles
         self.vehicle = vehicle or Vehicle()
         self.device = next(model.parameters()).device
         self.grid: Grid = model.config.grid
         self.frames_per_chunk: int = model.config.frames
 
-    @property
-    def takes_scene_prompts(self) -> bool:
-        """Whether the weights were trained with scene prompts; others draw as if all were open."""
-        return self.model.scene is not None
-
     def variant(self, **options: Any) -> DiffusionWorld:
-        """The same model with other options (`mode`, `steps`, `follow_route`, `guidance`, `vehicle`)."""
-        names = ("mode", "steps", "follow_route", "guidance", "vehicle")
+        """The same model with other options (`mode`, `steps`, `follow_route`, `vehicle`, `tiles`)."""
+        names = ("mode", "steps", "follow_route", "vehicle", "tiles")
         return DiffusionWorld(self.model, **{**{name: getattr(self, name) for name in names}, **options})
 
     # ------------------------------------------------------------------ protocol
@@ -105,7 +92,7 @@ class DiffusionWorld:
                     f"start {start.name!r}: occupancy {tuple(start.occupancy.shape)}, need at least {need} frames of "
                     f"{grid.shape}; make it with this world's grid"
                 )
-        memory, newest = remember(starts, seeds, grid, need, self.device)
+        memory, newest = remember(starts, seeds, self.model, self.device)
         blank = [row for row, start in enumerate(starts) if not len(start.occupancy)]
         state = _state(memory, newest[:, None], memory.poses[:, -1:])
         return self.replace(state, blank, self._invent(self.select(state, blank))) if blank else state
@@ -123,24 +110,23 @@ class DiffusionWorld:
 
     @torch.no_grad()
     def reconstruct(self, state: WorldState, trajectories: Tensor, future: Tensor) -> WorldState:
-        """As `step`, of the true `future` (b, f, x, y, z) uint8, f `frames_per_chunk`: new ground as the tokenizer
+        """As `step`, of the true `future` (b, f, x, y, z) uint8: new ground as the tokenizer
         gives it back, road users as they are found in the voxels. The ceiling of both representations.
         """
-        memory, future = state.memory, future.to(self.device)
-        poses, then = self._poses(memory, trajectories), [keep_on(memory.users)]
-        for _ in range(self.frames_per_chunk - 1):
-            then.append(keep_on(then[-1]))
-        known = self._known(memory, poses, then)
-        ground = without_road_users(self.model.reconstruct(future, known))
-        ground = torch.where(known.static == UNSEEN, ground, known.static)
-        record, frames = memory.record, []
-        for k in range(self.frames_per_chunk):
-            record = record.write(ground[:, k], poses[:, k], self.grid)
-            rows = zip(future[:, k : k + 1], poses[:, k : k + 1], strict=True)
-            users = stack([road_users_in(labels, pose, self.grid) for labels, pose in rows])
-            frames.append(paint_road_users(ground[:, k], users, poses[:, k].double(), self.grid))
+        memory, grid = state.memory, self.grid
+        poses, future = self._poses(memory, trajectories), future.to(self.device)
+        record, users, frames = memory.ground.record, memory.users, []
+        for pose, labels in zip(poses.unbind(1), future.unbind(1), strict=True):
+            users = keep_on(users)
+            seen = record.read(pose[:, None], grid)[:, 0]
+            ground = torch.where(
+                seen == UNSEEN, self.model.ground.given_back(without_road_users(labels)), seen
+            )
+            record = record.write(ground, pose, grid)
+            found = [road_users_in(row[None], at[None], grid) for row, at in zip(labels, pose, strict=True)]
+            frames.append(paint_road_users(ground, stack(found), pose.double(), grid))
         kept = torch.cat((memory.poses, poses), dim=1)[:, -memory.poses.shape[1] :]
-        memory = replace(memory, record=record, users=then[-1], poses=kept)
+        memory = replace(memory, ground=replace(memory.ground, record=record), users=users, poses=kept)
         return _state(memory, torch.stack(frames, dim=1), poses)
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
@@ -167,13 +153,14 @@ class DiffusionWorld:
     ) -> tuple[DiffusionMemory, Tensor]:
         """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z)."""
         users = self._move(memory)
-        ground, record = self._ground(memory, users, pose)
+        ground = self._draw(memory, pose)
+        columns = ground.read(pose, self.model.ground, self.grid)
         if self.mode == "sample":
-            users = self._enter(memory, users, ground, pose, first)
+            users = self._enter(memory, users, columns, pose, first)
         users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
-        frame = paint_road_users(ground, users, pose.double(), self.grid)
+        frame = paint_road_users(columns, users, pose.double(), self.grid)
         after = replace(
-            memory, record=record, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
+            memory, ground=ground, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
             key=memory.key + memory.key.new_tensor([0, 1]),
         )  # fmt: skip
         return after, frame
@@ -185,53 +172,21 @@ class DiffusionWorld:
         everyone = join(users, ego)
         is_ego = torch.zeros_like(everyone.valid)
         is_ego[:, -1] = True
-        crops = memory.record.crops(everyone.now, self.grid)
+        crops = memory.ground.crops(everyone.now, self.model.ground, self.grid)
         seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, :-1]
         if self.mode == "mean":
             return apply(users, model.head.mean(seen))
         draws = sample_several(model.head, seen, memory.key)
         return apply(users, choose(users, draws, crops[:, :-1], ego))
 
-    def _ground(self, memory: DiffusionMemory, users: RoadUsers, pose: Tensor) -> tuple[Tensor, Record]:
-        """What stands still around `pose` (b, 3): as recorded, and drawn where nothing was ever shown; and the record
-        with it.
-
-        The denoiser draws `frames` frames at once. Only the first is taken, the others along the same motion, so that a
-        frame does not depend on where the prompt leads after it.
-        """
-        model, grid, now = self.model, self.grid, memory.poses[:, -1]
-        step, ahead, then = relative(now, pose), [pose], [users]
-        for _ in range(self.frames_per_chunk - 1):
-            ahead.append(compose(ahead[-1], step))
-            then.append(keep_on(then[-1]))
-        poses = torch.stack(ahead, dim=1)
-        known = self._known(memory, poses, then)
-        noise = (
-            counter_random.normal(memory.key, _GROUND, *model.noise_shape) if self.mode == "sample" else None
-        )
-        prompt = relative(now[:, None], poses)
-        labels = model.sample(known, prompt, noise, self.steps, memory.scene, self.guidance)
-        static = known.static[:, 0]
-        labels = evened(without_road_users(labels), unseen(static))
-        if self.follow_route:
-            labels = open_lane(labels[:, None], memory.route, pose[:, None], grid)[:, 0]
-        ground = torch.where(static == UNSEEN, labels, static)
-        return ground, memory.record.write(ground, pose, grid)
-
-    def _known(self, memory: DiffusionMemory, poses: Tensor, then: Sequence[RoadUsers]) -> Context:
-        """What is known of frames at `poses` (b, f, 3), in which the road users stand as in `then`."""
-        return build_context(
-            static=torch.cat(
-                (self.model.read(memory.record, poses[:, :1]), memory.record.read(poses[:, 1:], self.grid)),
-                dim=1,
-            ),
-            users=memory.users,
-            then=then,
-            pose=poses,
-            seconds=FRAME_SECONDS * torch.arange(1, poses.shape[1] + 1, device=self.device),
-            route=memory.route if self.follow_route else None,
-            grid=self.grid,
-        )
+    def _draw(self, memory: DiffusionMemory, pose: Tensor) -> Ground:
+        """The ground with everything drawn that comes into view at `pose` (b, 3)."""
+        route = memory.route if self.follow_route else torch.full_like(memory.route, torch.nan)
+        mean = self.mode == "mean"
+        return memory.ground.drawn(
+            self.model.ground, pose, self.grid, route, memory.scene[:, 0].long(), memory.key[:, 0],
+            steps=1 if mean else self.steps, expected=mean, tiles=self.tiles,
+        )  # fmt: skip
 
     def _enter(
         self, memory: DiffusionMemory, users: RoadUsers, ground: Tensor, pose: Tensor, first: bool
@@ -289,7 +244,7 @@ def default_weights() -> Path:
 
 
 def load_world(
-    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 8,
+    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 12,
     follow_route: bool = True, vehicle: Vehicle | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).

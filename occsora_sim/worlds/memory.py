@@ -12,11 +12,12 @@ from torch import Tensor
 
 from occsora_sim.grid import Grid
 from occsora_sim.models.columns import UNSEEN, is_dynamic, without_road_users
-from occsora_sim.models.record import Record
+from occsora_sim.models.world_model import WorldModel
 from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers, alike, seen_from, stack
 from occsora_sim.scenes.start import Start
 from occsora_sim.voxels.fit_road_users import fit_road_users
 from occsora_sim.voxels.shape import observe_shape
+from occsora_sim.worlds.ground import Ground
 
 _ROUTE_POINTS = 160  # [about m]
 
@@ -26,7 +27,7 @@ class DiffusionMemory:
     """What the generated worlds remember; every field has the batch axis first.
 
     Attributes:
-        record: the ground, in the world frame.
+        ground: what stands still.
         users: the road users.
         poses: (b, h, 3) float32, the ego's last world poses.
         route: (b, r, 2) world points [m], NaN-padded.
@@ -35,7 +36,7 @@ class DiffusionMemory:
 
     """
 
-    record: Record
+    ground: Ground
     users: RoadUsers
     poses: Tensor
     route: Tensor
@@ -44,18 +45,14 @@ class DiffusionMemory:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> DiffusionMemory:
         """Every tensor changed in the same way: rows picked, say."""
-        record = self.record
         return DiffusionMemory(
-            record=replace(
-                record, labels=change(record.labels), place=change(record.place), stamp=change(record.stamp),
-                origin=change(record.origin),
-            ),
+            ground=self.ground.map(change),
             users=self.users.map(change),
             poses=change(self.poses),
             route=change(self.route),
             scene=change(self.scene),
             key=change(self.key),
-        )  # fmt: skip
+        )
 
     def replace(self, rows: Tensor, other: DiffusionMemory) -> DiffusionMemory:
         """These worlds with `rows` (m,) int64 taken from `other`, in order."""
@@ -86,11 +83,12 @@ def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
 
 
 def remember(
-    starts: Sequence[Start], seeds: Sequence[int], grid: Grid, history: int, device: torch.device
+    starts: Sequence[Start], seeds: Sequence[int], model: WorldModel, device: torch.device
 ) -> tuple[DiffusionMemory, Tensor]:
-    """What worlds remember that begin from the last `history` frames of `starts`, of a start without frames nothing;
-    and the newest frames (b, x, y, z) uint8.
+    """What worlds remember that begin from the last frames of `starts`, of a start without frames nothing; and the
+    newest frames (b, x, y, z) uint8.
     """
+    grid, history = model.config.grid, model.config.history
     nothing = torch.full((history, *grid.shape), UNSEEN, dtype=torch.uint8)
     seen = [start.occupancy[-history:].cpu() if len(start.occupancy) else nothing for start in starts]
     frames = torch.stack(seen).to(device)
@@ -101,7 +99,7 @@ def remember(
         route[row, : len(start.route)] = start.route.to(route)
     users = stack([road_users_of(start, frames[row], poses[row], grid) for row, start in enumerate(starts)])
     memory = DiffusionMemory(
-        record=Record.of(without_road_users(frames), poses, grid),
+        ground=Ground.of(without_road_users(frames), poses, model.ground, grid),
         users=users,
         poses=poses,
         route=route,

@@ -4,7 +4,7 @@ A canvas wraps round like a torus and follows the ego block by block: what lies 
 forgotten. It is a value; every field has the batch axis first, shapes are fixed, and nothing here waits for the device.
 
 Axes: b, x, y. The lattice's axes are the canvas frame's; token (0, 0) has its lower corner at the frame's origin.
-Tokens are 1.6 m, tokens of the plan 3.2 m; a tile is TILE tokens of either, a block a tile of the plan.
+Tokens of the plan are twice as large; a tile is a square of as many tokens of either, a block a tile of the plan.
 """
 
 from __future__ import annotations
@@ -16,20 +16,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from occsora_sim.geometry import relative, to_frame, to_world
-from occsora_sim.grid import Grid
-from outpainting.ground_tokenizer import PATCH, GroundTokenizer
-
-TOKEN = 1.6
-"""Edge of a token [m]."""
-
-TILE = 16
-"""Edge of a tile [tokens]: 25.6 m of ground, 51.2 m of the plan."""
+from occsora_sim.geometry import relative, to_frame
+from occsora_sim.models.ground.tokenizer import PATCH
 
 BLOCKS = 8
-"""Blocks along the edge of a canvas: 410 m."""
-
-_BLOCK = 2 * TILE
+"""Blocks along the edge of a canvas: 410 m with tiles of 16 tokens of 1.6 m."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +75,12 @@ class GroundCanvas:
     """The canvases of b worlds.
 
     Attributes:
-        fine: tokens of 1.6 m.
-        plan: tokens of 3.2 m.
+        fine: tokens of the ground.
+        plan: tokens of its plan.
         block: (b, 2) int64, the first block that is held, along x and y.
         origin: (b, 3) world pose of the canvas frame.
+        token: edge of a token of the ground [m].
+        tile: edge of a tile [tokens].
 
     """
 
@@ -95,9 +88,11 @@ class GroundCanvas:
     plan: Layer
     block: Tensor
     origin: Tensor
+    token: float
+    tile: int
 
     @staticmethod
-    def empty(origin: Tensor) -> GroundCanvas:
+    def empty(origin: Tensor, token: float, tile: int) -> GroundCanvas:
         """Blank canvases with the frames `origin` (b, 3)."""
         b, device = len(origin), origin.device
 
@@ -108,23 +103,25 @@ class GroundCanvas:
             )
 
         return GroundCanvas(
-            fine=layer(BLOCKS * _BLOCK),
-            plan=layer(BLOCKS * TILE),
+            fine=layer(BLOCKS * 2 * tile),
+            plan=layer(BLOCKS * tile),
             block=torch.full((b, 2), -BLOCKS // 2, device=device),
             origin=origin,
+            token=token,
+            tile=tile,
         )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> GroundCanvas:
         """Every tensor changed in the same way: rows picked, say."""
-        return GroundCanvas(
-            fine=self.fine.map(change), plan=self.plan.map(change), block=change(self.block),
+        return replace(
+            self, fine=self.fine.map(change), plan=self.plan.map(change), block=change(self.block),
             origin=change(self.origin),
         )  # fmt: skip
 
     def followed(self, pose: Tensor) -> GroundCanvas:
         """With the ego at world poses (b, 3) in one of the two middle blocks: what is left behind is forgotten."""
         place = relative(self.origin, pose)[:, :2]
-        wanted = torch.floor(place / (_BLOCK * TOKEN) + 0.5).long() - BLOCKS // 2
+        wanted = torch.floor(place / (2 * self.tile * self.token) + 0.5).long() - BLOCKS // 2
         slots = torch.arange(BLOCKS, device=pose.device)
 
         def held(first: Tensor) -> Tensor:
@@ -143,52 +140,46 @@ class GroundCanvas:
 
     def first(self, *, plan: bool = False) -> Tensor:
         """The first token (b, 2) int64 that is held."""
-        return self.block * (TILE if plan else _BLOCK)
+        return self.block * (self.tile if plan else 2 * self.tile)
 
-    def urgent(self, pose: Tensor, half: float, count: int, *, plan: bool = False) -> tuple[Tensor, Tensor]:
-        """The tiles that are to be drawn next: those with hidden tokens within `half` [m] of the ego along and across
-        its heading, the nearest first.
-
-        Args:
-            pose: (b, 3) world poses of the ego.
-            half: half the edge of the square around it [m]; a canvas reaches about 180 m.
-            count: tiles of each world.
-            plan: tiles of the plan, not of the ground.
+    def urgent(self, pose: Tensor, half: float, *, plan: bool = False) -> tuple[Tensor, Tensor]:
+        """The tile that is to be drawn next: the nearest with hidden tokens within `half` [m] of the ego at the world
+        poses (b, 3), along and across its heading.
 
         Returns:
-            (b, count, 2) int64, tiles' numbers along x and y; (b, count) bool, whether each is wanted.
+            (b, 2) int64, its number along x and y; (b,) bool, whether there is one.
 
         """
-        layer, token = (self.plan, 2 * TOKEN) if plan else (self.fine, TOKEN)
-        local = relative(self.origin, pose)
-        reach = math.ceil(half * math.sqrt(2) / (token * TILE))
+        layer, token = (self.plan, 2 * self.token) if plan else (self.fine, self.token)
+        local, tile = relative(self.origin, pose), self.tile
+        reach = math.ceil(half * math.sqrt(2) / (token * tile))
         around = torch.arange(-reach, reach + 1, device=pose.device)
-        middle = torch.floor(local[:, :2] / (token * TILE)).long()
+        middle = torch.floor(local[:, :2] / (token * tile)).long()
         offset = torch.stack(torch.meshgrid(around, around, indexing="ij"), dim=-1).view(1, -1, 2)
         tiles = middle[:, None] + offset  # (b, n, 2)
-        _, known = layer.gather(tiles * TILE, self.first(plan=plan), TILE)
-        step = torch.arange(TILE, device=pose.device) + 0.5
-        inside = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1)  # (TILE, TILE, 2)
-        centres = (tiles[:, :, None, None] * TILE + inside) * token
+        _, known = layer.gather(tiles * tile, self.first(plan=plan), tile)
+        step = torch.arange(tile, device=pose.device) + 0.5
+        inside = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1)  # (tile, tile, 2)
+        centres = (tiles[:, :, None, None] * tile + inside) * token
         seen = to_frame(centres, local[:, None, None, None])
         hidden = ~known & (seen.abs() < half).all(-1)
         distance = seen.norm(dim=-1).masked_fill(~hidden, math.inf).flatten(2).amin(-1)  # (b, n)
-        nearest, index = distance.topk(count, dim=-1, largest=False)
-        return tiles.gather(1, index[..., None].expand(-1, -1, 2)), torch.isfinite(nearest)
+        nearest, index = distance.min(dim=-1)
+        return tiles[torch.arange(len(tiles), device=index.device), index], torch.isfinite(nearest)
 
-    def read(self, pose: Tensor, tokenizer: GroundTokenizer, grid: Grid, unseen: int) -> Tensor:
-        """The ground around world poses (b, 3): labels (b, x, y, z) uint8, `unseen` where nothing is drawn."""
-        local = relative(self.origin, pose)
-        points = to_world(grid.centres_xy(pose.device), local[:, None, None])  # (b, x, y, 2)
-        column = torch.floor(points / (TOKEN / PATCH)).long()
+    def look(self, points: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
+        """What lies at points (b, ..., 2) [m] of the canvas frame: kinds (b, ...) uint8, by the tokenizer's `book`,
+        and whether anything is known there, bool; where it is not, the kinds mean nothing.
+        """
+        column = torch.floor(points / (self.token / PATCH)).long()
         token, part = torch.div(column, PATCH, rounding_mode="floor"), column % PATCH
         size = self.fine.codes.shape[1]
-        ahead = token - self.first()[:, None, None]
+        ones = (1,) * (points.ndim - 2)
+        ahead = token - self.first().view(-1, *ones, 2)
         held = ((ahead >= 0) & (ahead < size)).all(-1)
         slot = token % size
-        row = torch.arange(len(pose), device=pose.device).view(-1, 1, 1) * size
+        row = torch.arange(len(points), device=points.device).view(-1, *ones) * size
         index = (row + slot[..., 0]) * size + slot[..., 1]
         codes = self.fine.codes.view(-1)[index].long()
-        kinds = tokenizer.book.view(-1)[codes * PATCH**2 + part[..., 0] * PATCH + part[..., 1]]
-        labels = tokenizer.palette[kinds.int()]
-        return labels.masked_fill(~(self.fine.known.view(-1)[index] & held)[..., None], unseen)
+        kinds = book.view(-1)[codes * PATCH**2 + part[..., 0] * PATCH + part[..., 1]]
+        return kinds, self.fine.known.view(-1)[index] & held

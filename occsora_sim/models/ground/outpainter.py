@@ -10,19 +10,22 @@ Axes: b, x, y, tokens of a window of the canvas.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from occsora_sim import counter_random
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.models.ground.hourglass import Hourglass, HourglassConfig
 from occsora_sim.scene_prompt import PLACES
-from outpainting.hourglass import Hourglass, HourglassConfig
 
 ROUTE_FEATURES = 5
 """Numbers that tell a token of the route beside it (`route_features`)."""
+
+_CHANCE = 4.0
+"""How far chance says at first which tokens are shown, beside how sure the network is of them [nats]."""
 
 _CODE, _ORDER = 0x0B7, 0x0B8
 """Uses of random numbers (`counter_random`)."""
@@ -34,7 +37,8 @@ class OutpainterConfig:
 
     Attributes:
         codes: of the tokens.
-        features: numbers that describe a code: codes that are alike share what is learned about them.
+        parts: of a code, columns or cells; codes that are alike share what is learned about them.
+        values: that a part may have.
         plan: codes of a plan at half the resolution that the tokens follow; 0: there is none.
         token: edge of a token [m].
         window: edge of the window that the network sees [tokens].
@@ -43,8 +47,9 @@ class OutpainterConfig:
 
     """
 
-    codes: int = 1000
-    features: int = 23
+    codes: int
+    parts: int
+    values: int
     plan: int = 0
     token: float = 1.6
     window: int = 32
@@ -52,40 +57,27 @@ class OutpainterConfig:
     body: HourglassConfig = field(default_factory=HourglassConfig)
 
     def __post_init__(self) -> None:
-        if min(self.codes, self.features, self.window, self.tile) < 1 or self.plan < 0:
+        if min(self.codes, self.parts, self.values, self.window, self.tile) < 1 or self.plan < 0:
             raise ConfigurationError(f"outpainter: sizes must be positive, got {self}")
         if self.window % 4 or self.tile % 4 or self.tile > self.window:
             raise ConfigurationError(
                 f"outpainter: window {self.window} and tile {self.tile} must be multiples of 4, the tile no larger"
             )
 
-    def to_header(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
-
-    @staticmethod
-    def from_header(header: dict[str, Any]) -> OutpainterConfig:
-        """From `to_header`."""
-        return OutpainterConfig(**{**header, "body": HourglassConfig(**header["body"])})
-
 
 class Outpainter(nn.Module):
     """What each hidden token of a window is, given those in sight, the route, the kind of place and the plan."""
 
-    described: Tensor
+    contents: Tensor
 
-    def __init__(self, config: OutpainterConfig, described: Tensor) -> None:
-        """`described` (codes, features) float32 tells what each code is."""
+    def __init__(self, config: OutpainterConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.body.width
-        if tuple(described.shape) != (config.codes, config.features):
-            raise ConfigurationError(
-                f"outpainter: descriptions of shape {tuple(described.shape)}, need {config.codes, config.features}"
-            )
-        self.register_buffer("described", described.float())
+        width, features = config.body.width, config.parts * config.values
+        # (codes, parts) uint8: what each code is; training sets it once.
+        self.register_buffer("contents", torch.zeros(config.codes, config.parts, dtype=torch.uint8))
         self.code = nn.Embedding(config.codes, width)
-        self.feature = nn.Linear(config.features, width)
+        self.feature = nn.Linear(features, width)
         self.hidden = nn.Parameter(torch.zeros(width))
         self.route = nn.Linear(ROUTE_FEATURES, width)
         self.place = nn.Embedding(len(PLACES) + 1, width)  # the last: any
@@ -99,17 +91,21 @@ class Outpainter(nn.Module):
         self.body = Hourglass(config.body)
         self.norm = nn.LayerNorm(width)
         self.answer = nn.Linear(width, config.codes)
-        self.shared = nn.Linear(width, config.features, bias=False)
+        self.shared = nn.Linear(width, features, bias=False)
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.shared.weight)
 
+    def described(self) -> Tensor:
+        """What is where in each code: (codes, parts x values) float32 of ones and zeros."""
+        return F.one_hot(self.contents.long(), self.config.values).flatten(1).float()
+
     def table(self) -> Tensor:
         """Embeddings (codes, width): what each code has of its own, and what it shares with others alike."""
-        return self.code.weight + self.feature(self.described)
+        return self.code.weight + self.feature(self.described())
 
     def answers(self) -> Tensor:
         """Weights (codes, width) of the answers, made in the same way."""
-        return self.answer.weight + self.described @ self.shared.weight
+        return self.answer.weight + self.described() @ self.shared.weight
 
     def forward(
         self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, plan: Tensor | None = None,
@@ -126,7 +122,7 @@ class Outpainter(nn.Module):
             table: what `table` gives, where it is at hand.
 
         """
-        seen = nn.functional.embedding(codes, self.table() if table is None else table)
+        seen = F.embedding(codes, self.table() if table is None else table)
         x = torch.where(known[..., None], seen, self.hidden.to(seen.dtype))
         x = x + self.route(route) + self.place(place % (len(PLACES) + 1))[:, None, None]
         half = None
@@ -139,14 +135,12 @@ class Outpainter(nn.Module):
 
     def logits(self, features: Tensor, answers: Tensor | None = None) -> Tensor:
         """Features (..., width) -> logits (..., codes); `answers` where they are at hand."""
-        return nn.functional.linear(
-            features, self.answers() if answers is None else answers, self.answer.bias
-        )
+        return F.linear(features, self.answers() if answers is None else answers, self.answer.bias)
 
     def draw(
         self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, key: Tensor, plan: Tensor | None = None, *,
-        steps: int = 12, temperature: float = 1.0, least: float = 0.0, order: float = 4.0,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        steps: int = 12, expected: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Draw the hidden tokens of the tile in the middle of each window; fixed shapes, no wait for the device.
 
         Args:
@@ -157,55 +151,40 @@ class Outpainter(nn.Module):
             key: (b, 2) int64, the seed of the world and the number of the tile (`tile_key`); all randomness follows.
             plan: (b, x / 2, y / 2) int64, where there is one.
             steps: calls of the network. Each shows a share of the hidden tokens, few at first.
-            temperature: of the codes; below 1 the likely ones become likelier.
-            least: codes less likely than this share of the likeliest are left out.
-            order: how far chance says which tokens come first, and not how sure the network is of them; falls to 0 by
-                the end. What was drawn for a token has no say: one that has to be likely before it may stay is drawn
-                again and again until it is common, and pavements, trees and fences go missing.
+            expected: take the code of which most is expected to be right instead of a draw.
 
         Returns:
-            the tile's codes (b, tile, tile) int64, and their mean log-likelihood (b,) when they were drawn.
+            (b, tile, tile) int64.
 
         """
         tile, edge = self.config.tile, (self.config.window - self.config.tile) // 2
         inside = slice(edge, edge + tile)
         codes, known = codes.clone(), known.clone()
-        table, answers = self.table(), self.answers()
+        table, answers, described = self.table(), self.answers(), self.described()
         total = (~known[:, inside, inside]).flatten(1).sum(-1, keepdim=True)  # (b, 1)
-        likelihood = torch.zeros_like(total, dtype=torch.float32)
         for step in range(steps):
             features = self(codes, known, route, place, plan, table)[:, inside, inside]
-            logits = self.logits(features.flatten(1, 2), answers).float()
+            p = self.logits(features.flatten(1, 2), answers).float().softmax(-1)  # (b, n, codes)
             hidden = ~known[:, inside, inside].flatten(1)
             use = step << 12
-            chance = counter_random.uniform(key, _CODE + use, hidden.shape[1])
-            drawn, log_p, sure = _choose(logits / temperature, chance, least)
-            gumbel = counter_random.uniform(key, _ORDER + use, hidden.shape[1])
-            gumbel = -torch.log(-torch.log(gumbel))
-            rank = sure + order * (1 - (step + 1) / steps) * gumbel
+            if expected:
+                drawn = (p @ described @ described.T).argmax(-1)
+            else:
+                chance = counter_random.uniform(key, _CODE + use, hidden.shape[1])
+                drawn = (p.cumsum(-1) < chance[..., None]).sum(-1).clamp(max=p.shape[-1] - 1)
+            # The tokens that the network is sure of come first, and at first chance has most of a say. What was drawn
+            # for a token has none: one that has to be likely before it may stay is drawn again and again until it is
+            # common, and pavements, trees and fences go missing.
+            sure = -torch.special.entr(p).sum(-1)
+            gumbel = -torch.log(-torch.log(counter_random.uniform(key, _ORDER + use, hidden.shape[1])))
+            rank = sure + _CHANCE * (1 - (step + 1) / steps) * gumbel
             rank = rank.masked_fill(~hidden, -math.inf).argsort(-1, descending=True).argsort(-1)
             left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
             count = hidden.sum(-1, keepdim=True) - (total * left).floor()
-            shown = (rank < count) & hidden
-            likelihood += (log_p * shown).sum(-1, keepdim=True)
-            square = shown.view(-1, tile, tile)
+            square = ((rank < count) & hidden).view(-1, tile, tile)
             codes[:, inside, inside] = torch.where(square, drawn.view_as(square), codes[:, inside, inside])
             known[:, inside, inside] |= square
-        return codes[:, inside, inside], (likelihood / total.clamp(min=1))[:, 0]
-
-
-def _choose(logits: Tensor, chance: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (b, n) int64 drawn from logits (b, n, k) by uniform numbers (b, n), their log-probabilities, and how sure
-    each choice is: minus its entropy [nats].
-    """
-    p = logits.softmax(-1)
-    if least:
-        p = p * (p >= least * p.amax(-1, keepdim=True))
-        p = p / p.sum(-1, keepdim=True)
-    total = p.cumsum(-1)
-    code = (total < chance[..., None] * total[..., -1:]).sum(-1).clamp(max=p.shape[-1] - 1)
-    log_p = p.gather(-1, code[..., None])[..., 0].clamp(min=1e-20).log()
-    return code, log_p, -torch.special.entr(p).sum(-1)
+        return codes[:, inside, inside]
 
 
 def tile_key(seed: Tensor, tile: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from occsora_sim.models.ground.outpainter import Outpainter, route_features
+from occsora_sim.models.ground.plan import groups_of_cells, patterns_of, plan_table
+from occsora_sim.models.ground.tokenizer import GroundTokenizer
+from occsora_sim.training.ground.masks import known_ground, shown_ground
+from occsora_sim.training.ground.towns import Crops, GroundTowns
 from occsora_sim.training.loop import StepLoss
-from outpainting.ground_plan import groups_of_cells, patterns_of, plan_table
-from outpainting.ground_tokenizer import GroundTokenizer
-from outpainting.ground_towns import Crops, GroundTowns
-from outpainting.known_ground import known_ground, shown_ground
-from outpainting.outpaint import Outpainter, route_features
 
 VIEW = 80.0
 """Edge of what an ego sees [m]."""

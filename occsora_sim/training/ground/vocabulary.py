@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from outpainting.ground_palette import GROUPS, group_of
-from outpainting.ground_tokenizer import GroundTokenizer, common_squares
-from outpainting.ground_towns import GroundTowns
+from occsora_sim.models.ground.palette import GROUPS, group_of
+from occsora_sim.models.ground.tokenizer import GroundTokenizer, common_squares
+from occsora_sim.training.ground.towns import GroundTowns
 
 
 def make_tokenizer(towns: GroundTowns, crops: int = 2000, seed: int = 0) -> GroundTokenizer:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from occsora_sim.checkpoint import read_tensors, write_tensors
-from outpainting.ground_towns import GroundTowns
+from occsora_sim.training.ground.towns import GroundTowns
 
 
 def save_towns(towns: GroundTowns, path: Path) -> None:

@@ -10,24 +10,23 @@ Axes: b, x, y. A token is a square of `PATCH` columns along the canvas.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from outpainting.ground_palette import GROUPS, group_of
+from occsora_sim.models.ground.palette import GROUPS, group_of
 
 PATCH = 4
 """Edge of a token [columns]."""
 
-CODES = 4096
-"""Squares in a book."""
-
-
 _MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # the golden ratio's bits, as a signed number
 
 
-class GroundTokenizer(nn.Module):
+@dataclass(frozen=True)
+class GroundTokenizer:
     """Columns to codes and back.
 
     Attributes:
@@ -39,51 +38,37 @@ class GroundTokenizer(nn.Module):
     palette: Tensor
     book: Tensor
 
-    def __init__(self, palette: Tensor, book: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("palette", palette)
-        self.register_buffer("book", book)
-
-    @property
-    def codes(self) -> int:
-        """How many there are."""
-        return len(self.book)
-
-    def described(self) -> Tensor:
-        """What is where in each code: (codes, features) float32, the columns' kinds as ones and zeros."""
-        return F.one_hot(self.book.long(), len(self.palette)).flatten(1).float()
-
     def encode(self, kinds: Tensor) -> Tensor:
         """Kinds (b, x, y) uint8 -> the codes (b, x / 4, y / 4) int64 that differ in the fewest columns, those in which
-        a column is of another group (a road for a pavement) counted twice.
-        """
-        return self._nearest(rearrange(kinds, "b (x p) (y q) -> b x y (p q)", p=PATCH, q=PATCH))
-
-    def look_up(self, kinds: Tensor) -> Tensor:
-        """As `encode`, sooner for many crops: a square that is in the book is looked up, only the others are compared
-        with all of it; how many that is depends on what is there.
+        a column is of another group (a road for a pavement) counted twice; of equally near ones the commonest. Waits
+        for the device: a square that is in the book is looked up, only the others are compared with all of it.
         """
         squares = rearrange(kinds, "b (x p) (y q) -> b x y (p q)", p=PATCH, q=PATCH)
-        wanted, (kept, order) = _key(squares.reshape(-1, PATCH**2)), _key(self.book).sort()
+        flat = squares.reshape(-1, PATCH**2)
+        wanted, (kept, order) = _key(flat), _key(self.book).sort(stable=True)
         at = torch.searchsorted(kept, wanted).clamp(max=len(kept) - 1)
         codes = order[at]
         strange = torch.nonzero(kept[at] != wanted)[:, 0]
-        codes[strange] = self._nearest(squares.reshape(-1, PATCH**2)[strange])
+        codes[strange] = self._nearest(flat[strange])
         return codes.view(squares.shape[:-1])
-
-    def _nearest(self, squares: Tensor) -> Tensor:
-        """Squares (..., 16) uint8 -> codes (...) int64; of equally near ones the commonest."""
-        # Whole numbers up to 32 are exact in bfloat16.
-        likeness = self._features(squares).bfloat16() @ self._features(self.book).bfloat16().T
-        later = torch.arange(self.codes, device=squares.device) / (2 * self.codes)
-        return (likeness.float() - later).argmax(-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (b, x, y) int64 -> kinds (b, 4 x, 4 y) uint8."""
         return rearrange(self.book[codes], "b x y (p q) -> b (x p) (y q)", p=PATCH, q=PATCH)
 
+    def _nearest(self, squares: Tensor) -> Tensor:
+        """Squares (n, 16) uint8 -> codes (n,) int64."""
+        # Whole numbers up to 32 are exact in bfloat16.
+        book = self._features(self.book).bfloat16().T
+        later = torch.arange(len(self.book), device=squares.device) / (2 * len(self.book))
+        parts = [
+            ((self._features(part).bfloat16() @ book).float() - later).argmax(-1)
+            for part in squares.split(4096)
+        ]
+        return torch.cat(parts)
+
     def _features(self, squares: Tensor) -> Tensor:
-        """Kinds and groups (..., 16) of columns as ones and zeros, (..., features)."""
+        """Kinds and groups (n, 16) of columns as ones and zeros, (n, features)."""
         kinds = F.one_hot(squares.long(), len(self.palette))
         groups = F.one_hot(group_of(self.palette)[squares.long()], len(GROUPS))
         return torch.cat((kinds, groups), dim=-1).flatten(-2)
@@ -97,7 +82,7 @@ def _key(squares: Tensor) -> Tensor:
     return key ^ (key >> 32)
 
 
-def common_squares(kinds: Tensor, codes: int = CODES) -> Tensor:
+def common_squares(kinds: Tensor, codes: int) -> Tensor:
     """A book of the commonest squares of crops `kinds` (n, x, y) uint8: (codes, 16) uint8, the commonest first."""
     squares = rearrange(kinds, "n (x p) (y q) -> (n x y) (p q)", p=PATCH, q=PATCH)
     unique, counts = torch.unique(squares, dim=0, return_counts=True)

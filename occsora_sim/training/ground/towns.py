@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DRIVEABLE, FREE, OCC3D, Grid
+from occsora_sim.models.ground.palette import common_columns, nearest_kind
 from occsora_sim.scene_prompt import PLACES
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.training.report import say
 from occsora_sim.voxels.raster import Raster
-from outpainting.ground_palette import common_columns, nearest_kind
 
 ROUTE_POINTS = 192
 """Points of the route around a crop, about 1 m apart."""

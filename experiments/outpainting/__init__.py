@@ -1,1 +1,0 @@
-"""Ground as tokens, outpainted once by masked diffusion: on probation."""

@@ -1,0 +1,225 @@
+"""The ground model: a book of tokens, an outpainter of the plan, and one of the ground that follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from occsora_sim.device import fast_bfloat16
+from occsora_sim.errors import CheckpointError, ConfigurationError
+from occsora_sim.geometry import to_frame
+from occsora_sim.models.ground.canvas import GroundCanvas
+from occsora_sim.models.ground.hourglass import HourglassConfig
+from occsora_sim.models.ground.outpainter import Outpainter, OutpainterConfig, route_features, tile_key
+from occsora_sim.models.ground.palette import GROUPS, nearest_kind
+from occsora_sim.models.ground.plan import CELLS, groups_of_cells, patterns_of, plan_table
+from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
+
+_PLAN = 1 << 62
+"""Sets the keys of the plan's tiles apart from the ground's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundConfig:
+    """Sizes of a ground model; it travels in the checkpoint.
+
+    Attributes:
+        column: edge of a column [m].
+        height: layers of a column.
+        kinds: of columns.
+        codes: of tokens.
+        patterns: codes of the plan.
+        tile: edge of a tile [tokens].
+        window: edge of what the ground's network sees [tokens].
+        plan_window: of what the plan's network sees [tokens of the plan].
+        body: sizes of the ground's network.
+        plan_body: of the plan's.
+
+    """
+
+    column: float = 0.4
+    height: int = 16
+    kinds: int = 48
+    codes: int = 4096
+    patterns: int = 512
+    tile: int = 16
+    window: int = 32
+    plan_window: int = 40
+    body: HourglassConfig = field(
+        default_factory=lambda: HourglassConfig(width=96, inner=192, depth=4, heads=3)
+    )
+    plan_body: HourglassConfig = field(
+        default_factory=lambda: HourglassConfig(width=96, inner=256, depth=4, heads=4)
+    )
+
+    def __post_init__(self) -> None:
+        if min(self.kinds, self.codes, self.patterns, self.height) < 1 or self.column <= 0:
+            raise ConfigurationError(f"ground: sizes must be positive, got {self}")
+        if self.kinds > 256 or self.codes > 2**15 or self.patterns > 2**15:
+            raise ConfigurationError(f"ground: at most 256 kinds and {2**15} codes and patterns, got {self}")
+
+    @property
+    def token(self) -> float:
+        """Edge of a token [m]."""
+        return PATCH * self.column
+
+    @property
+    def fine(self) -> OutpainterConfig:
+        """Sizes of the ground's outpainter."""
+        return OutpainterConfig(
+            codes=self.codes, parts=PATCH**2, values=self.kinds, plan=self.patterns, token=self.token,
+            window=self.window, tile=self.tile, body=self.body,
+        )  # fmt: skip
+
+    @property
+    def plan(self) -> OutpainterConfig:
+        """Sizes of the plan's outpainter."""
+        return OutpainterConfig(
+            codes=self.patterns, parts=CELLS, values=len(GROUPS), token=2 * self.token, window=self.plan_window,
+            tile=self.tile, body=self.plan_body,
+        )  # fmt: skip
+
+    @staticmethod
+    def from_header(header: dict[str, Any]) -> GroundConfig:
+        """The configuration stored in a checkpoint.
+
+        Raises:
+            CheckpointError: a field is unknown or missing.
+
+        """
+        try:
+            bodies = {name: HourglassConfig(**header[name]) for name in ("body", "plan_body")}
+            return GroundConfig(**{**header, **bodies})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"weights: the configuration of the ground does not fit this release ({error})"
+            ) from error
+
+
+class GroundModel(nn.Module):
+    """Draws ground on canvases, tile by tile.
+
+    Attributes:
+        palette: (kinds, z) uint8, the column of each kind.
+        plan: outpainter of the plan; its `contents` are the plan's book.
+        fine: outpainter of the ground; its `contents` are the tokenizer's book.
+
+    """
+
+    palette: Tensor
+
+    def __init__(self, config: GroundConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("palette", torch.zeros(config.kinds, config.height, dtype=torch.uint8))
+        self.plan, self.fine = Outpainter(config.plan), Outpainter(config.fine)
+
+    @property
+    def tokenizer(self) -> GroundTokenizer:
+        """Columns to codes and back."""
+        return GroundTokenizer(self.palette, self.fine.contents)
+
+    def kinds(self, columns: Tensor) -> Tensor:
+        """Kinds (...) uint8 of columns (..., z) uint8; those with an unseen voxel are of any kind."""
+        flat = columns.reshape(-1, columns.shape[-1])
+        return torch.cat([nearest_kind(part, self.palette) for part in flat.split(8192)]).view(
+            columns.shape[:-1]
+        )
+
+    def plan_of(self, kinds: Tensor) -> Tensor:
+        """The plan (b, x / 8, y / 8) int64 of kinds (b, x, y) uint8."""
+        return plan_table(self.plan.contents)[patterns_of(groups_of_cells(kinds, self.palette))]
+
+    def given_back(self, columns: Tensor) -> Tensor:
+        """Frames (b, x, y, z) uint8 without road users as tokens give them back; x and y multiples of 4."""
+        return self.palette[self.tokenizer.decode(self.tokenizer.encode(self.kinds(columns))).int()]
+
+    def enter(self, origin: Tensor, columns: Tensor, known: Tensor, corner: int) -> GroundCanvas:
+        """Canvases on which recorded ground is known.
+
+        Args:
+            origin: (b, 3) world poses of the canvas frames.
+            columns: (b, x, y, z) uint8, labels of the canvas's lattice; x and y multiples of 8.
+            known: (b, x, y) bool, columns that were seen; a token is known where all of its columns are.
+            corner: the number of the first token along both axes, even.
+
+        """
+        kinds = self.kinds(columns)
+        at = torch.full((len(origin), 1, 2), corner, device=origin.device)
+        fine_known, plan_known = (
+            known.unflatten(2, (-1, p)).unflatten(1, (-1, p)).all(-1).all(2) for p in (PATCH, 2 * PATCH)
+        )
+        canvas = GroundCanvas.empty(origin, self.config.token, self.config.tile)
+        return replace(
+            canvas,
+            fine=canvas.fine.put(self.tokenizer.encode(kinds)[:, None], fine_known[:, None], at),
+            plan=canvas.plan.put(self.plan_of(kinds)[:, None], plan_known[:, None], at // 2),
+        )
+
+    @torch.no_grad()
+    def draw(
+        self, canvas: GroundCanvas, pose: Tensor, route: Tensor, place: Tensor, seed: Tensor, half: float, *,
+        steps: int = 12, expected: bool = False, tiles: int | None = None,
+    ) -> GroundCanvas:  # fmt: skip
+        """Draw what is hidden around the ego, the nearest tile first.
+
+        Args:
+            canvas: of b worlds, which follow the ego (`GroundCanvas.followed`).
+            pose: (b, 3) world poses of the ego.
+            route: (b, r, 2) world points [m], NaN-padded.
+            place: (b,) int64, numbers of place kinds, -1: any.
+            seed: (b,) int64; a tile's draw follows from it, the tile's number and what is known around.
+            half: half the edge of the square around the ego in which ground is needed [m]. The plan is drawn
+                further, by a tile and what the ground's network sees beyond it.
+            steps: calls of the network for a tile.
+            expected: take what is expected instead of a draw.
+            tiles: of the plan and of the ground, drawn one after another in every world, wanted or not: no shape
+                depends on what is known, and nothing waits for the device. None: as many as are wanted.
+
+        """
+        config = self.config
+        ahead = (config.window + config.tile) // 2 * config.token
+        for painter, reach in ((self.plan, half + ahead), (self.fine, half)):
+            count = 0
+            while tiles is None or count < tiles:
+                tile, wanted = canvas.urgent(pose, reach, plan=painter is self.plan)
+                rows = torch.arange(len(pose), device=pose.device)
+                if tiles is None:
+                    rows = rows[wanted]
+                    if not len(rows):
+                        break
+                drawn = self._tile(
+                    painter, canvas.map(lambda field: field[rows]), tile[rows], route[rows], place[rows], seed[rows],  # noqa: B023
+                    steps=steps, expected=expected,
+                )  # fmt: skip
+                codes = drawn.new_zeros((len(pose), 1, config.tile, config.tile))
+                codes[rows] = drawn[:, None]
+                layer = canvas.plan if painter is self.plan else canvas.fine
+                layer = layer.put(
+                    codes, wanted[:, None, None, None].expand_as(codes), tile[:, None] * config.tile
+                )
+                canvas = replace(canvas, **{"plan" if painter is self.plan else "fine": layer})
+                count += 1
+        return canvas
+
+    def _tile(
+        self, painter: Outpainter, canvas: GroundCanvas, tile: Tensor, route: Tensor, place: Tensor, seed: Tensor,
+        **options: Any,
+    ) -> Tensor:  # fmt: skip
+        """The codes (b, tile, tile) int64 of one tile (b, 2) of each canvas."""
+        is_plan, config = painter is self.plan, painter.config
+        corner = tile[:, None] * config.tile - (config.window - config.tile) // 2
+        layer = canvas.plan if is_plan else canvas.fine
+        codes, known = layer.gather(corner, canvas.first(plan=is_plan), config.window)
+        plan = None
+        if not is_plan:
+            plan = canvas.plan.gather(corner // 2, canvas.first(plan=True), config.window // 2)[0][:, 0]
+        middle = (tile + 0.5) * (config.tile * config.token)  # (b, 2), on the canvas
+        points = to_frame(route, canvas.origin[:, None]) - middle[:, None]
+        told = route_features(points, config.window, config.token)
+        key = tile_key(seed ^ _PLAN if is_plan else seed, tile)
+        with torch.autocast(tile.device.type, torch.bfloat16, enabled=fast_bfloat16(tile.device)):
+            return painter.draw(codes[:, 0], known[:, 0], told, place, key, plan, **options)
