@@ -17,7 +17,7 @@ import torch
 from occsora_sim.checkpoint import read_tensors
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
-from occsora_sim.models.ground_crop import ROAD, crop_cells
+from occsora_sim.models.ground_crop import ROAD, crop_points
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.traffic_choice import choose
 from occsora_sim.models.traffic_motion import apply
@@ -88,7 +88,7 @@ def _crops(sampler, scenes, users, rows, k, hidden):
         shown = torch.zeros(crops.shape, dtype=torch.bool)
         for ago in (*_SHOWN, 40, 60):
             seen = torch.stack([sampler.tracks[s].pose_of(e, now + k - ago) for s, e, now in rows])
-            shown |= (crop_cells(pose, seen[row], 1.0).abs() < 40.0).all(1)
+            shown |= (crop_points(pose, seen[row]).abs() < 40.0).all(-1)
         crops = torch.where(shown, crops, 0)
     return crops.view(b, n, *crops.shape[1:])
 

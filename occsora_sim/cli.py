@@ -11,9 +11,10 @@ from typing import Any
 
 VERBS: dict[str, tuple[str, str]] = {
     "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
-    "train tokenizer": ("train_tokenizer", "train the 4D occupancy tokenizer"),
     "train traffic": ("train_traffic", "train what moves and enters: road users, on recorded tracks"),
-    "train world-model": ("train_world_model", "train the denoiser on a trained tokenizer's latents"),
+    "train ground": ("train_ground", "train what stands still: the ground of a generated world"),
+    "train tokenizer": ("train_tokenizer", "train the tokenizer of OccSora's own model, as published"),
+    "train world-model": ("train_world_model", "train the denoiser of OccSora's own model on its tokenizer"),
     "train encoder": ("train_encoder", "train the encoder in whose space generated frames are judged"),
     "train agent": ("train_agent", "train a driving policy in a world, the generated one by default"),
     "evaluate world": ("evaluate_world", "forecasts, control and drift of a world against recorded scenes"),

@@ -18,7 +18,7 @@ from occsora_sim.models.ground_crop import (
     PAVEMENT,
     ROAD,
     UNSEEN_GROUND,
-    crop_cells,
+    crop_points,
     directions,
     ranges,
     rays,
@@ -196,7 +196,7 @@ def test_a_head_learns_to_draw_what_two_kinds_of_road_users_do(head):
 # ------------------------------------------------------------------ the ground
 def test_a_crop_looks_all_around_and_most_closely_ahead_and_nearby():
     pose = torch.tensor([[5.0, 0.0, math.pi / 2]], dtype=torch.float64)  # heading north
-    x, y = crop_cells(pose, torch.zeros(1, 3, dtype=torch.float64), 1.0)[0]
+    x, y = crop_points(pose, torch.zeros(1, 3, dtype=torch.float64))[0].unbind(-1)
     ahead = DIRECTIONS // 2
     assert float(y[ahead, 0]) == pytest.approx(0.4, abs=0.01) and float(y[ahead, -1]) == pytest.approx(
         33.6, abs=0.2

@@ -22,7 +22,6 @@ from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.road_users import SIZES as USUAL
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import place_of
-from occsora_sim.training.windows import clip_route
 
 REACH = 64.0
 """Road users further from the ego are let go [m]; those that come back enter again."""
@@ -238,7 +237,7 @@ class EntrySampler:
         begins = torch.from_numpy(start)
         new = ~in_view(to_frame(points, before[:, None, None]), self.grid) | begins[:, None, None]
         routes = [
-            clip_route(town.routes[f.ego], at.float()) for (town, f), at in zip(rows, pose, strict=True)
+            _clip_route(town.routes[f.ego], at.float()) for (town, f), at in zip(rows, pose, strict=True)
         ]
         asked = [town.vehicles_later(k, more) for town, k, more in zip(towns, local, ahead, strict=True)]
         kinds = [town.place for town in towns]
@@ -293,3 +292,14 @@ def _known(rows: list[tuple[TownTracks, Frame]], start: Tensor) -> RoadUsers:
         id=valid.long() - 1,
         age=valid.int(),
     ).where(valid & ~start[:, None])
+
+
+def _clip_route(route: Tensor, pose: Tensor, points: int = 160) -> Tensor:
+    """The `points` points of route (r, 2) [m] around the ego pose (3,), NaN-padded: (points, 2)."""
+    out = torch.full((points, 2), math.nan, device=pose.device)
+    if len(route):
+        nearest = int((route - pose[:2]).norm(dim=-1).argmin())
+        begin = max(0, nearest - points // 3)
+        part = route[begin : begin + points]
+        out[: len(part)] = part.to(out)
+    return out

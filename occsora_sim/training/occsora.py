@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,8 +17,6 @@ from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.clips import ClipSampler
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.stages import Stage, Stages, Turn
-from occsora_sim.training.tokenizer import TokenizerTraining
-from occsora_sim.training.world_model import WorldModelTraining
 
 TOKENIZER_LOOP = LoopConfig(
     steps=17_500, batch=8, lr=1e-3, lr_floor=1e-3, warmup=200, weight_decay=0.01, beta2=0.999, clip=35.0, ema=0.0,
@@ -31,6 +29,46 @@ DENOISER_LOOP = LoopConfig(
     ema=0.9999, precision="float32", checkpoint_every=1000,
 )  # fmt: skip
 """The reference's: a constant rate, no weight decay; it does not clip gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """Options of `train tokenizer`.
+
+    Attributes:
+        scenes: what to train on (any spec that `open_scenes` takes).
+        out: folder for checkpoints, curves and the weights.
+        preset: paper, paper-small or paper-tiny.
+        loop: steps, batch, learning rate...
+
+    """
+
+    scenes: str = "traffic:0-95"
+    out: Path = Path("runs/tokenizer")
+    preset: str = "paper-small"
+    loop: LoopConfig = field(default_factory=lambda: TOKENIZER_LOOP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelTraining:
+    """Options of `train world-model`.
+
+    Attributes:
+        scenes: what to train on (any spec that `open_scenes` takes).
+        tokenizer: weights that `train tokenizer` wrote.
+        preset: the tokenizer's; to name it is to be told when the weights are another's.
+        out: folder for checkpoints, curves and the weights.
+        pool: encode this many clips once, ahead, and train on them alone; 0 encodes new ones in every step.
+        loop: steps, batch, learning rate...
+
+    """
+
+    scenes: str = "traffic:0-95"
+    tokenizer: Path = Path("runs/tokenizer/tokenizer.safetensors")
+    preset: str | None = None
+    out: Path = Path("runs/world-model")
+    pool: int = 0
+    loop: LoopConfig = field(default_factory=lambda: DENOISER_LOOP)
 
 
 def _sampler(scenes: str, config: OccSoraConfig, seed: int, loop: LoopConfig) -> ClipSampler:
@@ -81,19 +119,15 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors; returns its path.
 
     The loss is the tokenizer's own: cross-entropy, Lovasz-softmax and vector quantisation with the preset's
-    weights. Of the options, those of the resampler and `corruption` do not apply.
+    weights.
 
     Raises:
-        ConfigurationError: the preset is not OccSora's own, or weights to go on from are given.
+        ConfigurationError: the preset is not OccSora's own.
         CheckpointError: `out` holds a training with other options.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
     config, loop = occsora_preset(options.preset), options.loop
-    if options.init is not None:
-        raise ConfigurationError(
-            f"--init {options.init}: the tokenizer of {options.preset} is trained from nothing; leave the option out"
-        )
     path = options.out / "tokenizer.safetensors"
     stage = Stage(name="tokenizer", steps=loop.steps, main=True)
     recipe = recipe_of("train tokenizer", options)
@@ -118,20 +152,22 @@ def train_world_model(options: WorldModelTraining) -> Path:
     """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
 
     Clips are encoded as they are drawn, or `pool` of them ahead; their prompt is `pose_steps`, and the loss is the
-    hybrid DDPM one. Of the options, `corruption`, `fraying` and `draws` do not apply.
+    hybrid DDPM one.
 
     Raises:
-        ConfigurationError: `init` is given.
+        ConfigurationError: the preset is not OccSora's own.
         CheckpointError: the tokenizer's weights are unusable or of another preset, or `out` holds a training with
             other options.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
-    if options.init is not None:
-        raise ConfigurationError("--init goes on from closed-loop weights alone; give --tokenizer instead")
-    loop, stages = options.loop, options.stages()
+    if options.preset is not None:
+        occsora_preset(options.preset)
+    loop, path = options.loop, options.out / "world_model.safetensors"
+    stage = Stage(name="denoiser", steps=loop.steps, main=True)
+    stages = Stages(options.out, loop.minutes, recipe_of("train world-model", options), [stage], weights=path)
     if stages.finished:
-        return stages.weights
+        return path
     torch.manual_seed(loop.seed)  # initial weights of the denoiser, which the tokenizer's file does not hold
     model, header = load_occsora(
         options.tokenizer, kind="tokenizer", device=loop.device, preset=options.preset
@@ -155,7 +191,5 @@ def train_world_model(options: WorldModelTraining) -> Path:
 
     run(model, loss, loop, turn).copy_to(model)
     recipe = {**header.get("recipe", {}), "world_model": options}
-    save_world_model(
-        model.eval(), stages.weights, kind="world_model", trained_on=options.scenes, recipe=recipe
-    )
-    return stages.weights
+    save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    return path

@@ -24,7 +24,7 @@ from occsora_sim.grid import (
     TRAILER,
     TRUCK,
 )
-from occsora_sim.models.ground_crop import CROP, OBSTACLE, UNSEEN_GROUND, crop_cells, kinds_of_columns
+from occsora_sim.models.ground_crop import CROP, OBSTACLE, UNSEEN_GROUND, crop_points, kinds_of_columns
 from occsora_sim.models.traffic import AHEAD
 from occsora_sim.models.traffic_motion import STANDS, Motion, motion_between, travel_of
 from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers
@@ -107,7 +107,7 @@ class GroundAtlas:
         """Crops (n, *CROP) uint8 around world poses (n, 3) in the scenes (n,) int64; outside of all UNSEEN_GROUND."""
         table = self._table[scene]
         origin = torch.nn.functional.pad(table[:, :2], (0, 1))
-        i, j = torch.floor(crop_cells(pose, origin, _CELL) + 0.5).unbind(1)
+        i, j = torch.floor(crop_points(pose, origin) / _CELL + 0.5).unbind(-1)
         width, height = table[:, 2:4].float()[..., None, None].unbind(1)
         inside = (i >= 0) & (i < width) & (j >= 0) & (j < height)
         flat = table[:, 4].long()[:, None, None] + (i * height + j).long()
@@ -230,8 +230,8 @@ class TrafficSampler:
         shown = (~hidden)[row].view(-1, 1, 1).expand(crops.shape).clone()
         for ago in _SHOWN:
             seen = [self.tracks[scene].pose_of(ego, now - ago) for scene, ego, now in rows]
-            local = crop_cells(pose, torch.stack(seen)[row], 1.0)
-            shown |= (local.abs() < _VIEW).all(1)
+            local = crop_points(pose, torch.stack(seen)[row])
+            shown |= (local.abs() < _VIEW).all(-1)
         out = torch.zeros(*valid.shape, *CROP, dtype=torch.uint8)
         out[valid] = torch.where(shown, crops, UNSEEN_GROUND)
         return replace(windows, crops=out)

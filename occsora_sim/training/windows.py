@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,16 +11,9 @@ from torch import Tensor
 
 from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.entry_view import vehicles_in_view
-from occsora_sim.models.traffic_motion import keep_on
-from occsora_sim.road_users import RoadUsers, seen_from, stack
 from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawers_of
-from occsora_sim.scenes.start import place_of
 from occsora_sim.training.report import say
-
-ROUTE_POINTS = 160
-"""Points of a route that a model sees, about 1 m apart, around the ego."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +23,11 @@ class Windows:
     Attributes:
         labels: (n, h + f, x, y, z) uint8.
         poses: (n, h + f, 3) float32 world poses [m, m, rad].
-        users: of n worlds, the road users of the last history frame that were in view in the history.
-        then: f of them, the same slots in each future frame; who has left the scene by then goes on as it went.
-        route: (n, r, 2) float32 world points [m], NaN-padded.
-        history: h.
-        scene: (n, 2) float32, the kind of place and the vehicles in view in the last frame (`ScenePrompt.tensor`).
 
     """
 
     labels: Tensor
     poses: Tensor
-    users: RoadUsers
-    then: tuple[RoadUsers, ...]
-    route: Tensor
-    history: int
-    scene: Tensor
 
     def to(self, device: torch.device) -> Windows:
         """The same on `device`."""
@@ -57,47 +38,7 @@ class Windows:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Windows:
-        return Windows(
-            labels=change(self.labels),
-            poses=change(self.poses),
-            users=self.users.map(change),
-            then=tuple(later.map(change) for later in self.then),
-            route=change(self.route),
-            history=self.history,
-            scene=change(self.scene),
-        )
-
-
-def clip_route(route: Tensor, pose: Tensor, points: int = ROUTE_POINTS) -> Tensor:
-    """The `points` points of route (r, 2) [m] around the ego pose (3,), NaN-padded: (points, 2)."""
-    out = torch.full((points, 2), math.nan, device=pose.device)
-    if len(route):
-        nearest = int((route - pose[:2]).norm(dim=-1).argmin())
-        begin = max(0, nearest - points // 3)
-        part = route[begin : begin + points]
-        out[: len(part)] = part.to(out)
-    return out
-
-
-def followed(users: RoadUsers, later: RoadUsers) -> RoadUsers:
-    """`users` a frame later: as in `later` where ids are the same; who is not there any more goes on as it went."""
-    gone = keep_on(users)
-    same = (users.id[:, :, None] == later.id[:, None]) & users.valid[:, :, None]
-    found, there = later.gather(same.int().argmax(-1)), same.any(-1)
-    return replace(
-        gone,
-        pose=torch.where(there[..., None, None], found.pose, gone.pose),
-        present=torch.where(there[..., None], found.present, gone.present),
-        velocity=torch.where(there[..., None], found.velocity, gone.velocity),
-    )
-
-
-class WindowSource(Protocol):
-    """What windows can be had from by step number: a `WindowSampler`, or a `Prefetcher` of one."""
-
-    def draw(self, count: int, step: int) -> Windows:
-        """`count` windows for training step `step`."""
-        ...
+        return Windows(labels=change(self.labels), poses=change(self.poses))
 
 
 class WindowSampler:
@@ -126,25 +67,15 @@ class WindowSampler:
     def draw(self, count: int, step: int) -> Windows:
         """`count` windows for training step `step`.
 
-        A third of the windows bend the recorded future by a random turn and stretch, so that the models meet every
-        prompt from every place and not only what a driver did there.
+        A third of the windows bend the recorded future by a random turn and stretch, so that two looks at one
+        moment are from places as far apart as those that a driver might have come to.
         """
         rng = np.random.default_rng((self.seed, step))
         rows = [self._window(rng) for _ in range(count)]
-        labels, ways, users, *then, route, asked = zip(*rows, strict=True)
-        poses, scene = torch.stack(ways), torch.stack(asked)
-        scene[:, 1] = vehicles_in_view(stack(then[-1]), poses[:, -1], self.grid)
-        return Windows(
-            labels=torch.stack(labels),
-            poses=poses,
-            users=stack(users),
-            then=tuple(stack(later) for later in then),
-            route=torch.stack(route),
-            history=self.history,
-            scene=scene,
-        )
+        labels, poses = (torch.stack(part) for part in zip(*rows, strict=True))
+        return Windows(labels=labels, poses=poses)
 
-    def _window(self, rng: np.random.Generator) -> tuple[Any, ...]:
+    def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
         scene, voxeliser = self.scenes[index], self.voxelisers[index]
         stride = round(FRAME_SECONDS / scene.dt)
@@ -156,15 +87,7 @@ class WindowSampler:
         poses = poses.to(self.device)
         times = torch.from_numpy(steps * scene.dt).float().to(self.device)
         exclude = torch.full((len(steps),), int(scene.ego_track[ego]), device=self.device)
-        labels = voxeliser.frames(poses, times, exclude)
-        recorded = voxeliser.road_users(poses, times, exclude)
-        now = recorded.select([self.history - 1])
-        now = now.where(seen_from(now, poses[None, : self.history], self.grid))
-        then = [now]
-        for k in range(self.history, len(times)):
-            then.append(followed(then[-1], recorded.select([k])))
-        route = clip_route(torch.from_numpy(scene.route(ego)).float(), poses[self.history - 1])
-        return labels, poses, *then, route, place_of(scene).tensor().to(self.device)
+        return voxeliser.frames(poses, times, exclude), poses
 
     def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""

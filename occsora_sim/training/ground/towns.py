@@ -1,9 +1,9 @@
-"""What stands still in recorded towns, as kinds of columns on world-aligned rasters, and random crops of it."""
+"""What stands still in recorded places, as kinds of columns on world-aligned rasters, and random crops of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,26 @@ import torch
 from torch import Tensor
 
 from occsora_sim.grid import DRIVEABLE, FREE, OCC3D, Grid
-from occsora_sim.models.ground.palette import common_columns, nearest_kind
+from occsora_sim.models.columns import UNSEEN
+from occsora_sim.models.ground.palette import KINDS, common_columns, nearest_kind
 from occsora_sim.scene_prompt import PLACES
+from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.raster import rasterise
+from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
+from occsora_sim.scenes.voxel_scene import VoxelScene
+from occsora_sim.training.ground.merged import merged
 from occsora_sim.training.report import say
 from occsora_sim.voxels.raster import Raster
 
 ROUTE_POINTS = 192
 """Points of the route around a crop, about 1 m apart."""
+
+UNKNOWN = 255
+"""Stands for a kind where a recording does not say what is there."""
+
+PATIENCE = 100
+"""Crops of a place that may be left out before more is let through: twice the void, and the ends of roads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,50 +38,61 @@ class Crops:
     """n crops of ground on canvases of their own.
 
     Attributes:
-        kinds: (n, x, y) uint8, kinds of columns.
+        kinds: (n, x, y) uint8, kinds of columns; where nothing is known they mean nothing.
+        seen: (n, x, y) bool, columns that the recording knows.
         route: (n, r, 2) float32, the ego's route in the crop's frame [m], NaN-padded; its origin is the crop's middle.
-        ego: (n, 3) float32, where the ego stands, in the crop's frame: x, y [m], yaw [rad].
         place: (n,) int64, number of the place kind (`scene_prompt.PLACES`), -1 where it is none of them.
 
     """
 
     kinds: Tensor
+    seen: Tensor
     route: Tensor
-    ego: Tensor
     place: Tensor
+
+    def to(self, device: torch.device) -> Crops:
+        """The same on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Crops:
+        """The same in memory that a GPU reads directly."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Crops:
+        return Crops(
+            kinds=change(self.kinds),
+            seen=change(self.seen),
+            route=change(self.route),
+            place=change(self.place),
+        )
 
 
 class GroundTowns:
-    """Towns' static ground behind one another in one tensor, and where egos drove in them.
+    """Static ground of places behind one another in one tensor, and where egos drove in them.
 
     Attributes:
         palette: (kinds, z) uint8, the column of each kind.
-        columns: (cells,) uint8, kinds, town after town.
-        names: of the towns.
-        ends: of each town (k, 2) float64, world points [m] where a road ends in nothing.
+        columns: (cells,) uint8, kinds or UNKNOWN, place after place.
+        names: of the places.
+        ends: of each place (k, 2) float64, world points [m] where a road ends in nothing.
 
     """
 
     def __init__(self, tensors: dict[str, Tensor], names: Sequence[str], cell: float) -> None:
-        """Towns from `tensors` as `towns_of` makes them."""
+        """Places from `tensors` as `towns_of` makes them."""
         self.tensors, self.names, self.cell = tensors, list(names), cell
         self.palette, self.columns = tensors["palette"], tensors["columns"]
         self._shape, self._first, self._origin = tensors["shape"], tensors["first"], tensors["origin"]
         poses, routes = tensors["pose_offset"], tensors["route_offset"]
         self._poses = list(zip(poses[:-1].tolist(), poses[1:].tolist(), strict=True))
         self._routes = list(zip(routes[:-1].tolist(), routes[1:].tolist(), strict=True))
-        self._town = tensors["ego_town"].tolist()
-        self.egos = [
-            [
-                k
-                for k, town in enumerate(self._town)
-                if town == index and self._poses[k][1] > self._poses[k][0]
-            ]
-            for index in range(len(self.names))
-        ]
-        ends, counts = tensors["end"], tensors["end_count"].tolist()
-        self.ends = list(ends.split(counts))
-        self._with_egos = [k for k, egos in enumerate(self.egos) if egos]
+        self.egos: list[list[int]] = [[] for _ in self.names]
+        for ego, town in enumerate(tensors["ego_town"].tolist()):
+            if self._poses[ego][1] > self._poses[ego][0]:
+                self.egos[town].append(ego)
+        self.ends = list(tensors["end"].split(tensors["end_count"].tolist()))
+        free = (self.palette == FREE).all(-1)
+        self._nothing = int(free.int().argmax()) if bool(free.any()) else UNKNOWN
 
     def poses(self, ego: int) -> Tensor:
         """World poses (t, 3) of an ego of `egos`, every half second."""
@@ -86,11 +108,11 @@ class GroundTowns:
         """Number of the town's place kind, -1: none."""
         return int(self.tensors["place"][town])
 
-    def cut(self, town: Tensor, frame: Tensor, side: int, step: float = 0.4) -> Tensor:
-        """Kinds (n, side, side) uint8 at the centres of a lattice of `step` [m] whose middle and axes are `frame`
-        (n, 3) world pose, of the towns (n,); beyond a town, kind 0 of its free border.
+    def cut(self, town: Tensor, frame: Tensor, side: int, column: float) -> Tensor:
+        """Kinds or UNKNOWN (n, side, side) uint8 at the centres of a lattice of `column` [m] whose middle and axes are
+        `frame` (n, 3) world pose, of the towns (n,); beyond a town, what its border says.
         """
-        centres = (torch.arange(side) - (side - 1) / 2) * (step / self.cell)
+        centres = (torch.arange(side) - (side - 1) / 2) * (column / self.cell)
         cos, sin = frame[:, 2].cos().float()[:, None], frame[:, 2].sin().float()[:, None]
         start = ((frame[:, :2].double() - self._origin[town]) / self.cell + 0.5).float()
         width, height = self._shape[town].int()[:, :, None, None].unbind(1)
@@ -107,19 +129,22 @@ class GroundTowns:
         return torch.stack(rows).view(len(frame), side, side)
 
     def draw(
-        self, count: int, side: int, rng: np.random.Generator, *, reach: float = 60.0, void: float = 0.05
-    ) -> Crops:
-        """`count` crops of `side` columns of 0.4 m from where egos see, on canvases as worlds have them.
+        self, count: int, side: int, rng: np.random.Generator, *, column: float = 0.4, reach: float = 60.0,
+        void: float = 0.05, unknown: float = 0.5,
+    ) -> Crops:  # fmt: skip
+        """`count` crops of `side` columns of `column` [m] from within `reach` [m] of egos, on canvases as worlds have
+        them.
 
         A canvas's axes are those of the ego where its world began: mostly along streets, so crops are turned as an ego
         of the same town stands somewhere else, and by a multiple of a right angle; a quarter of them anyhow. Crops of
-        which more than the share `void` lies beyond the town are left out, and those in which a road ends: a recorded
-        town has a rim, a drawn one goes on.
+        which more than the share `void` lies beyond the town, or more than `unknown` was never seen, are left out, and
+        those in which a road ends: a recorded town has a rim, a drawn one goes on. Where a place has hardly any other,
+        they are let through after all.
         """
-        rows: list[tuple[Tensor, Tensor, Tensor, int]] = []
-        nothing = self.nothing
+        rows: list[tuple[Tensor, Tensor, int]] = []
+        refused = 0
         while len(rows) < count:
-            town = self._with_egos[rng.integers(len(self._with_egos))]
+            town = int(rng.integers(len(self.names)))
             ego, other = (self.egos[town][k] for k in rng.integers(len(self.egos[town]), size=2))
             poses, others = self.poses(ego), self.poses(other)
             now = poses[rng.integers(len(poses))].double()
@@ -128,51 +153,70 @@ class GroundTowns:
                 yaw = float(rng.uniform(-math.pi, math.pi))
             middle = now[:2] + torch.from_numpy(rng.uniform(-reach, reach, 2))
             turn = torch.tensor([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]]).double()
+            patience = 2.0 ** (refused // PATIENCE)
             ends = (self.ends[town] - middle) @ turn
-            if (ends.abs().amax(-1) < 0.2 * side).any():
+            refused += 1
+            if patience == 1 and (ends.abs().amax(-1) < 0.5 * column * side).any():
                 continue
-            kinds = self.cut(torch.tensor([town]), torch.tensor([[*middle.tolist(), yaw]]), side)[0]
-            if (kinds == nothing).float().mean() > void:
+            frame = torch.tensor([[*middle.tolist(), yaw]])
+            kinds = self.cut(torch.tensor([town]), frame, side, column)[0]
+            if float((kinds == UNKNOWN).float().mean()) > 1 - (1 - unknown) / patience:
                 continue
+            if self._nothing != UNKNOWN and float((kinds == self._nothing).float().mean()) > void * patience:
+                continue
+            refused = 0
             points = (self.route(ego).double() - middle) @ turn
             route = torch.full((ROUTE_POINTS, 2), math.nan)
             if len(points):
                 near = int(points.norm(dim=-1).argmin())
                 part = points[max(0, near - ROUTE_POINTS // 2) :][:ROUTE_POINTS]
                 route[: len(part)] = part.float()
-            at = torch.cat(((now[:2] - middle) @ turn, (now[2:] - yaw))).float()
-            rows.append((kinds, route, at, self.place(town)))
-        kinds_, routes, egos, places = zip(*rows, strict=True)
+            rows.append((kinds, route, self.place(town)))
+        kinds_, routes, places = zip(*rows, strict=True)
+        drawn = torch.stack(kinds_)
+        seen = drawn != UNKNOWN
         return Crops(
-            kinds=torch.stack(kinds_),
+            kinds=drawn.masked_fill(~seen, 0),
+            seen=seen,
             route=torch.stack(routes),
-            ego=torch.stack(egos),
             place=torch.tensor(places),
         )
 
-    @property
-    def nothing(self) -> int:
-        """The kind of a free column, which lies beyond towns."""
-        return int(nearest_kind(torch.full_like(self.palette[:1], FREE), self.palette)[0])
-
 
 def towns_of(
-    scenes: Sequence[Scene], grid: Grid = OCC3D, *, cell: float = 0.2, palette: Tensor | None = None
-) -> GroundTowns:
-    """The static ground of `scenes` with the palette given, or that of their own commonest columns."""
+    scenes: Sequence[Recorded], grid: Grid = OCC3D, *, cell: float = 0.2, palette: Tensor | None = None,
+    kinds: int = KINDS,
+) -> GroundTowns:  # fmt: skip
+    """The static ground of `scenes`, of vectors or of voxels, with the palette given, or that of the commonest columns.
+
+    Args:
+        scenes: those in which no ego moves are left out.
+        grid: whose layers the columns have.
+        cell: distance of two columns in the rasters [m].
+        palette: (kinds, z) uint8.
+        kinds: of the palette, where none is given.
+
+    Raises:
+        SceneError: no scene has an ego's motion.
+
+    """
+    still = ["" if scene.ego_valid.any() else "no ego motion" for scene in scenes]
+    scenes = [scenes[k] for k in usable(scenes, still, "crop of ground")]
     rasters = []
     for number, scene in enumerate(scenes):
-        rasters.append(rasterise(scene, grid, cell))
+        if isinstance(scene, VoxelScene):
+            rasters.append(merged(scene, grid, cell))
+        else:
+            rasters.append(rasterise(scene, grid, cell))
         if number % 20 == 19:
-            say(f"static ground of {number + 1} of {len(scenes)} towns")
+            say(f"static ground of {number + 1} of {len(scenes)} places")
     if palette is None:
-        counts = [torch.bincount(r.columns.view(-1).int(), minlength=len(r.palette)) for r in rasters]
-        palette = common_columns([r.palette for r in rasters], counts)
+        palette = _palette(rasters, kinds)
     cells = [raster.columns.numel() for raster in rasters]
     columns = torch.empty(sum(cells), dtype=torch.uint8)
     first = torch.tensor([sum(cells[:k]) for k in range(len(cells))])
     for raster, begin in zip(rasters, first.tolist(), strict=True):
-        kind = nearest_kind(raster.palette, palette)
+        kind = nearest_kind(raster.palette, palette).masked_fill((raster.palette == UNSEEN).any(-1), UNKNOWN)
         columns[begin : begin + raster.columns.numel()] = kind[raster.columns.view(-1).int()]
     stride = [max(1, round(0.5 / scene.dt)) for scene in scenes]
     poses = [
@@ -204,8 +248,28 @@ def towns_of(
     return GroundTowns(tensors, [scene.name for scene in scenes], cell)
 
 
-def _road_ends(scene: Scene, raster: Raster, beyond: float = 4.0) -> Tensor:
-    """World points (k, 2) float64 [m]: ends of lanes that have no road `beyond` [m] further on."""
+def _palette(rasters: Sequence[Raster], kinds: int) -> Tensor:
+    """The commonest columns (kinds, z) uint8 of rasters, a free one among them: it tells where a town ends."""
+    known = [(raster.palette != UNSEEN).all(-1) for raster in rasters]
+    counts = [
+        torch.bincount(raster.columns.view(-1).int(), minlength=len(raster.palette)) for raster in rasters
+    ]
+    palette = common_columns(
+        [raster.palette[there] for raster, there in zip(rasters, known, strict=True)],
+        [count[there] for count, there in zip(counts, known, strict=True)],
+        kinds,
+    )
+    if not bool((palette == FREE).all(-1).any()):
+        palette[-1] = FREE
+    return palette
+
+
+def _road_ends(scene: Recorded, raster: Raster, beyond: float = 4.0) -> Tensor:
+    """World points (k, 2) float64 [m]: ends of lanes that have no road `beyond` [m] further on; none where the lanes
+    are not known.
+    """
+    if not isinstance(scene, Scene):
+        return torch.zeros(0, 2, dtype=torch.float64)
     points, offsets = scene.lane_points.astype(np.float64), scene.lane_offsets
     first, last = offsets[:-1], offsets[1:] - 1
     some = last > first

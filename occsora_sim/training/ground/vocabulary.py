@@ -1,24 +1,56 @@
-"""The ground's tokenizer from recorded towns, and how well it gives ground back."""
+"""The ground's books of tokens and of the plan's patterns from recorded places; how well tokens give ground back."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from occsora_sim.models.ground.model import GroundConfig, GroundModel
 from occsora_sim.models.ground.palette import GROUPS, group_of
-from occsora_sim.models.ground.tokenizer import GroundTokenizer, common_squares
+from occsora_sim.models.ground.plan import common_patterns, groups_of_cells, patterns_of
+from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer, common_squares
+from occsora_sim.training.ground.crops import CropSampler, columns_of, tokens_seen
 from occsora_sim.training.ground.towns import GroundTowns
 
+_CROPS_A_PLACE, _CROPS = 100, 3000
+"""Crops of a place, and of all at most, whose squares are counted; of the plan, which are larger, an eighth of it."""
 
-def make_tokenizer(towns: GroundTowns, crops: int = 2000, seed: int = 0) -> GroundTokenizer:
-    """A tokenizer with the commonest squares of that many crops of 64 m."""
-    rng = np.random.default_rng((seed, 1))
-    kinds = torch.cat([towns.draw(100, 160, rng).kinds for _ in range(-(-crops // 100))])
-    return GroundTokenizer(towns.palette, common_squares(kinds))
+_BATCH, _SEED = 50, 2**32 - 1
+
+
+def vocabulary(towns: GroundTowns, config: GroundConfig, reach: float) -> dict[str, Tensor]:
+    """What a ground model is made of: "palette", "book" of the commonest squares, "patterns" of the plan's book; from
+    crops within `reach` [m] of egos.
+    """
+    most = min(_CROPS, _CROPS_A_PLACE * len(towns.names))
+    squares, patterns = [], []
+    fine = CropSampler(towns, columns_of(config.fine), config.column, reach, seed=_SEED)
+    for step in range(-(-most // _BATCH)):
+        crops = fine.draw(_BATCH, step)
+        seen = tokens_seen(crops.seen, PATCH)
+        parts = rearrange(crops.kinds, "n (x p) (y q) -> n x y p q", p=PATCH, q=PATCH)
+        squares.append(parts[seen])
+    coarse = CropSampler(towns, columns_of(config.plan), config.column, reach, seed=_SEED)
+    for step in range(-(-most // (8 * _BATCH))):
+        crops = coarse.draw(_BATCH, step)
+        seen = tokens_seen(crops.seen, 2 * PATCH)
+        patterns.append(patterns_of(groups_of_cells(crops.kinds, towns.palette))[seen])
+    return {
+        "palette": towns.palette,
+        "book": common_squares(torch.cat(squares), config.codes),
+        "patterns": common_patterns(torch.cat(patterns), config.patterns),
+    }
+
+
+def set_vocabulary(ground: GroundModel, words: dict[str, Tensor]) -> None:
+    """Give an untrained model what `vocabulary` found."""
+    ground.palette.copy_(words["palette"])
+    ground.fine.contents.copy_(words["book"])
+    ground.plan.contents.copy_(words["patterns"])
 
 
 def edges(kinds: Tensor) -> Tensor:
@@ -30,10 +62,10 @@ def edges(kinds: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def ceiling(model: GroundTokenizer, kinds: Tensor, palette: Tensor) -> dict[str, Any]:
+def ceiling(tokenizer: GroundTokenizer, kinds: Tensor) -> dict[str, Any]:
     """How well crops (n, x, y) come back: shares of columns right in all, at edges, by group, and the groups' IoU."""
-    back = torch.cat([model.decode(model.encode(part)) for part in kinds.split(16)])
-    right, group = back == kinds, group_of(palette)
+    back = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in kinds.split(16)])
+    right, group = back == kinds, group_of(tokenizer.palette)
     truth, found, edge = group[kinds.int()], group[back.int()], edges(kinds)
     by_group = {
         name: {
