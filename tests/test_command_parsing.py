@@ -124,7 +124,7 @@ def test_every_verb_that_is_offered_explains_itself(verb, capsys):
     [
         (["drvie"], "unknown command 'drvie'"),
         (["scenes"], "say which: scenes make"),
-        (["train", "engine"], "say which: train tokenizer, train traffic, train world-model"),
+        (["train", "engine"], "say which: train traffic, train ground, train tokenizer"),
         (["drive", "--sed", "3"], "unrecognized options: --sed"),
     ],
 )

@@ -47,9 +47,10 @@ DIAGRAMS |= {"errors -> grid, geometry, vehicle"}
 """How blocks begin that are no code."""
 
 PARSED_ALONE = {
-    "train tokenizer": "test_training, test_occsora_training",
     "train traffic": "test_every_training",
-    "train world-model": "test_training, test_occsora_training",
+    "train ground": "test_every_training, test_ground_training",
+    "train tokenizer": "test_occsora_training",
+    "train world-model": "test_occsora_training",
     "train encoder": "test_feature_distance",
     "train agent": "test_learner",
 }

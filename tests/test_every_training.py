@@ -30,28 +30,24 @@ from occsora_sim.scenes.file import save_scene
 from occsora_sim.training import loop as loop_module
 from occsora_sim.training import occsora, stages
 from occsora_sim.training.encoder import EncoderTraining, train_encoder
+from occsora_sim.training.ground.train import GroundTraining, train_ground
 from occsora_sim.training.loop import LoopConfig
-from occsora_sim.training.tokenizer import TokenizerTraining, train_tokenizer
+from occsora_sim.training.occsora import TokenizerTraining, WorldModelTraining
 from occsora_sim.training.traffic import ROLLED, TrafficTraining, train_traffic
-from occsora_sim.training.world_model import WorldModelTraining, train_world_model
 
-PARTS = {"resampler_windows": 2, "resampler_steps": 2}
+GROUND = {"preset": "tiny", "plan_steps": 2, "validate": ""}
 TRAFFIC = {"preset": "tiny", "rollout_steps": 6, "rollout_frames": 1, "entry_steps": 2}
 
 TRAININGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "tokenizer": (train_tokenizer, TokenizerTraining, {"preset": "tiny", **PARTS}),
-    "tokenizer --init": (train_tokenizer, TokenizerTraining, {"preset": "tiny", "init": "world_model", **PARTS}),
     "traffic": (train_traffic, TrafficTraining, TRAFFIC),
     "traffic tokens": (train_traffic, TrafficTraining, {"head": "tokens", **TRAFFIC}),
     "traffic --init": (train_traffic, TrafficTraining, {"init": "world_model", **TRAFFIC}),
-    "world-model": (train_world_model, WorldModelTraining, {"tokenizer": "tokenizer"}),
-    "world-model --init": (train_world_model, WorldModelTraining, {"init": "world_model"}),
+    "ground": (train_ground, GroundTraining, GROUND),
+    "ground --init": (train_ground, GroundTraining, {"init": "world_model", **GROUND}),
     "encoder": (lambda options: train_encoder(options, TINY), EncoderTraining, {}),
-    "paper tokenizer": (occsora.train_tokenizer, TokenizerTraining, {"preset": "paper-tiny"}),
-    "paper world-model": (occsora.train_world_model, WorldModelTraining, {"tokenizer": "paper"}),
-    "paper world-model --pool": (
-        occsora.train_world_model, WorldModelTraining, {"tokenizer": "paper", "pool": 2},
-    ),
+    "tokenizer": (occsora.train_tokenizer, TokenizerTraining, {"preset": "paper-tiny"}),
+    "world-model": (occsora.train_world_model, WorldModelTraining, {"tokenizer": "tokenizer"}),
+    "world-model --pool": (occsora.train_world_model, WorldModelTraining, {"tokenizer": "tokenizer", "pool": 2}),
 }  # fmt: skip
 """What trains, its options, and those that are not the defaults; weights by their names in `begin`."""
 
@@ -64,9 +60,8 @@ def begin(tmp_path_factory) -> dict[str, Path]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     models: dict[str, WorldModel | OccSora] = {
-        "tokenizer": WorldModel(tiny()),
+        "tokenizer": OccSora(paper_tiny()),
         "world_model": WorldModel(tiny()),
-        "paper": OccSora(paper_tiny()),
     }
     for name, model in models.items():
         kind = "world_model" if name == "world_model" else "tokenizer"
@@ -223,7 +218,7 @@ def test_other_options_in_the_same_folder_are_refused_in_one_line(
         other.append(
             ({"init": tmp_path / "new"}, {}, r"begun with --init world_model \(sha256 \w+\), not new")
         )
-    if name in ("traffic", "world-model"):
+    if name in ("traffic", "ground"):
         other.append(({"init": tmp_path / "new"}, {}, "begun without --init, not with --init"))
     for options, loop, said in other:
         with pytest.raises(CheckpointError, match=said) as error:
@@ -238,7 +233,7 @@ def test_other_weights_at_the_same_place_are_other_weights(train, begin, tmp_pat
     tokenizer.write_bytes(begin["tokenizer"].read_bytes())
     train("world-model", "run", {"tokenizer": tokenizer})
     torch.manual_seed(1)
-    save_world_model(WorldModel(tiny()), tokenizer, kind="tokenizer", trained_on="nothing", recipe={})
+    save_world_model(OccSora(paper_tiny()), tokenizer, kind="tokenizer", trained_on="nothing", recipe={})
     with pytest.raises(CheckpointError, match=r"--tokenizer tokenizer\.safetensors \(sha256"):
         train("world-model", "run", {"tokenizer": tokenizer})
 
@@ -300,29 +295,28 @@ def test_drawing_a_pool_ends_in_time_and_the_steps_have_the_rest(monkeypatch, tm
     assert later.spent == pytest.approx(30.0) and later.progress(0) == 0.0
 
 
-def test_a_tokenizer_that_has_no_time_is_written_all_the_same_and_was_finished(train, capsys):
-    weights = train("tokenizer", "run", steps=1000, minutes=1e-6)
+def test_ground_that_has_no_time_is_written_all_the_same_and_was_finished(train, capsys):
+    weights = train("ground", "run", steps=1000, minutes=1e-6)
     said = capsys.readouterr().err
-    for number, name in enumerate(("tokenizer", "resampler"), 1):
+    for number, name in enumerate(("plan", "ground"), 1):
         assert f"stage {number} of 2, {name}: done after 0 of" in said
     before = weights.stat().st_mtime_ns
-    train("tokenizer", "run", steps=1000, minutes=1e-6)
+    train("ground", "run", steps=1000, minutes=1e-6)
     assert weights.stat().st_mtime_ns == before
 
 
 def test_stages_before_the_main_one_stay_and_those_after_it_are_trained_again(
     train, finished, tmp_path, capsys
 ):
-    finished("tokenizer", tmp_path / "run")
+    finished("traffic", tmp_path / "run")
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("resume.safetensors")}
-    capsys.readouterr()
-    train("tokenizer", "run", steps=3)
+    train("traffic", "run", steps=3)
     changed = {path.parent.name for path, written in first.items() if path.stat().st_mtime_ns != written}
-    assert changed == {"run", "resampler"}
-    train("tokenizer --init", "on", steps=2)
+    assert changed == {"run", "rollouts", "entries"}
+    finished("ground", tmp_path / "on")
     capsys.readouterr()
-    train("tokenizer --init", "on", steps=3)
-    assert "stage 1 of 2, resampler: 2 of 2 steps done before" in capsys.readouterr().err
+    train("ground", "on", steps=3)
+    assert "stage 1 of 2, plan: 2 of 2 steps done before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("minutes", [-1.0, math.nan, math.inf])
@@ -331,9 +325,9 @@ def test_minutes_that_are_no_time_are_refused(minutes):
         LoopConfig(minutes=minutes)
 
 
-@pytest.mark.parametrize("option", ["--resampler-windows=0", "--resampler-steps=-1"])
+@pytest.mark.parametrize("option", ["--rollout-frames=0", "--entry-steps=-1"])
 def test_stages_that_cannot_be_are_refused_in_one_line(option, capsys, tmp_path):
-    assert main(["train", "tokenizer", option, "--out", str(tmp_path)]) == 2
+    assert main(["train", "traffic", option, "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and option.split("=")[0] in said
 

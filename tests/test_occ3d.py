@@ -204,8 +204,9 @@ def test_voxel_scenes_start_episodes_windows_replays_and_clips(folder):
     clips = ClipSampler(scenes, OCC3D, frames=4).draw(1, 0)
     assert clips.labels.shape == (1, 4, *OCC3D.shape)
     assert sample_starts(scenes, 1, 0, 2, TINY, future=2.0)[0].source[0] is scenes[0]
+    assert WindowSampler(scenes, OCC3D, history=2, future=1).draw(1, 0).labels.shape == (1, 3, *OCC3D.shape)
     with pytest.raises(SceneError, match="has no tracks of road users"):
-        WindowSampler(scenes, OCC3D).draw(1, 0)
+        drawer_of(scenes[0]).road_users(torch.zeros(1, 3), torch.zeros(1))
 
 
 def change(token, path, value):

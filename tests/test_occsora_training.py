@@ -15,14 +15,12 @@ from occsora_sim.grid import CAR
 from occsora_sim.models.occsora_world import OccSora, pose_steps
 from occsora_sim.models.weights import load_occsora, load_world_model, read_config, save_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import PRESETS, paper_tiny, preset, tiny
+from occsora_sim.presets import paper_tiny, tiny
 from occsora_sim.scenes.file import save_scene
-from occsora_sim.training import occsora, tokenizer
+from occsora_sim.training import occsora
 from occsora_sim.training.clips import ClipSampler
-from occsora_sim.training.families import FAMILIES, family
 from occsora_sim.training.loop import LoopConfig, learning_rate
-from occsora_sim.training.tokenizer import TokenizerTraining
-from occsora_sim.training.world_model import WorldModelTraining
+from occsora_sim.training.occsora import TokenizerTraining, WorldModelTraining
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def untrained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def closed_loop(tmp_path_factory) -> Path:
-    """A tokenizer file of the preset `tiny`."""
+    """A file of the closed-loop preset `tiny`, of the kind that the next stage asks for."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_world_model(WorldModel(tiny()), path, kind="tokenizer", trained_on="nothing", recipe={})
     return path
@@ -191,15 +189,6 @@ def test_the_published_recipe_is_a_cosine_for_the_tokenizer_and_constant_for_the
         LoopConfig(lr_floor=1.5)
 
 
-def test_every_preset_has_a_training_and_its_own_defaults():
-    assert {name: family(name) for name in PRESETS} == {
-        name: FAMILIES[type(preset(name))] for name in PRESETS
-    }
-    assert family("small").tokenizer_loop == TokenizerTraining().loop
-    assert family("small").world_model_loop == WorldModelTraining().loop
-    assert family("paper").tokenizer_loop.lr == 1e-3 and family("paper").world_model_loop.batch == 16
-
-
 def test_the_families_do_not_take_each_others_weights(untrained, closed_loop):
     assert read_config(untrained, kind="tokenizer") == paper_tiny()
     assert read_config(closed_loop, kind="tokenizer") == tiny()
@@ -227,13 +216,11 @@ def test_weights_of_an_unknown_family_or_without_one(tmp_path, closed_loop):
         read_config(tmp_path / "new.safetensors", kind="tokenizer")
 
 
-def test_a_training_of_the_other_family_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="'paper' draws whole clips"):
-        tokenizer.train_tokenizer(TokenizerTraining(preset="paper", out=tmp_path))
+def test_a_preset_of_the_other_family_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="'tiny' is driven"):
         occsora.train_tokenizer(TokenizerTraining(preset="tiny", out=tmp_path))
-    with pytest.raises(ConfigurationError, match="trained from nothing"):
-        occsora.train_tokenizer(TokenizerTraining(preset="paper", init=tmp_path / "w", out=tmp_path))
+    with pytest.raises(ConfigurationError, match="'small' is driven"):
+        occsora.train_world_model(WorldModelTraining(preset="small", out=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -243,7 +230,9 @@ def test_the_command_line_refuses_what_does_not_fit_in_one_line(
     out = ["--scenes", scenes, "--out", tmp_path / "out"]
     for arguments, said in [
         (["train", "world-model", "--preset", "paper", "--tokenizer", closed_loop, *out], "not 'paper'"),
-        (["train", "world-model", "--preset", "small", "--tokenizer", untrained, *out], "not 'small'"),
+        (["train", "world-model", "--tokenizer", closed_loop, *out], "give weights of the preset 'paper'"),
+        (["train", "world-model", "--preset", "paper", "--tokenizer", untrained, *out], "not 'paper'"),
+        (["train", "tokenizer", "--preset", "small", *out], "draws no whole clips"),
         (["train", "world-model", "--preset", "papyrus", *out], "preset 'papyrus' is unknown"),
         (["train", "world-model", "--tokenizer", tmp_path / "none", *out], "no such weights file"),
         (["bench", "--preset", "paper", "--skip-paper"], "choose one of base, small, tiny"),
@@ -253,12 +242,11 @@ def test_the_command_line_refuses_what_does_not_fit_in_one_line(
         assert said in captured.err and captured.err.count("\n") == 1 and captured.out == "", captured.err
 
 
-def test_help_shows_a_presets_own_defaults(capsys):
-    for arguments, lr in [(["--preset", "paper"], "0.001"), ([], str(TokenizerTraining().loop.lr))]:
-        assert main(["train", "tokenizer", *arguments, "--help"]) == 0
+def test_help_shows_the_published_defaults(capsys):
+    for command, lr in [("tokenizer", "0.001"), ("world-model", "1e-05")]:
+        assert main(["train", command, "--help"]) == 0
         line = next(text for text in capsys.readouterr().out.splitlines() if "--lr FLOAT" in text)
         assert f"(default: {lr})" in line
-    assert main(["train", "world-model", "--tokenizer", "nowhere", "--help"]) == 0
 
 
 def test_the_papers_time_is_its_steps_and_one_decoding():
