@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,8 @@ class LoopConfig:
         log_every: steps between log lines.
         seed: of batches, noise and initial weights.
         device: "cpu", "cuda"...
-        workers: processes that draw training windows ahead, for a GPU that would wait for them. The windows are the
-            same; OccSora's own models, which look at clips, have none.
+        workers: processes that draw crops of the ground and windows of the encoder ahead, for a GPU that would wait for
+            them; they are the same. Road users and clips are drawn by no other process.
 
     """
 
@@ -89,10 +89,6 @@ class LoopConfig:
             raise ConfigurationError(
                 f"training: lr_floor {self.lr_floor} must lie in [0, 1], beta2 {self.beta2} in [0, 1)"
             )
-
-    def of_a_part(self, steps: int, lr: float) -> LoopConfig:
-        """How a small part is trained by itself: by steps, which are many and short."""
-        return replace(self, steps=steps, lr=lr, log_every=100, checkpoint_every=1000)
 
 
 def learning_rate(config: LoopConfig, progress: float, step: int) -> float:
@@ -173,18 +169,6 @@ def run(
         _save(turn, model, ema, optimiser, parameters, step, stopped=step < steps)
     turn.close(step)
     return ema
-
-
-def restored(model: nn.Module, config: LoopConfig, turn: Turn) -> bool:
-    """Whether the stage was over before; its averaged weights are then in `model`, and nothing need be drawn for it."""
-    if not turn.over:
-        return False
-    tensors, _ = read_tensors(turn.resume, kind="resume")
-    if tensors:  # a stage that found nothing to learn from has none
-        ema = EMA(model, decay=config.ema)
-        ema.load_state_dict(_part(tensors, "ema."))
-        ema.copy_to(model)
-    return True
 
 
 def _save(

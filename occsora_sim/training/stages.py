@@ -116,11 +116,6 @@ class Turn:
             self._pool.unlink(missing_ok=True)
         say(f"{self.title}: done after {step} of {self.stage.steps} steps {clock(self.spent, None)}")
 
-    def skip(self) -> None:
-        """Nothing was found to learn from: it is over without a step."""
-        write_tensors(self.resume, {}, self.state(0, stopped=True))
-        self.close(0)
-
     def draws(self, count: int) -> Iterator[int]:
         """0 to `count` - 1 while a pool is drawn, a batch for each, with progress; fewer where time is short."""
         begin = self.spent

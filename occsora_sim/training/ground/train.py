@@ -45,7 +45,8 @@ class GroundTraining:
         scenes: what to train on (any spec that `open_scenes` takes); of voxel sequences the static voxels of all
             frames, merged.
         validate: scenes that are held apart, for the curves; empty: none.
-        out: folder for checkpoints, curves, the scenes' ground (which a resumed training reads again) and the weights.
+        out: folder for checkpoints, curves, the scenes' ground (a file of 1.6 GB of the default ones, which a resumed
+            training reads again) and the weights.
         preset: small, base or tiny: the sizes.
         traffic: weights that `train traffic` wrote; without them road users move and enter as untrained weights say.
         init: weights of a whole closed-loop model whose ground learns on, on scenes of one's own, say. Its palette and
