@@ -12,7 +12,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
-	@echo "make weights  train weights from nothing (about ten hours of one core; DEVICE=cuda: traffic and denoiser on a GPU)"
+	@echo "make weights  train weights from nothing (about five hours of one core; DEVICE=cuda: 25 minutes of a GPU)"
 	@echo "make policy   train a driving policy in the generated world, by the recipe of the shipped one (about an hour)"
 	@echo "make setup    what the others do first: .venv with everything in it"
 	@echo "make clean    remove .venv, out/ and caches"
@@ -35,27 +35,25 @@ lint: setup
 bench: setup
 	$(BIN)/occsora-sim bench --json out/bench.json
 
-# Weights from nothing: tokenizer, traffic, denoiser, each with the defaults of its command. DEVICE=cuda trains traffic and
-# denoiser on a GPU, in batches of 64 windows that WORKERS processes draw. An interrupted run goes on where it was. The
-# card, assets/weights/README.md, has hours and figures, and says what of this was run.
+# Weights from nothing: road users, then the ground, each with the defaults of its command. DEVICE=cuda trains on a GPU, in
+# batches of 64, for at most 24 minutes; WORKERS processes draw the crops of the ground. An interrupted run goes on where it
+# was. The card, assets/weights/README.md, has hours and figures, and says what of this was run.
 DEVICE ?= cpu
 WORKERS ?= 14
-ON_GPU := --device $(DEVICE) --workers $(WORKERS) --batch 64 --ema 0.998 \
-	--scenes traffic:0-191+arterial:0-19+roundabout:0-19+motorway:0-15
+ON_GPU := --device $(DEVICE) --batch 64 --ema 0.998
 
 weights: setup
-	$(BIN)/occsora-sim train tokenizer --out runs/tokenizer
 ifeq ($(DEVICE),cpu)
 	$(BIN)/occsora-sim train traffic --out runs/traffic
-	$(BIN)/occsora-sim train world-model --tokenizer runs/tokenizer/tokenizer.safetensors \
-		--traffic runs/traffic/traffic.safetensors --out runs/world-model
+	$(BIN)/occsora-sim train ground --traffic runs/traffic/traffic.safetensors --out runs/ground
 else
-	$(BIN)/occsora-sim train traffic $(ON_GPU) --steps 1500 --rollout-steps 1500 --entry-steps 800 --out runs/traffic
-	$(BIN)/occsora-sim train world-model $(ON_GPU) --tokenizer runs/tokenizer/tokenizer.safetensors \
-		--traffic runs/traffic/traffic.safetensors --steps 1580 --lr 1.2e-3 --warmup 200 --whole 32 --out runs/world-model
+	$(BIN)/occsora-sim train traffic $(ON_GPU) --minutes 10 --steps 1500 --rollout-steps 1500 --entry-steps 800 \
+		--scenes traffic:0-191+arterial:0-19+roundabout:0-19+motorway:0-15 --out runs/traffic
+	$(BIN)/occsora-sim train ground $(ON_GPU) --minutes 14 --plan-steps 8000 --steps 10000 --workers $(WORKERS) \
+		--traffic runs/traffic/traffic.safetensors --out runs/ground
 endif
 	mkdir -p assets/weights
-	cp runs/world-model/world_model.safetensors assets/weights/small.safetensors.part
+	cp runs/ground/world_model.safetensors assets/weights/small.safetensors.part
 	mv assets/weights/small.safetensors.part assets/weights/small.safetensors
 
 # The recipe of a driving policy: learned in the generated world alone, on towns that the world model has seen.
