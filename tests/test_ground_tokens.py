@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from occsora_sim.errors import SceneError, SceneWarning
 from occsora_sim.grid import (
     BARRIER,
     CAR,
@@ -194,3 +195,16 @@ def test_the_frames_of_a_voxel_sequence_are_merged_without_road_users_and_what_n
     assert crops.seen.any() and not crops.seen.all()
     tokens = tokens_seen(crops.seen, 4)
     assert tokens.shape == (4, 4, 4) and tokens.float().mean() < crops.seen.float().mean()
+
+
+def test_places_that_show_nothing_are_left_out_and_none_but_such_is_refused():
+    def empty(path) -> VoxelFrame:
+        return VoxelFrame(
+            labels=np.full(SMALL.shape, FREE, dtype=np.uint8), mask_lidar=None, mask_camera=None
+        )
+
+    bare = replace(sequence(), name="bare", read=empty)
+    with pytest.warns(SceneWarning, match=r"bare \(nothing that stands still\)"):
+        assert towns_of([bare, sequence()], SMALL).names == ["voxels"]
+    with pytest.raises(SceneError, match="none of the 1 scenes offers a crop of ground"):
+        towns_of([bare], SMALL)

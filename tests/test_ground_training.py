@@ -49,10 +49,13 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights_and_rasteris
     from occsora_sim.training import loop
 
     whole = train(scenes, tmp_path / "whole")
-    made, save = [], loop._save
-    monkeypatch.setattr(
-        module, "towns_of", lambda *a, made_by=module.towns_of, **k: made.append(1) or made_by(*a, **k)
-    )
+    made, save, rasterised = [], loop._save, module.towns_of
+
+    def counted(*arguments, **options):
+        made.append(1)
+        return rasterised(*arguments, **options)
+
+    monkeypatch.setattr(module, "towns_of", counted)
 
     def cut(*arguments, **options):
         save(*arguments, **options)

@@ -30,7 +30,10 @@ UNKNOWN = 255
 """Stands for a kind where a recording does not say what is there."""
 
 PATIENCE = 100
-"""Crops of a place that may be left out before more is let through: twice the void, and the ends of roads."""
+"""Crops of a place left out one after another before more is let through: twice the void, the ends of roads."""
+
+_PROBE = 16
+"""Columns along the edge of the lattice by which it is told how much of a crop is void or unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class GroundTowns:
                 self.egos[town].append(ego)
         self.ends = list(tensors["end"].split(tensors["end_count"].tolist()))
         free = (self.palette == FREE).all(-1)
-        self._nothing = int(free.int().argmax()) if bool(free.any()) else UNKNOWN
+        self._nothing = int(free.int().argmax()) if bool(free.any()) else UNKNOWN - 1  # no kind
 
     def poses(self, ego: int) -> Tensor:
         """World poses (t, 3) of an ego of `egos`, every half second."""
@@ -142,7 +145,8 @@ class GroundTowns:
         they are let through after all.
         """
         rows: list[tuple[Tensor, Tensor, int]] = []
-        refused = 0
+        # Of each place, how often in turn a crop was left out, and how much more is let through.
+        refused, patience = [0] * len(self.names), [1.0] * len(self.names)
         while len(rows) < count:
             town = int(rng.integers(len(self.names)))
             ego, other = (self.egos[town][k] for k in rng.integers(len(self.egos[town]), size=2))
@@ -153,18 +157,20 @@ class GroundTowns:
                 yaw = float(rng.uniform(-math.pi, math.pi))
             middle = now[:2] + torch.from_numpy(rng.uniform(-reach, reach, 2))
             turn = torch.tensor([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]]).double()
-            patience = 2.0 ** (refused // PATIENCE)
+            if refused[town] == PATIENCE:
+                refused[town], patience[town] = 0, 2 * patience[town]
+            refused[town] += 1
             ends = (self.ends[town] - middle) @ turn
-            refused += 1
-            if patience == 1 and (ends.abs().amax(-1) < 0.5 * column * side).any():
+            if patience[town] == 1 and (ends.abs().amax(-1) < 0.5 * column * side).any():
                 continue
-            frame = torch.tensor([[*middle.tolist(), yaw]])
-            kinds = self.cut(torch.tensor([town]), frame, side, column)[0]
-            if float((kinds == UNKNOWN).float().mean()) > 1 - (1 - unknown) / patience:
+            place = torch.tensor([town]), torch.tensor([[*middle.tolist(), yaw]])
+            probe = self.cut(*place, _PROBE, column * side / _PROBE)
+            if float((probe == UNKNOWN).float().mean()) > 1 - (1 - unknown) / patience[town]:
                 continue
-            if self._nothing != UNKNOWN and float((kinds == self._nothing).float().mean()) > void * patience:
+            if float((probe == self._nothing).float().mean()) > void * patience[town]:
                 continue
-            refused = 0
+            refused[town] = 0
+            kinds = self.cut(*place, side, column)[0]
             points = (self.route(ego).double() - middle) @ turn
             route = torch.full((ROUTE_POINTS, 2), math.nan)
             if len(points):
@@ -190,19 +196,19 @@ def towns_of(
     """The static ground of `scenes`, of vectors or of voxels, with the palette given, or that of the commonest columns.
 
     Args:
-        scenes: those in which no ego moves are left out.
+        scenes: those in which no ego moves or nothing stands are left out.
         grid: whose layers the columns have.
         cell: distance of two columns in the rasters [m].
         palette: (kinds, z) uint8.
         kinds: of the palette, where none is given.
 
     Raises:
-        SceneError: no scene has an ego's motion.
+        SceneError: no scene has an ego's motion and anything that stands still.
 
     """
     still = ["" if scene.ego_valid.any() else "no ego motion" for scene in scenes]
     scenes = [scenes[k] for k in usable(scenes, still, "crop of ground")]
-    rasters = []
+    rasters: list[Raster] = []
     for number, scene in enumerate(scenes):
         if isinstance(scene, VoxelScene):
             rasters.append(merged(scene, grid, cell))
@@ -210,6 +216,9 @@ def towns_of(
             rasters.append(rasterise(scene, grid, cell))
         if number % 20 == 19:
             say(f"static ground of {number + 1} of {len(scenes)} places")
+    bare = ["" if _shows(raster) else "nothing that stands still" for raster in rasters]
+    there = usable(scenes, bare, "crop of ground")
+    scenes, rasters = [scenes[k] for k in there], [rasters[k] for k in there]
     if palette is None:
         palette = _palette(rasters, kinds)
     cells = [raster.columns.numel() for raster in rasters]
@@ -246,6 +255,11 @@ def towns_of(
     ends = [_road_ends(scene, raster) for scene, raster in zip(scenes, rasters, strict=True)]
     tensors |= {"end": torch.cat(ends), "end_count": torch.tensor([len(part) for part in ends])}
     return GroundTowns(tensors, [scene.name for scene in scenes], cell)
+
+
+def _shows(raster: Raster) -> bool:
+    """Whether any column holds a voxel that is known and not free."""
+    return bool(((raster.palette != UNSEEN) & (raster.palette != FREE)).any())
 
 
 def _palette(rasters: Sequence[Raster], kinds: int) -> Tensor:
