@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from untrained import untrained_world_model
 
 from occsora_sim.grid import CAR, DRIVEABLE, MANMADE, SIDEWALK, VEGETATION
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.scenes.scene import Scene
 
 
@@ -27,12 +26,7 @@ def built_street():
 @pytest.fixture(scope="session")
 def untrained_model() -> WorldModel:
     """A tiny world model with random weights throughout."""
-    torch.manual_seed(0)
-    model = WorldModel(tiny())
-    for parameter in model.parameters():  # zero-initialised layers must speak for noise to matter
-        if parameter.ndim > 1 and float(parameter.detach().abs().sum()) == 0:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
+    return untrained_world_model()
 
 
 def build_street(**options) -> Scene:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.agents.suite import SUITES
 from occsora_sim.checkpoint import write_tensors
@@ -17,8 +18,6 @@ from occsora_sim.cli import main
 from occsora_sim.commands.evaluate_agent import Options as EvaluateAgent
 from occsora_sim.commands.recording import plans
 from occsora_sim.models.weights import save_world_model
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.rendering.rollout import load_rollout
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.scenes.source import open_scenes
@@ -166,7 +165,7 @@ def test_a_suite_fixes_what_is_driven(capsys):
 @pytest.mark.slow
 def test_evaluate_world_writes_the_forecasts(scenes, tmp_path):
     weights = tmp_path / "tiny.safetensors"
-    save_world_model(WorldModel(tiny()), weights, kind="world_model", trained_on="nothing", recipe={})
+    save_world_model(untrained_world_model(), weights, kind="world_model", trained_on="nothing", recipe={})
     report = tmp_path / "world.json"
     options = ["--scenes", scenes, "--weights", str(weights), "--windows-per-scene", "1", "--batch", "1"]
     assert main(["evaluate", "world", *options, "--json", str(report)]) == 0

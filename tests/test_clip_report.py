@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.cli import main
 from occsora_sim.errors import ConfigurationError, SceneError
@@ -57,7 +58,7 @@ def files(street, tmp_path) -> dict[str, Path]:
     folder.mkdir()
     save_scene(street, folder / "street.safetensors")
     models: dict[str, WorldModel | OccSora] = {
-        "ours": WorldModel(tiny()),
+        "ours": untrained_world_model(),
         "theirs": OccSora(whole()),
         "coarse": OccSora(paper_tiny()),
     }
@@ -105,7 +106,7 @@ def test_rows_do_not_depend_on_their_order_and_the_same_seed_gives_the_same_figu
     torch.manual_seed(0)
     models: dict[str, ClipModel] = {
         "theirs": WholeClips(OccSora(whole()), 2),
-        "ours": ChainedClips(DiffusionWorld(WorldModel(tiny()), steps=1)),
+        "ours": ChainedClips(DiffusionWorld(untrained_world_model(), steps=1)),
     }
 
     def rows(order):
@@ -127,7 +128,7 @@ def test_both_families_draw_the_same_instants_of_a_clip(street):
     (clip,) = recorded_clips([street], 1, GRID, 8)
     models: list[ClipModel] = [
         WholeClips(OccSora(whole()), 2),
-        ChainedClips(DiffusionWorld(WorldModel(tiny()), steps=1)),
+        ChainedClips(DiffusionWorld(untrained_world_model(), steps=1)),
     ]
     for model in models:
         drawn = model.draw(clip.poses, 0)

@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import TINY
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.scenes.start import make_start
 from occsora_sim.scoring.control import (
     MANOEUVRES,
@@ -96,7 +95,7 @@ def test_a_street_without_features_proves_nothing(straight_road):
 
 def test_a_generated_world_can_be_reported_on(built_street):
     torch.manual_seed(0)
-    world = DiffusionWorld(WorldModel(tiny()))
+    world = DiffusionWorld(untrained_world_model())
     report = control_report(world, begin(built_street()), seconds=1.0)
     assert report["chunk_seconds"] == 1.0 and report["manoeuvres"]["keep"]["chunks"] == 1
     # Untrained weights; what stood still is kept by the record, so even they obey.

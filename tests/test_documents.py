@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.cli import VERBS, find_verb, main
 from occsora_sim.commands.parsing import parse_command
 from occsora_sim.models.occsora_world import OccSora
 from occsora_sim.models.weights import save_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import paper_tiny, tiny
+from occsora_sim.presets import paper_tiny
 from occsora_sim.scenes import made
 from occsora_sim.scenes.file import save_scene
 
@@ -213,7 +214,7 @@ def small(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     torch.manual_seed(0)
     weights: dict[str, WorldModel | OccSora] = {
-        "tiny": WorldModel(tiny()),
+        "tiny": untrained_world_model(),
         "runs/world-model/world_model": OccSora(paper_tiny()),
     }
     for name, model in weights.items():

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.errors import ConfigurationError, SceneError
 from occsora_sim.grid import DRIVEABLE, FREE, TINY
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder, OccupancyEncoderConfig
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.scoring.drift import _ratios, drift_report, frame_rows, print_drift_report, street_rows
 from occsora_sim.scoring.long_rollout import drift_starts
 from occsora_sim.scoring.pursuit import CRUISE, LATERAL, drive_route
@@ -116,7 +115,7 @@ def test_a_world_that_dissolves_is_found_out(street):
 
 def test_a_generated_world_can_be_reported_on(street):
     torch.manual_seed(0)
-    world = DiffusionWorld(WorldModel(tiny()))
+    world = DiffusionWorld(untrained_world_model())
     report = drift_report(world, drift_starts([street], 1, TINY), [street], seconds=3.0, clips_per_scene=6)
     assert list(report["times"]) == ["2", "3"] and report["recorded_clips"] == 6
     assert report["ratios"]["js_filled_to_4_s"] is None  # no such instant

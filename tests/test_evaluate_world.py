@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from untrained import untrained_world_model
 
 from occsora_sim.cli import main
 from occsora_sim.models.weights import save_world_model
-from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.worlds.protocol import WorldState
@@ -21,7 +21,7 @@ def options(built_street, tmp_path):
     folder, weights = tmp_path / "scenes", tmp_path / "tiny.safetensors"
     folder.mkdir()
     save_scene(built_street(cars=[(60.0, 2.0, 4.0)]), folder / "street.safetensors")
-    save_world_model(WorldModel(tiny()), weights, kind="world_model", trained_on="nothing", recipe={})
+    save_world_model(untrained_world_model(), weights, kind="world_model", trained_on="nothing", recipe={})
     return ["--scenes", str(folder), "--weights", str(weights)]
 
 

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_world_model
 
 import occsora_sim  # noqa: F401  (registers the id)
 from occsora_sim.agents.episode import run_episodes
@@ -73,7 +74,7 @@ def base(tmp_path_factory, untrained_model, straight_road, built_street):
     """Options of a small generated world, and what the words of the table mean."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(1)
-    for name, model in {"one": untrained_model, "other": WorldModel(tiny())}.items():
+    for name, model in {"one": untrained_model, "other": untrained_world_model()}.items():
         save_world_model(model, folder / f"{name}.safetensors", kind="world_model", trained_on="", recipe={})
     scene, elsewhere = built_street(steps=61), straight_road(ego_speed=5.0, steps=61)
     options = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.errors import ConfigurationError, SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, Grid
-from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import tiny
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.voxel_scene import VoxelFrame, VoxelScene
@@ -114,7 +114,7 @@ def road(straight_road):
 @pytest.fixture(scope="module")
 def world() -> DiffusionWorld:
     torch.manual_seed(0)
-    return DiffusionWorld(WorldModel(tiny()))
+    return DiffusionWorld(untrained_world_model())
 
 
 def noisy_after(scene: Scene, step: int) -> Scene:

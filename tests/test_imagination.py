@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.agents import ImaginingPlanner, make_agent
 from occsora_sim.agents.episode import run_episodes
@@ -15,8 +16,6 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ActionError, ConfigurationError, NotResetError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import OCC3D, TINY
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.scenes.start import make_start
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.protocol import WorldState
@@ -145,7 +144,7 @@ def test_another_world_is_told_only_what_was_seen(options):
 def test_a_generated_world_imagines_alike_alone_and_in_a_batch(options, straight_road, driven):
     scene = straight_road(cars=[(34.0, 0.0, 0.0)])
     options["scenes"] = [make_start(scene, 0, step, TINY, history=4) for step in (4, 3)]
-    generated = DiffusionWorld(WorldModel(tiny()))
+    generated = DiffusionWorld(untrained_world_model())
     changes = {"imagination": generated} if driven == "replay" else {"world": generated, "imagination": None}
     plans = np.stack((PLANS[:, :2], PLANS[::-1, :2]))
     batch = DriveVectorEnv(num_envs=2, **(options | changes))
@@ -161,7 +160,7 @@ def test_a_generated_world_imagines_alike_alone_and_in_a_batch(options, straight
 
 
 def test_a_generated_world_imagines_with_fewer_steps_unless_told_otherwise(options):
-    generated = DiffusionWorld(WorldModel(tiny()), steps=4)
+    generated = DiffusionWorld(untrained_world_model(), steps=4)
     for asked, steps in ((1, 1), (None, 4), (3, 3)):
         env = DriveEnv(**(options | {"imagination": generated, "imagination_steps": asked}))
         env.reset(seed=0)

@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.scenes.start import make_start
 from occsora_sim.scoring.revisit import Block, revisit_report
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -59,7 +58,7 @@ def test_a_recorded_world_is_the_same_on_return_and_a_fading_one_is_not(starts):
 
 def test_a_generated_world_remembers_what_was_out_of_view(built_street):
     torch.manual_seed(0)
-    world = DiffusionWorld(WorldModel(tiny()), steps=1)
+    world = DiffusionWorld(untrained_world_model(), steps=1)
     starts = [make_start(built_street(steps=41), 0, step, world.grid) for step in (10, 20)]
     report = revisit_report(world, starts, block=BLOCK, batch=1)
     assert report["hidden"] > 0.95 and report["kept"] and report["starts"] == 2

@@ -2,13 +2,13 @@
 
 import math
 import os
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from painted_boxes import Boxes
 
 from occsora_sim.geometry import compose
 from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN, TINY, Grid
@@ -20,7 +20,6 @@ from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.voxels.shape import observe_shape
 from occsora_sim.voxels.shape_cells import CELLS
 
-Boxes = runpy.run_path(str(Path(__file__).parent / "painted_boxes.py"))["Boxes"]
 LOGS = Path(os.environ.get("OCCSORA_SIM_LOGS", "logs"))
 """A folder of ScenarioNet logs, where there is one."""
 SIZES = {PEDESTRIAN: (0.1, 0.1, 1.7), CAR: (4.5, 1.9, 1.5), BUS: (18.0, 2.6, 3.2)}

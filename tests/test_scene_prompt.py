@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.envs.drive import DriveEnv
@@ -15,9 +16,6 @@ from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, Grid
-from occsora_sim.models.scene_condition import OPEN, SceneCondition, guided, leave_open, says
-from occsora_sim.models.world_model import WorldModel
-from occsora_sim.presets import tiny
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.blank import blank_start
@@ -48,51 +46,17 @@ def test_an_impossible_prompt_is_refused(given, said):
         ScenePrompt(**given)
 
 
-# ------------------------------------------------------------------ the condition
-def test_a_fresh_condition_adds_nothing_and_an_open_part_never_does():
-    scene = torch.stack([ScenePrompt(place="grid", vehicles=5).tensor(), torch.tensor(OPEN)])
-    condition = SceneCondition(16)
-    assert not condition(scene).any()
-    for parameter in condition.parameters():
-        torch.nn.init.ones_(parameter)
-    out = condition(scene)
-    assert out[0].abs().min() > 0 and not out[1].any()
-    only = condition(ScenePrompt(place="grid").tensor()[None])
-    assert torch.allclose(only, only[0, 0].expand(1, 16)) and only[0, 0] > 0
-
-
-def test_dropout_leaves_each_part_open_for_itself():
-    scene = ScenePrompt(place="grid", vehicles=5).tensor().expand(4000, 2)
-    kept = leave_open(scene, 0.25, torch.Generator().manual_seed(0))
-    place, vehicles = kept[:, 0] >= 0, ~kept[:, 1].isnan()
-    assert place.float().mean() == pytest.approx(0.75, abs=0.03)
-    assert vehicles.float().mean() == pytest.approx(0.75, abs=0.03)
-    assert (place & vehicles).float().mean() == pytest.approx(0.5625, abs=0.03)
-
-
-def test_guidance_goes_further_for_rows_that_ask_and_leaves_the_others_alone():
-    scene = torch.stack(
-        [ScenePrompt(vehicles=3).tensor(), torch.tensor(OPEN), ScenePrompt(place="grid").tensor()]
-    )
-    assert says(scene).tolist() == [True, False, True]
-    z, t = torch.zeros(3, 2, 1, 4, 4), torch.ones(3)
-    denoise = guided(lambda z, t: z + 3.1, lambda z, t: z + 2.1, says(scene), 2.5)
-    assert denoise(z, t).flatten(1)[:, 0].tolist() == pytest.approx([4.6, 3.1, 4.6])
-    assert torch.equal(denoise(z, t)[1], z[1] + 3.1)
-
-
 # ------------------------------------------------------------------ through the environment to the model
 class Listening(DiffusionWorld):
     """A generated world that remembers the prompts that its model was given."""
 
-    def _ground(self, memory, users, pose):
+    def _draw(self, memory, pose):
         self.heard = [*getattr(self, "heard", []), memory.scene.clone()]
-        return super()._ground(memory, users, pose)
+        return super()._draw(memory, pose)
 
 
-def listening(**options) -> Listening:
-    torch.manual_seed(0)
-    return Listening(WorldModel(replace(tiny(), **options)), steps=1)
+def listening() -> Listening:
+    return Listening(untrained_world_model(), steps=1)
 
 
 def test_the_environment_hands_its_prompt_to_the_world_and_reset_can_change_it():
@@ -121,11 +85,12 @@ def test_new_episodes_of_a_vector_environment_keep_the_prompt_of_its_reset():
     assert len(world.heard) > 4 and all(row[0, 1] == 4.0 for row in world.heard)
 
 
-def test_a_world_that_is_not_drawn_and_weights_without_prompts_refuse_one():
+def test_a_world_that_is_not_drawn_refuses_one(straight_road):
     with pytest.raises(ConfigurationError, match="'traffic' is not drawn"):
         DriveEnv(world="traffic", place="grid")
+    config = DriveConfig(world=listening(), vehicles=5.0)
     with pytest.raises(ConfigurationError, match="takes no scene prompt"):
-        DriveEnv(world=listening(scene_prompts=False), scenes="generate", vehicles=3.0).reset(seed=0)
+        prompted([make_start(straight_road(cars=[]), 0, 6)], config, object())
 
 
 def test_a_start_in_a_made_town_goes_on_in_its_kind_of_place(straight_road):
@@ -139,29 +104,18 @@ def test_a_start_in_a_made_town_goes_on_in_its_kind_of_place(straight_road):
     assert asked[0].prompt == ScenePrompt(place="roundabout", vehicles=5.0)
     asked = prompted([start], DriveConfig(world=world), world, {"place": "grid"})
     assert asked[0].prompt == ScenePrompt(place="grid")
-    old = listening(scene_prompts=False)
-    start = make_start(town, 0, 6, old.grid)
-    assert old.reset([start], [0]).occupancy.shape[0] == 1, "old weights take no notice"
 
 
-def test_a_prompt_changes_what_the_denoiser_answers_and_an_open_one_does_not():
+def test_a_place_changes_the_ground_that_is_drawn():
     world = listening()
-    for parameter in world.model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
-    answers: list[torch.Tensor] = []
-    world.model.denoiser.register_forward_hook(lambda module, given, answer: answers.append(answer))
     start = blank_start(np.random.default_rng(0), world.grid)
 
-    def answer(prompt: ScenePrompt) -> torch.Tensor:
-        answers.clear()
-        world.reset([replace(start, prompt=prompt)], [0])
-        return answers[0]
+    def drawn(prompt: ScenePrompt) -> torch.Tensor:
+        return world.reset([replace(start, prompt=prompt)], [0]).memory.ground.canvas.fine.codes
 
-    open_one = answer(ScenePrompt())
-    assert torch.equal(open_one, answer(ScenePrompt()))
-    assert not torch.equal(open_one, answer(ScenePrompt(place="grid")))
-    assert not torch.equal(answer(ScenePrompt(place="grid")), answer(ScenePrompt(place="motorway")))
-    assert not torch.equal(answer(ScenePrompt(vehicles=0)), answer(ScenePrompt(vehicles=40)))
+    assert torch.equal(drawn(ScenePrompt()), drawn(ScenePrompt(vehicles=9)))
+    assert not torch.equal(drawn(ScenePrompt()), drawn(ScenePrompt(place="grid")))
+    assert not torch.equal(drawn(ScenePrompt(place="grid")), drawn(ScenePrompt(place="motorway")))
 
 
 # ------------------------------------------------------------------ the report

@@ -60,7 +60,7 @@ def kinds_of_columns(columns: Tensor, grid: Grid) -> Tensor:
 
 
 def crop_points(pose: Tensor, origin: Tensor) -> Tensor:
-    """Where the cells of crops around poses (..., 3) lie in the frame `origin` (..., 3): (..., *CROP, 2) float32 [m]."""
+    """Where the cells of crops around poses (..., 3) lie in the frame `origin` (..., 3): (..., *CROP, 2) [m]."""
     angle, distance = directions(pose.device)[:, None], ranges(pose.device)
     grid = torch.stack((angle.cos() * distance, angle.sin() * distance), dim=-1).flatten(0, 1)  # (cells, 2)
     local = relative(

@@ -31,22 +31,6 @@ which an int8 holds to a hundredth of a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a record answers, and how sure it can be.
-
-    Attributes:
-        labels: (b, f, x, y, z) uint8, UNSEEN where nothing is recorded.
-        place: (b, f, x, y, 2) float32 [cells], where on the canvas each column was asked for.
-        disputed: (b, f, x, y) bool, whether cells around it hold another column.
-
-    """
-
-    labels: Tensor
-    place: Tensor
-    disputed: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Record:
     """The record of b worlds; a value.
 
@@ -107,10 +91,6 @@ class Record:
 
     def read(self, poses: Tensor, grid: Grid) -> Tensor:
         """The record seen from world poses (b, f, 3): (b, f, x, y, z) uint8, UNSEEN where nothing is recorded."""
-        return self.answer(poses, grid).labels
-
-    def answer(self, poses: Tensor, grid: Grid) -> Answer:
-        """As `read`, with the places that it was read at and whether the samples around each agree."""
         local = relative(self.origin[:, None], poses)[:, :, None, None]  # (b, f, 1, 1, 3)
         points = to_world(grid.centres_xy(poses.device), local)  # (b, f, x, y, 2)
         points = (points - points.new_tensor(_first(grid))) / self.cell
@@ -121,35 +101,23 @@ class Record:
         rows = self._rows(cell_x)
         places, stamps = self.place.view(torch.int16).view(-1), self.stamp.view(-1)
         own = nearest = least = None
-        around = []
         for at_x, lap_x, off_x in along:
             for at_y, lap_y, off_y in across:
                 index = ((rows + at_x * self.stamp.shape[2]) + at_y).flatten()
                 current = stamps.index_select(0, index) == _stamp(lap_x, lap_y).flatten()
-                around.append((index, current))
                 place = places.index_select(0, index).view(torch.int8).view(-1, 2)
                 distance = (off_x.flatten() - place[:, 0]).square_()
                 distance += (off_y.flatten() - place[:, 1]).square_()
                 distance.masked_fill_(~current, math.inf)
                 if own is None or nearest is None or least is None:
-                    own, nearest, least = (
-                        current,
-                        index,
-                        distance,
-                    )  # where samples are as near, the own cell's is taken
+                    # Where samples are as near, the own cell's is taken.
+                    own, nearest, least = current, index, distance
                 else:
                     nearest = torch.where(distance < least, index, nearest)
                     least = torch.minimum(least, distance)
         assert own is not None and nearest is not None
-        columns = self.labels.view(-1, grid.shape[2])
-        labels = columns.index_select(0, nearest)
-        disputed = torch.zeros_like(own)
-        for index, current in around:
-            disputed |= (columns.index_select(0, index) != labels).any(dim=-1) & current
-        labels.masked_fill_(~own[:, None], UNSEEN)
-        return Answer(
-            labels=labels.view(*x.shape, grid.shape[2]), place=points, disputed=(disputed & own).view(x.shape)
-        )
+        labels = self.labels.view(-1, grid.shape[2]).index_select(0, nearest)
+        return labels.masked_fill_(~own[:, None], UNSEEN).view(*x.shape, grid.shape[2])
 
     def look(self, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """What was sampled in the cells of points (b, ..., 2) [m] of the canvas frame: labels (b, ..., z) uint8, and

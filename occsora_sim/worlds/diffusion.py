@@ -64,6 +64,7 @@ class DiffusionWorld:
         self.device = next(model.parameters()).device
         self.grid: Grid = model.config.grid
         self.frames_per_chunk: int = model.config.frames
+        self.takes_scene_prompts = True
 
     def variant(self, **options: Any) -> DiffusionWorld:
         """The same model with other options (`mode`, `steps`, `follow_route`, `vehicle`, `tiles`)."""

@@ -143,8 +143,8 @@ class GroundCanvas:
         return self.block * (self.tile if plan else 2 * self.tile)
 
     def urgent(self, pose: Tensor, half: float, *, plan: bool = False) -> tuple[Tensor, Tensor]:
-        """The tile that is to be drawn next: the nearest with hidden tokens within `half` [m] of the ego at the world
-        poses (b, 3), along and across its heading.
+        """The tile that is to be drawn next: the nearest with a hidden token of which a part lies within `half` [m] of
+        the ego at the world poses (b, 3), along and across its heading.
 
         Returns:
             (b, 2) int64, its number along x and y; (b,) bool, whether there is one.
@@ -162,7 +162,9 @@ class GroundCanvas:
         inside = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1)  # (tile, tile, 2)
         centres = (tiles[:, :, None, None] * tile + inside) * token
         seen = to_frame(centres, local[:, None, None, None])
-        hidden = ~known & (seen.abs() < half).all(-1)
+        turned = local[:, 2].cos().abs() + local[:, 2].sin().abs()  # how wide a token is across the heading
+        within = (half + 0.5 * token * turned - 1e-3).view(-1, 1, 1, 1, 1)
+        hidden = ~known & (seen.abs() < within).all(-1)
         distance = seen.norm(dim=-1).masked_fill(~hidden, math.inf).flatten(2).amin(-1)  # (b, n)
         nearest, index = distance.min(dim=-1)
         return tiles[torch.arange(len(tiles), device=index.device), index], torch.isfinite(nearest)
