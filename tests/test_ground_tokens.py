@@ -29,6 +29,7 @@ from occsora_sim.scenes.voxel_scene import VoxelFrame, VoxelScene
 from occsora_sim.scenes.voxeliser import Voxeliser
 from occsora_sim.training.ground.crops import CropSampler, tokens_seen
 from occsora_sim.training.ground.towns import UNKNOWN, towns_of
+from occsora_sim.training.ground.towns_file import kept_towns, load_towns
 from occsora_sim.training.ground.vocabulary import ceiling, edges, vocabulary
 
 
@@ -141,6 +142,22 @@ def test_books_of_a_place_with_few_squares_are_filled_up(straight_road):
     assert words["book"].shape == (config.codes, 16) and words["patterns"].shape == (config.patterns, 4)
     crops = CropSampler(towns, 64, config.column, 28.8).draw(4, 0)
     assert ceiling(GroundTokenizer(towns.palette, words["book"]), crops.kinds)["right"] > 0.95
+
+
+def test_places_are_kept_in_a_file_until_they_are_made_of_something_else(straight_road, tmp_path):
+    made = []
+
+    def make():
+        made.append(towns_of([straight_road()]))
+        return made[-1]
+
+    path = tmp_path / "towns.safetensors"
+    first, again = (kept_towns(path, {"scenes": "a"}, make) for _ in range(2))
+    assert len(made) == 1 and again.names == first.names and torch.equal(again.columns, first.columns)
+    one, two = (CropSampler(towns, 40, 0.4, 20.0, seed=3).draw(2, 5) for towns in (first, load_towns(path)))
+    assert torch.equal(one.kinds, two.kinds) and torch.equal(one.route.nan_to_num(), two.route.nan_to_num())
+    kept_towns(path, {"scenes": "b"}, make)
+    assert len(made) == 2
 
 
 # ------------------------------------------------------------------ voxel sequences

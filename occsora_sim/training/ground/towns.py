@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import DRIVEABLE, FREE, OCC3D, Grid
 from occsora_sim.models.columns import UNSEEN
 from occsora_sim.models.ground.palette import KINDS, common_columns, nearest_kind
@@ -204,9 +205,16 @@ def towns_of(
 
     Raises:
         SceneError: no scene has an ego's motion and anything that stands still.
+        ConfigurationError: so many kinds cannot be told apart from what is not known.
 
     """
-    still = ["" if scene.ego_valid.any() else "no ego motion" for scene in scenes]
+    if (kinds if palette is None else len(palette)) >= UNKNOWN - 1:
+        raise ConfigurationError(
+            f"ground: a palette of {kinds} kinds is too large; {UNKNOWN - 2} are the most"
+        )
+    still = [
+        "" if scene.ego_valid.any() else scene.attributes.get("lacks") or "no ego motion" for scene in scenes
+    ]
     scenes = [scenes[k] for k in usable(scenes, still, "crop of ground")]
     rasters: list[Raster] = []
     for number, scene in enumerate(scenes):
