@@ -19,7 +19,7 @@ from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.ground_crop import ROAD, crop_points
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
-from occsora_sim.models.traffic_choice import choose
+from occsora_sim.models.traffic_choice import choose, sample_several
 from occsora_sim.models.traffic_motion import apply
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.source import open_scenes
@@ -68,11 +68,7 @@ def rollout(
         crops = _crops(sampler, scenes, users, rows, k - 1, hidden)
         seen = model(users, windows.ego, crops, windows.place)
         key = torch.tensor([[seed + r, k] for r in range(len(rows))])
-        motion = model.head.sample(seen, key)
-        if DRAWS > 1:
-            more = [model.head.sample(seen, key + key.new_tensor([j << 40, 0])) for j in range(1, DRAWS)]
-            motion = choose(users, [motion, *more], crops)
-        moved = apply(users, motion)
+        moved = apply(users, choose(users, sample_several(model.head, seen, key), crops))
         users = _merge(moved, windows.ego, recorded)
         windows = replace(windows, ego=users[1])
         users = users[0]
@@ -121,7 +117,6 @@ def _merge(moved: RoadUsers, ego: torch.Tensor, recorded) -> tuple[RoadUsers, to
 
 
 _SEEN: dict[int, set] = {}
-DRAWS = 1
 
 
 def main() -> None:
@@ -133,10 +128,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--open", action="store_true")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--draws", type=int, default=8)
     options = parser.parse_args()
-    global DRAWS
-    DRAWS = options.draws
     torch.set_num_threads(1)
     sampler = TrafficSampler(open_scenes(options.scenes), nudged=0.0)
     frames = int(options.seconds / FRAME_SECONDS)

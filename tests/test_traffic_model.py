@@ -247,43 +247,52 @@ def road_to_the_left() -> torch.Tensor:
     return kinds.to(torch.uint8)[None, None]
 
 
+def drawn(*motions):
+    """Several motions as one, as they are drawn."""
+    return Motion(
+        **{name: torch.stack([getattr(one, name) for one in motions]) for name in ("more", "turn", "stand")}
+    )
+
+
 def test_the_first_draw_stands_where_it_leads_nowhere_wrong():
     everywhere = torch.full((1, 1, *CROP), ROAD, dtype=torch.uint8)
-    chosen = choose(one_car(), [motion(0.2), motion(0.0)], everywhere)
+    chosen = choose(one_car(), drawn(motion(0.2), motion(0.0)), everywhere)
     assert float(chosen.turn) == pytest.approx(0.2)
 
 
 def test_a_draw_that_stays_on_the_road_is_taken_before_one_that_leaves_it():
-    chosen = choose(one_car(), [motion(-0.4), motion(0.0), motion(0.35)], road_to_the_left())
+    chosen = choose(one_car(), drawn(motion(-0.4), motion(0.0), motion(0.35)), road_to_the_left())
     assert float(chosen.turn) == pytest.approx(0.35)
 
 
 def test_nobody_runs_into_another_or_into_the_ego_who_can_brake():
     everywhere = torch.full((1, 2, *CROP), ROAD, dtype=torch.uint8)
     queue = join(one_car(speed=8.0), one_car(6.0, speed=0.0))
-    chosen = choose(queue, [motion(0.0, 0.0)] * 3, everywhere)
+    chosen = choose(queue, drawn(motion(0.0, 0.0)), everywhere)
     assert float(chosen.more[0, 0]) == pytest.approx(-1.5) and float(chosen.more[0, 1]) == 0.0
     ego = of_ego(torch.tensor([[[5.0, 0.0, 0.0]] * 4]), Vehicle(), 4)
-    assert float(choose(one_car(speed=8.0), [motion(0.0)], everywhere[:, :1], ego).more) == pytest.approx(
-        -1.5
-    )
+    assert float(
+        choose(one_car(speed=8.0), drawn(motion(0.0)), everywhere[:, :1], ego).more
+    ) == pytest.approx(-1.5)
 
 
 def test_who_comes_up_behind_another_takes_the_draw_that_slows_down_in_time():
     everywhere = torch.full((1, 2, *CROP), ROAD, dtype=torch.uint8)
     queue = join(one_car(speed=8.0), one_car(14.0, speed=0.0))  # 9.5 m between them, two frames and a half
-    chosen = choose(queue, [motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)], everywhere)
+    chosen = choose(queue, drawn(motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)), everywhere)
     assert float(chosen.more[0, 0]) == -1.0
     far = join(one_car(speed=8.0), one_car(40.0, speed=0.0))
-    assert float(choose(far, [motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)], everywhere).more[0, 0]) == 0.0
+    assert (
+        float(choose(far, drawn(motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)), everywhere).more[0, 0]) == 0.0
+    )
 
 
 def test_who_walks_keeps_out_of_walls_and_may_be_on_the_road_or_not():
     walker = replace(one_car(speed=1.2), label=torch.tensor([[PEDESTRIAN]], dtype=torch.uint8))
     crop = torch.full((1, 1, *CROP), LAWN, dtype=torch.uint8)
-    assert float(choose(walker, [motion(0.0), motion(1.0)], crop).turn) == 0.0
+    assert float(choose(walker, drawn(motion(0.0), motion(1.0)), crop).turn) == 0.0
     crop[..., DIRECTIONS // 2 - 3 : DIRECTIONS // 2 + 3, 2:] = OBSTACLE
-    assert float(choose(walker, [motion(0.0), motion(1.5)], crop).turn) == pytest.approx(1.5)
+    assert float(choose(walker, drawn(motion(0.0), motion(1.5)), crop).turn) == pytest.approx(1.5)
 
 
 # ------------------------------------------------------------------ training

@@ -12,22 +12,17 @@ from torch import Tensor, nn
 from occsora_sim.grid import (
     BICYCLE,
     DRIVEABLE,
-    DYNAMIC,
     FREE,
     NUM_CLASSES,
     TERRAIN,
     TRAFFIC_CONE,
     TRUCK,
-    Grid,
 )
 
 UNSEEN = 255
-"""Label of a voxel that no frame has shown yet. It occurs in priors, never in observations."""
+"""Label of a voxel that no frame has shown yet. It occurs in what is known of the ground, never in observations."""
 
 _MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # the golden ratio's bits, as a signed number
-
-EGO = 1
-"""Label of the ego's own place in a `ground_image`; no flat class has it."""
 
 
 def is_dynamic(labels: Tensor) -> Tensor:
@@ -40,34 +35,9 @@ def is_ground(labels: Tensor) -> Tensor:
     return (labels >= DRIVEABLE) & (labels <= TERRAIN)
 
 
-def index_of_class(labels: Tensor) -> Tensor:
-    """Index in `grid.DYNAMIC` of road users' uint8 labels of any shape, int64; 0 for what is no road user."""
-    table = torch.zeros(UNSEEN + 1, dtype=torch.long, device=labels.device)
-    table[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=labels.device)
-    return table[labels.int()]
-
-
 def without_road_users(labels: Tensor) -> Tensor:
     """Labels with road users' voxels set free; what stands still is left."""
     return torch.where(is_dynamic(labels), torch.full_like(labels, FREE), labels)
-
-
-def road_user_image(labels: Tensor) -> Tensor:
-    """Bird's-eye image of the road users: (..., x, y, z) uint8 -> (..., x, y, 2) uint8, label (0: none) and height
-    [voxels].
-    """
-    dynamic = is_dynamic(labels)
-    return torch.stack(((labels * dynamic).amax(dim=-1), dynamic.sum(dim=-1, dtype=torch.uint8)), dim=-1)
-
-
-def ground_image(labels: Tensor, grid: Grid) -> Tensor:
-    """What each column stands on: (..., x, y, z) uint8 -> (..., x, y) uint8, a flat class, 0 where none shows, and
-    EGO where the ego stands, so that what the others do may depend on it.
-    """
-    ground = (labels * is_ground(labels)).amax(dim=-1)
-    centres = grid.centres_xy(labels.device)
-    under_ego = ((centres[..., 0] - 1.0).abs() < 2.1) & (centres[..., 1].abs() < 1.0)
-    return ground.masked_fill(under_ego, EGO)
 
 
 def distinct_columns(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -112,14 +112,6 @@ def _terms(schedule: Schedule, places: torch.Tensor, like: torch.Tensor) -> _Ter
     )
 
 
-def add_noise(
-    clean: torch.Tensor, noise: torch.Tensor, schedule: Schedule, places: torch.Tensor
-) -> torch.Tensor:
-    """Clean and noise (b, ...) joined at `places` (b,) of the schedule (DDPM, equation 4)."""
-    terms = _terms(schedule, places, clean)
-    return terms.signal * clean + terms.noise * noise
-
-
 def _reverse(answer: torch.Tensor, noisy: torch.Tensor, terms: _Terms) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and log variance of the step back (DDPM, equations 7 and 15; improved DDPM, equation 15)."""
     noise, range_ = answer.float().chunk(2, dim=1)
@@ -179,7 +171,7 @@ def ddpm_loss(
         noise = torch.randn(clean.shape, generator=generator, device=device)
     places, noise, clean = places.to(clean.device), noise.to(clean.device), clean.float()
     terms = _terms(schedule, places, clean)
-    noisy = terms.signal * clean + terms.noise * noise
+    noisy = terms.signal * clean + terms.noise * noise  # DDPM, equation 4
     given = answer(noisy, schedule.steps.to(clean.device)[places])
     estimate, range_ = given.float().chunk(2, dim=1)
     simple = (estimate - noise).square().flatten(1).mean(1)

@@ -130,8 +130,6 @@ class OccSora(nn.Module):
                 depth=config.depth,
                 heads=config.heads,
                 mlp_ratio=config.mlp_ratio,
-                stem="conv",
-                positions="learned",
                 prompt_frames=config.tokenizer.frames,
                 prompt_features=2,
                 prompt_hidden=config.prompt_hidden,

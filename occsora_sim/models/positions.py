@@ -24,13 +24,3 @@ def sinusoids(values: torch.Tensor, width: int, period: float = 10_000.0) -> tor
     exponents = torch.arange(half, dtype=torch.float32, device=values.device) / max(half, 1)
     angles = values.float()[:, None] * torch.exp(-math.log(period) * exponents)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width - 2 * half))
-
-
-def grid_positions(grid: tuple[int, int, int], width: int) -> torch.Tensor:
-    """(t*h*w, width) float32: sinusoids of the position along each axis longer than 1, side by side."""
-    axes = [axis for axis, size in enumerate(grid) if size > 1]
-    indices = torch.meshgrid(*[torch.arange(size, dtype=torch.float32) for size in grid], indexing="ij")
-    share = 2 * (width // (2 * max(len(axes), 1)))
-    parts = [sinusoids(indices[axis].flatten(), share) for axis in axes]
-    filled = torch.cat(parts, dim=-1) if parts else torch.zeros(1, 0)
-    return F.pad(filled, (0, width - filled.shape[-1]))

@@ -90,10 +90,6 @@ class VectorQuantiser(nn.Module):
             perplexity=torch.special.entr(share).sum().exp(),
         )
 
-    def lookup(self, indices: torch.Tensor) -> torch.Tensor:
-        """Codes (b, t, x, y) long -> latent (b, c, t, x, y), as `forward` gives for them."""
-        return self.project_out(self.codes[indices].movedim(-1, 1))
-
     def _nearest(self, vectors: torch.Tensor) -> torch.Tensor:
         """Index (n,) of the nearest code; |z|^2 is the same for all codes and left out."""
         codes, device = self.codes.detach().float(), vectors.device.type

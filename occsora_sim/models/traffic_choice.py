@@ -7,8 +7,6 @@ draws ends beside the road. What it is worth: lab book, 2026-11-29.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,14 +33,18 @@ _BRAKE = 1.5
 """How much less far than in the frame before who cannot but brake comes [m]: 6 m/s2."""
 
 
-def sample_several(head: FlowHead | TokenHead, seen: Tensor, key: Tensor) -> list[Motion]:
-    """DRAWS motions of road users by a head, from what they have seen (b, n, hidden); key (b, 2), seed and frame."""
+def sample_several(head: FlowHead | TokenHead, seen: Tensor, key: Tensor) -> Motion:
+    """DRAWS motions (DRAWS, b, n) of road users by a head, from what they have seen (b, n, hidden); key (b, 2), seed
+    and frame.
+    """
     seeds = torch.arange(DRAWS, device=key.device) << 40  # beyond all seeds of worlds
-    return [head.sample(seen, key + torch.stack((seed, torch.zeros_like(seed)))) for seed in seeds.unbind()]
+    keys = torch.stack((seeds, torch.zeros_like(seeds)), dim=-1)[:, None] + key
+    drawn = head.sample(seen.repeat(DRAWS, 1, 1), keys.flatten(0, 1))
+    return Motion(**{name: part.unflatten(0, (DRAWS, -1)) for name, part in vars(drawn).items()})
 
 
-def choose(users: RoadUsers, draws: Sequence[Motion], crops: Tensor, ego: RoadUsers | None = None) -> Motion:
-    """Of `draws`, each (b, n), for each road user the first of the least fault; braking as hard as can be is the last.
+def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:
+    """Of `draws` (k, b, n), for each road user the first of the least fault; braking as hard as can be is the last.
 
     Args:
         users: b worlds' road users as they stand.
@@ -53,10 +55,9 @@ def choose(users: RoadUsers, draws: Sequence[Motion], crops: Tensor, ego: RoadUs
     """
     travel = travel_of(users)
     brake = Motion(more=-travel.clamp(max=_BRAKE), turn=torch.zeros_like(travel), stand=travel < _BRAKE / 2)
-    options = [*draws, brake]
     more, turn, stand = (
-        torch.stack([getattr(motion, name) for motion in options]) for name in ("more", "turn", "stand")
-    )  # (k, b, n)
+        torch.cat((getattr(draws, name), getattr(brake, name)[None])) for name in ("more", "turn", "stand")
+    )  # (k + 1, b, n)
     came = (travel + more).clamp(min=0) * ~stand
     others = users if ego is None else join(users, ego)
     touch = _hits(users, others, torch.zeros_like(came[:1]), turn[:1], 0.0)

@@ -162,22 +162,22 @@ class Outpainter(nn.Module):
         codes, known = codes.clone(), known.clone()
         table, answers, described = self.table(), self.answers(), self.described()
         total = (~known[:, inside, inside]).flatten(1).sum(-1, keepdim=True)  # (b, 1)
+        tokens = tile * tile
+        chance = counter_random.uniform(key, _CODE, steps, tokens)
+        gumbel = -torch.log(-torch.log(counter_random.uniform(key, _ORDER, steps, tokens)))
         for step in range(steps):
             features = self(codes, known, route, place, plan, table)[:, inside, inside]
             p = self.logits(features.flatten(1, 2), answers).float().softmax(-1)  # (b, n, codes)
             hidden = ~known[:, inside, inside].flatten(1)
-            use = step << 12
             if expected:
                 drawn = (p @ described @ described.T).argmax(-1)
             else:
-                chance = counter_random.uniform(key, _CODE + use, hidden.shape[1])
-                drawn = (p.cumsum(-1) < chance[..., None]).sum(-1).clamp(max=p.shape[-1] - 1)
+                drawn = (p.cumsum(-1) < chance[:, step, :, None]).sum(-1).clamp(max=p.shape[-1] - 1)
             # The tokens that the network is sure of come first, and at first chance has most of a say. What was drawn
             # for a token has none: one that has to be likely before it may stay is drawn again and again until it is
             # common, and pavements, trees and fences go missing.
             sure = -torch.special.entr(p).sum(-1)
-            gumbel = -torch.log(-torch.log(counter_random.uniform(key, _ORDER + use, hidden.shape[1])))
-            rank = sure + _CHANCE * (1 - (step + 1) / steps) * gumbel
+            rank = sure + _CHANCE * (1 - (step + 1) / steps) * gumbel[:, step]
             rank = rank.masked_fill(~hidden, -math.inf).argsort(-1, descending=True).argsort(-1)
             left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
             count = hidden.sum(-1, keepdim=True) - (total * left).floor()
