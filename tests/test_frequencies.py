@@ -15,7 +15,7 @@ from occsora_sim.scoring.frequencies import (
     roughness,
 )
 from occsora_sim.scoring.real_clips import beyond, distances, spread
-from occsora_sim.scoring.road_users import count_road_users
+from occsora_sim.scoring.road_users import patches_of
 
 
 def shares(*values):
@@ -78,10 +78,10 @@ def test_road_users_are_connected_patches_of_one_class():
     frames[0, 9, 15, 3] = PEDESTRIAN
     frames[1, :, 5, 0] = BICYCLE
     frames[1, 3, :, 0] = DRIVEABLE  # cuts it in two
-    found = count_road_users(frames)
-    assert {CAR: 2, TRUCK: 1, PEDESTRIAN: 2} == {k: int(v) for k, v in enumerate(found[0]) if v}
-    assert {BICYCLE: 2} == {k: int(v) for k, v in enumerate(found[1]) if v}
-    assert count_road_users(free(3)).sum() == 0
+    found = patches_of(frames)
+    assert sorted(found.label[found.frame == 0].tolist()) == sorted([CAR, CAR, TRUCK, PEDESTRIAN, PEDESTRIAN])
+    assert found.label[found.frame == 1].tolist() == [BICYCLE, BICYCLE]
+    assert len(patches_of(free(3)).label) == 0
 
 
 def test_a_long_winding_patch_is_one():
@@ -89,7 +89,7 @@ def test_a_long_winding_patch_is_one():
     for row in range(0, 20, 4):
         frame[0, 2:22, row, 1] = CAR
         frame[0, 21 if row % 8 == 0 else 2, row : row + 5, 1] = CAR
-    assert count_road_users(frame)[0, CAR] == 1
+    assert patches_of(frame).label.tolist() == [CAR]
 
 
 def test_bounds_are_widened_percentiles_and_the_largest_of_a_rare_class():

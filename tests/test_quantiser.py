@@ -67,13 +67,6 @@ def test_perplexity_counts_the_codes_in_use():
     assert three_to_one == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
 
 
-def test_lookup_gives_what_forward_gave():
-    generator = torch.Generator().manual_seed(0)
-    quantiser = VectorQuantiser(16, 4)
-    answer = quantiser(torch.randn(2, 4, 2, 3, 3, generator=generator))
-    torch.testing.assert_close(quantiser.lookup(answer.indices), answer.latent)
-
-
 def test_dead_codes_come_back_only_when_asked_and_only_in_training():
     given = latent([[1.0], [1.2], [1.4], [1.6]])
     for options, training, expected in (

@@ -19,7 +19,7 @@ from occsora_sim.rendering import palette
 from occsora_sim.rendering.birdseye import render, render_birdseye, shaded_map
 from occsora_sim.rendering.camera_view import RENDERER_VARIABLE, ChaseCamera, clear_view, resampled
 from occsora_sim.rendering.inbetween import Inbetween
-from occsora_sim.rendering.mesh import exposed_faces, occupancy_mesh
+from occsora_sim.rendering.mesh import occupancy_mesh
 from occsora_sim.rendering.palette import PLAN, class_colours
 from occsora_sim.rendering.pinhole import Pinhole
 from occsora_sim.rendering.surroundings import ground_height
@@ -117,9 +117,6 @@ def test_palette_has_a_distinct_colour_for_every_class() -> None:
 def test_one_voxel_has_six_faces_and_twelve_triangles() -> None:
     occupancy = empty()
     occupancy[2, 2, 2] = CAR
-    cells, direction = exposed_faces(occupancy)
-    assert sorted(direction.tolist()) == [0, 1, 2, 3, 4, 5]
-    assert (cells == 2).all()
     mesh = occupancy_mesh(occupancy, Grid(shape=(5, 5, 5)), bottom=True)
     assert mesh.triangles.shape == (12, 3)
     assert len(occupancy_mesh(occupancy, Grid(shape=(5, 5, 5))).triangles) == 10
@@ -128,13 +125,13 @@ def test_one_voxel_has_six_faces_and_twelve_triangles() -> None:
 def test_two_touching_voxels_have_ten_faces() -> None:
     occupancy = empty()
     occupancy[2, 2, 2] = occupancy[2, 2, 3] = CAR
-    assert len(exposed_faces(occupancy)[0]) == 10
+    assert len(occupancy_mesh(occupancy, Grid(shape=(5, 5, 5)), bottom=True).triangles) == 2 * 10
 
 
 def test_a_voxel_in_the_corner_of_the_grid_has_all_its_faces() -> None:
     occupancy = empty()
     occupancy[0, 0, 0] = occupancy[4, 4, 4] = CAR
-    assert len(exposed_faces(occupancy)[0]) == 12
+    assert len(occupancy_mesh(occupancy, Grid(shape=(5, 5, 5)), bottom=True).triangles) == 2 * 12
 
 
 def test_the_mesh_lies_where_the_voxel_lies_and_its_faces_look_outwards() -> None:

@@ -81,25 +81,6 @@ def sun_direction(heading: float = 0.0) -> np.ndarray:
     )
 
 
-def exposed_faces(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The faces between a voxel that is not free and one that is (or the outside).
-
-    Args:
-        occupancy: (x, y, z) uint8 labels.
-
-    Returns:
-        cells (n, 3) int64, the voxel of each face, and direction (n,) int64, its row in DIRECTIONS.
-
-    """
-    solid, strides = _padded_solid(occupancy)
-    flat = solid.ravel()
-    inside = np.flatnonzero(flat)
-    faces = [inside[~flat[inside + step]] for step in DIRECTIONS @ strides]
-    direction = np.repeat(np.arange(6), [len(part) for part in faces])
-    cells = np.stack(np.unravel_index(np.concatenate(faces), solid.shape), axis=-1) - 1
-    return cells, direction
-
-
 def occupancy_mesh(
     occupancy: np.ndarray,
     grid: Grid = OCC3D,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from occsora_sim.grid import DYNAMIC, NUM_CLASSES
+from occsora_sim.grid import DYNAMIC
 from occsora_sim.voxels.patches import connected
 
 
@@ -59,12 +59,3 @@ def patches_of(frames: Tensor) -> Patches:
         columns=columns,
         touching=torch.bincount(index, weights=other.double(), minlength=m) > 0,
     )
-
-
-def count_road_users(frames: Tensor) -> Tensor:
-    """Road users (`patches_of`) in each frame and of each class: uint8 (n, x, y, z) -> (n, NUM_CLASSES) int64, zero for
-    what is no road user.
-    """
-    found = patches_of(frames)
-    key = found.frame * NUM_CLASSES + found.label
-    return torch.bincount(key, minlength=len(frames) * NUM_CLASSES).view(-1, NUM_CLASSES)
