@@ -34,7 +34,8 @@ class DriveConfig:
     Attributes:
         world: "diffusion" (generated), "traffic" (live towns), "replay" (recorded scenes), or a World.
         weights: weights file of the generated world; None: the shipped ones.
-        steps: denoising steps of the generated world; None: the world's own number. Fewer are faster, and rougher.
+        steps: calls of the network for a tile of new ground in the generated world; None: the world's own number. Fewer
+            are faster, and rougher.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`, or a list of
             them. "generate": from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes
             themselves.
@@ -59,8 +60,9 @@ class DriveConfig:
         imagination: the world in which `imagine` tries actions out, from what was seen. None: the generated one
             (the env's own where that is the world). A World that can begin from frames alone. "oracle": the env's
             own world itself, branched: it knows what will happen, so it is for tests and upper bounds.
-        imagination_steps: denoising steps of what a generated world imagines; None: as many as its own. A planner
-            tries dozens of futures out to take one action, and one step says well enough what is in the way.
+        imagination_steps: calls of the network for a tile of new ground that a generated world imagines; None: as many
+            as its own. A planner tries dozens of futures out to take one action, and one call says well enough what
+            is in the way.
         device: where the world runs.
         seed: draws the beginnings from the scenes, and seeds the first episode if `reset` is given no seed.
 

@@ -194,6 +194,6 @@ def test_a_forecast_says_by_which_protocol_and_names_expectation_and_draw(world,
     assert report["protocol"] in shown
     assert (
         "model: the expectation" in shown
-        and "draw: what the environment runs: one drawn future, 8 denoising steps" in shown
+        and "draw: what the environment runs: one drawn future, 12 calls of the network" in shown
     )
     assert list(report["contestants"]) == list(CONTESTANTS) == list(report["forecast"]["1.0"])

@@ -29,7 +29,7 @@ class Options:
         scenes: what was recorded: a file, a folder or `traffic:A-B`.
         clips: how many recorded clips to reconstruct, and to draw from their trajectories alone.
         windows_per_scene: instants of a scene to forecast from, for weights that can; 0: none.
-        steps: denoising steps of closed-loop weights.
+        steps: calls of the network for a tile of new ground, of closed-loop weights.
         paper_steps: diffusion steps of OccSora's own; 0: all of its schedule, as published.
         pictures: folder for clips.png: what each drew, under what was recorded.
         seed: of the drawn clips.
@@ -42,7 +42,7 @@ class Options:
     scenes: str = "traffic:500000-500003"
     clips: int = 8
     windows_per_scene: int = 4
-    steps: int = 8
+    steps: int = 12
     paper_steps: int = 0
     pictures: Path | None = None
     seed: int = 0

@@ -39,7 +39,8 @@ class Options:
         pictures: folder for forecasts.png (of the windows the two best, the middle one and the two worst), rollouts.png
             (two long drives) and nothing.png (two from nothing); recorded above generated.
         batch: windows, starts or rollouts at once.
-        steps: denoising steps of a drawn future ("draw", what the environment runs; "model" is the expectation).
+        steps: calls of the network for a tile of new ground in a drawn future ("draw", what the environment runs;
+            "model" is the expectation).
         seed: of the starts and the drawn futures.
         device: cpu, cuda, cuda:1...
         json: also write the figures to this file.
@@ -61,7 +62,7 @@ class Options:
     traffic: int = 0
     pictures: Path | None = None
     batch: int = 4
-    steps: int = 8
+    steps: int = 12
     seed: int = 0
     device: str = "cpu"
     json: Path | None = None

@@ -38,7 +38,7 @@ class Options:
             finished one where more rounds or decisions are asked for.
         world: diffusion (generated), traffic (live traffic) or replay (recorded town or street).
         weights: weights of the generated world; by default the shipped ones.
-        steps: denoising steps of the generated world.
+        steps: calls of the network for a tile of new ground in the generated world.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`.
         starts: beginnings drawn from the scenes.
         ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.

@@ -183,13 +183,13 @@ class ChainedClips:
 
 
 def open_clip_model(
-    path: Path, *, steps: int = 8, paper_steps: int | None = None, device: str = "cpu"
+    path: Path, *, steps: int = 12, paper_steps: int | None = None, device: str = "cpu"
 ) -> ClipModel:
     """The maker of clips in a weights file of either family.
 
     Args:
         path: the file.
-        steps: denoising steps of a closed-loop world.
+        steps: calls of the network for a tile of new ground, of a closed-loop world.
         paper_steps: of OccSora's own model; None: all of its schedule.
         device: where.
 

@@ -39,8 +39,9 @@ PROTOCOL = (
 """What a forecast's figures mean; printed with each table of them."""
 
 CONTESTANTS = {
-    "model": "the expectation: one denoising step from zero noise, likeliest motions; voxels alone given",
-    "draw": "what the environment runs: one drawn future, {steps} denoising steps (here without the route)",
+    "model": "the expectation: ground of which most is expected to be right, likeliest motions; voxels alone given",
+    "draw": "what the environment runs: one drawn future, {steps} calls of the network for a tile of new ground "
+    "(here without the route)",
     "model_tracks": "the expectation, where the history's tracks are given too",
     "draw_tracks": "one drawn future, where the history's tracks are given too",
     "ego_warp": "the last frame, moved by the ego's motion",
