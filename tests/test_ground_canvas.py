@@ -138,7 +138,7 @@ def test_what_was_seen_is_shown_as_it_was_and_the_rest_as_it_was_drawn(made):
     with torch.no_grad():
         other.fine.answer.bias[3] = 50.0
     told = torch.full((1, 4, 2), torch.nan), torch.tensor([-1]), torch.tensor([3])
-    drawn = ground.drawn(other, at[:, -1], GRID, *told, steps=2)
+    drawn = ground.drawn(other, GRID, at[:, -1], *told, steps=2)
     shown = drawn.read(at[:, -1], other, GRID)
     assert torch.equal(shown[:, 8:], frames[:, -1, 8:]) and (shown[:, :8] == other.palette[3]).all()
     crop = drawn.crops(at[:, -1:].double(), other, GRID)

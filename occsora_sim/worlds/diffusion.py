@@ -185,7 +185,7 @@ class DiffusionWorld:
         route = memory.route if self.follow_route else torch.full_like(memory.route, torch.nan)
         mean = self.mode == "mean"
         return memory.ground.drawn(
-            self.model.ground, pose, self.grid, route, memory.scene[:, 0].long(), memory.key[:, 0],
+            self.model.ground, self.grid, pose, route, memory.scene[:, 0].long(), memory.key[:, 0],
             steps=1 if mean else self.steps, expected=mean, tiles=self.tiles,
         )  # fmt: skip
 

@@ -48,10 +48,16 @@ class Ground:
         """Every tensor changed in the same way: rows picked, say."""
         return Ground(record=self.record.map(change), canvas=self.canvas.map(change))
 
-    def drawn(self, model: GroundModel, pose: Tensor, grid: Grid, *args: Tensor, **options: object) -> Ground:
-        """With everything drawn that is in view at world poses (b, 3); arguments of `GroundModel.draw`."""
+    def drawn(
+        self, model: GroundModel, grid: Grid, pose: Tensor, route: Tensor, place: Tensor, seed: Tensor, *,
+        steps: int, expected: bool = False, tiles: int | None = None,
+    ) -> Ground:  # fmt: skip
+        """With everything drawn that is in view at world poses (b, 3); arguments as of `GroundModel.draw`."""
         half = max(map(abs, (*grid.lower[:2], *grid.upper[:2])))
-        canvas = model.draw(self.canvas.followed(pose), pose, *args, half, **options)  # type: ignore[arg-type]
+        canvas = model.draw(
+            self.canvas.followed(pose), pose, route, place, seed, half, steps=steps, expected=expected,
+            tiles=tiles,
+        )  # fmt: skip
         return replace(self, canvas=canvas)
 
     def read(self, pose: Tensor, model: GroundModel, grid: Grid) -> Tensor:

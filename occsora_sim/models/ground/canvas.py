@@ -138,6 +138,18 @@ class GroundCanvas:
 
         return replace(self, fine=without(self.fine), plan=without(self.plan), block=wanted)
 
+    def layer(self, *, plan: bool) -> Layer:
+        """The plan, or the ground."""
+        return self.plan if plan else self.fine
+
+    def with_tile(self, codes: Tensor, where: Tensor, tile: Tensor, *, plan: bool) -> GroundCanvas:
+        """With the codes (b, tile, tile) int64 of one tile (b, 2) written in the worlds where `where` (b,) bool is
+        True; what is known stays.
+        """
+        where = where[:, None, None].expand_as(codes)[:, None]
+        layer = self.layer(plan=plan).put(codes[:, None], where, tile[:, None] * self.tile)
+        return replace(self, plan=layer) if plan else replace(self, fine=layer)
+
     def first(self, *, plan: bool = False) -> Tensor:
         """The first token (b, 2) int64 that is held."""
         return self.block * (self.tile if plan else 2 * self.tile)
@@ -150,7 +162,7 @@ class GroundCanvas:
             (b, 2) int64, its number along x and y; (b,) bool, whether there is one.
 
         """
-        layer, token = (self.plan, 2 * self.token) if plan else (self.fine, self.token)
+        layer, token = self.layer(plan=plan), 2 * self.token if plan else self.token
         local, tile = relative(self.origin, pose), self.tile
         reach = math.ceil(half * math.sqrt(2) / (token * tile))
         around = torch.arange(-reach, reach + 1, device=pose.device)

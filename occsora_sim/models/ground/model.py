@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -182,44 +183,38 @@ class GroundModel(nn.Module):
         """
         config = self.config
         ahead = (config.window + config.tile) // 2 * config.token
-        for painter, reach in ((self.plan, half + ahead), (self.fine, half)):
+        for plan, reach in ((True, half + ahead), (False, half)):
             count = 0
             while tiles is None or count < tiles:
-                tile, wanted = canvas.urgent(pose, reach, plan=painter is self.plan)
+                tile, wanted = canvas.urgent(pose, reach, plan=plan)
                 rows = torch.arange(len(pose), device=pose.device)
                 if tiles is None:
                     rows = rows[wanted]
                     if not len(rows):
                         break
-                drawn = self._tile(
-                    painter, canvas.map(lambda field: field[rows]), tile[rows], route[rows], place[rows], seed[rows],  # noqa: B023
-                    steps=steps, expected=expected,
-                )  # fmt: skip
-                codes = drawn.new_zeros((len(pose), 1, config.tile, config.tile))
-                codes[rows] = drawn[:, None]
-                layer = canvas.plan if painter is self.plan else canvas.fine
-                layer = layer.put(
-                    codes, wanted[:, None, None, None].expand_as(codes), tile[:, None] * config.tile
-                )
-                canvas = replace(canvas, **{"plan" if painter is self.plan else "fine": layer})
+                told = (part.index_select(0, rows) for part in (tile, route, place, seed))
+                some = canvas.map(partial(torch.index_select, dim=0, index=rows))
+                drawn = self._tile(some, *told, plan=plan, steps=steps, expected=expected)
+                codes = drawn.new_zeros((len(pose), config.tile, config.tile)).index_copy(0, rows, drawn)
+                canvas = canvas.with_tile(codes, wanted, tile, plan=plan)
                 count += 1
         return canvas
 
     def _tile(
-        self, painter: Outpainter, canvas: GroundCanvas, tile: Tensor, route: Tensor, place: Tensor, seed: Tensor,
+        self, canvas: GroundCanvas, tile: Tensor, route: Tensor, place: Tensor, seed: Tensor, *, plan: bool,
         **options: Any,
     ) -> Tensor:  # fmt: skip
         """The codes (b, tile, tile) int64 of one tile (b, 2) of each canvas."""
-        is_plan, config = painter is self.plan, painter.config
+        painter = self.plan if plan else self.fine
+        config = painter.config
         corner = tile[:, None] * config.tile - (config.window - config.tile) // 2
-        layer = canvas.plan if is_plan else canvas.fine
-        codes, known = layer.gather(corner, canvas.first(plan=is_plan), config.window)
-        plan = None
-        if not is_plan:
-            plan = canvas.plan.gather(corner // 2, canvas.first(plan=True), config.window // 2)[0][:, 0]
+        codes, known = canvas.layer(plan=plan).gather(corner, canvas.first(plan=plan), config.window)
+        planned = None
+        if not plan:
+            planned = canvas.plan.gather(corner // 2, canvas.first(plan=True), config.window // 2)[0][:, 0]
         middle = (tile + 0.5) * (config.tile * config.token)  # (b, 2), on the canvas
         points = to_frame(route, canvas.origin[:, None]) - middle[:, None]
         told = route_features(points, config.window, config.token)
-        key = tile_key(seed ^ _PLAN if is_plan else seed, tile)
+        key = tile_key(seed ^ _PLAN if plan else seed, tile)
         with torch.autocast(tile.device.type, torch.bfloat16, enabled=fast_bfloat16(tile.device)):
-            return painter.draw(codes[:, 0], known[:, 0], told, place, key, plan, **options)
+            return painter.draw(codes[:, 0], known[:, 0], told, place, key, planned, **options)
