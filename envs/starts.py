@@ -103,8 +103,7 @@ def prompted(
         return list(starts)
     if not getattr(world, "takes_scene_prompts", False):
         raise ConfigurationError(
-            "place and vehicles: this world takes no scene prompt; give the generated one, with weights that were "
-            "trained with prompts, or leave both open"
+            "place and vehicles: this world takes no scene prompt; give the generated one, or leave both open"
         )
     return [
         replace(
