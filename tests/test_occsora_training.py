@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,12 +193,13 @@ def test_the_published_recipe_is_a_cosine_for_the_tokenizer_and_constant_for_the
 def test_the_families_do_not_take_each_others_weights(untrained, closed_loop):
     assert read_config(untrained, kind="tokenizer") == paper_tiny()
     assert read_config(closed_loop, kind="tokenizer") == tiny()
-    for load, path, options, said in [
+    cases: list[tuple[Any, Path, dict[str, str], str]] = [
         (load_occsora, closed_loop, {"kind": "tokenizer"}, "closed-loop preset 'tiny'"),
         (load_world_model, untrained, {"kind": "tokenizer"}, "'paper-tiny', which draws whole clips"),
         (load_occsora, untrained, {}, "a 'tokenizer' checkpoint"),
         (load_occsora, untrained, {"kind": "tokenizer", "preset": "paper"}, "'paper-tiny', not 'paper'"),
-    ]:
+    ]
+    for load, path, options, said in cases:
         with pytest.raises(CheckpointError, match=said) as error:
             load(path, **options)
         assert str(path) in str(error.value) and "\n" not in str(error.value)

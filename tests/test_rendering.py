@@ -23,7 +23,7 @@ from occsora_sim.rendering.mesh import occupancy_mesh
 from occsora_sim.rendering.palette import PLAN, class_colours
 from occsora_sim.rendering.pinhole import Pinhole
 from occsora_sim.rendering.surroundings import ground_height
-from occsora_sim.rendering.video import FRAME_SIZE, compose_frame, contact_sheet, write_video
+from occsora_sim.rendering.video import FRAME_SIZE, compose_frame, write_video
 
 VIEW = pytest.mark.skipif(
     importlib.util.find_spec("open3d") is None,
@@ -446,13 +446,3 @@ def test_a_composed_frame_holds_camera_map_header_and_legend() -> None:
     assert tuple(frame[300, 300]) == (200, 10, 10) and tuple(frame[300, 1000]) == (10, 10, 200)
     assert frame[:50].std() > 10
     assert (frame[565:] == class_colours()[CAR]).all(axis=-1).sum() > 50
-
-
-def test_a_contact_sheet_lays_frames_out_row_by_row() -> None:
-    sheet = np.asarray(contact_sheet(frames(5), columns=2, width=200))
-    assert sheet.shape[1] == 200
-    row = sheet.shape[0] // 3
-    levels = [sheet[row * r + row // 2, c].mean() for r, c in ((0, 80), (0, 180), (1, 80), (1, 180), (2, 80))]
-    assert np.allclose(levels, [20, 60, 100, 140, 180])
-    with pytest.raises(ConfigurationError):
-        contact_sheet([])

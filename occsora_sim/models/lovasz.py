@@ -24,9 +24,7 @@ def lovasz_weights(truth: torch.Tensor) -> torch.Tensor:
     return torch.diff(jaccard, prepend=jaccard.new_zeros(1))
 
 
-def lovasz_softmax(
-    logits: torch.Tensor, labels: torch.Tensor, *, ignore: int | None = None, points: int | None = None
-) -> torch.Tensor:
+def lovasz_softmax(logits: torch.Tensor, labels: torch.Tensor, *, points: int | None = None) -> torch.Tensor:
     """Mean over the classes present of the Lovasz extension of each class's Jaccard loss.
 
     One sort a class: O(classes * n log n). The classes are taken one by one: memory stays at a few times n.
@@ -34,19 +32,15 @@ def lovasz_softmax(
     Args:
         logits: (..., classes) float.
         labels: (...,) integer labels.
-        ignore: a label whose voxels do not count.
         points: use at most this many voxels, each class in its proportion, evenly spaced through the
             flattened input: the sort is what costs. None: all.
 
     Returns:
-        Scalar in [0, 1]; 0 when nothing counts.
+        Scalar in [0, 1]; 0 when there is none.
 
     """
     classes = logits.shape[-1]
     logits, labels = logits.reshape(-1, classes), labels.reshape(-1).long()
-    if ignore is not None:
-        kept = labels != ignore
-        logits, labels = logits[kept], labels[kept]
     if labels.numel() == 0:
         return logits.sum() * 0.0
     if points is not None and labels.numel() > points:

@@ -8,13 +8,12 @@ import torch
 from torch.nn import functional as F
 
 
-def sinusoids(values: torch.Tensor, width: int, period: float = 10_000.0) -> torch.Tensor:
+def sinusoids(values: torch.Tensor, width: int) -> torch.Tensor:
     """Cosines and sines of `values` at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
 
     Args:
         values: (n,) float.
         width: channels wanted; an odd last one stays zero.
-        period: the longest wavelength over 2 pi.
 
     Returns:
         (n, width) float32.
@@ -22,5 +21,5 @@ def sinusoids(values: torch.Tensor, width: int, period: float = 10_000.0) -> tor
     """
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float32, device=values.device) / max(half, 1)
-    angles = values.float()[:, None] * torch.exp(-math.log(period) * exponents)
+    angles = values.float()[:, None] * torch.exp(-math.log(10_000.0) * exponents)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width - 2 * half))

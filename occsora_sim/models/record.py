@@ -72,11 +72,11 @@ class Record:
         )  # fmt: skip
 
     @staticmethod
-    def of(labels: Tensor, poses: Tensor, grid: Grid, *, measured: bool = True) -> Record:
-        """The record of frames (b, h, x, y, z) seen from `poses` (b, h, 3), the newest last; it enters exactly."""
+    def of(labels: Tensor, poses: Tensor, grid: Grid) -> Record:
+        """The record of measured frames (b, h, x, y, z) at `poses` (b, h, 3), the newest last; it enters exactly."""
         record = Record.empty(poses[:, -1], grid)
         for k in reversed(range(poses.shape[1])):
-            record = record.write(labels[:, k], poses[:, k], grid, measured=measured)
+            record = record.write(labels[:, k], poses[:, k], grid, measured=True)
         return record
 
     def _locate(self, cells: Tensor) -> tuple[Tensor, Tensor]:

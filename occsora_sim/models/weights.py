@@ -68,16 +68,15 @@ def read_config(path: Path, *, kind: str = "world_model") -> Config:
 
 
 def load_world_model(
-    path: Path, *, kind: str = "world_model", device: str = "cpu", preset: str | None = None
+    path: Path, *, kind: str = "world_model", device: str = "cpu"
 ) -> tuple[WorldModel, dict[str, Any]]:
     """A closed-loop model and its header.
 
     Raises:
-        CheckpointError: the file is unusable, of another kind, of OccSora's own model, or not of the wanted
-            `preset`.
+        CheckpointError: the file is unusable, of another kind, or of OccSora's own model.
 
     """
-    config = _wanted(path, kind, preset)
+    config = read_config(path, kind=kind)
     if not isinstance(config, WorldModelConfig):
         raise CheckpointError(
             f"{path}: holds weights of the preset {config.preset!r}, which draws whole clips and cannot be driven; "
@@ -110,7 +109,11 @@ def load_occsora(
             `preset`.
 
     """
-    config = _wanted(path, kind, preset)
+    config = read_config(path, kind=kind)
+    if preset is not None and config.preset != preset:
+        raise CheckpointError(
+            f"{path}: holds weights of the preset {config.preset!r}, not {preset!r}; choose one or the other"
+        )
     if not isinstance(config, OccSoraConfig):
         raise CheckpointError(
             f"{path}: holds weights of the closed-loop preset {config.preset!r}; "
@@ -133,15 +136,6 @@ def _config(path: Path, header: dict[str, Any]) -> Config:
     if family == OPEN_LOOP:
         return OccSoraConfig.from_header(config)
     raise CheckpointError(f"{path}: holds a {family!r} model, which this release does not know; update it")
-
-
-def _wanted(path: Path, kind: str, preset: str | None) -> Config:
-    config = read_config(path, kind=kind)
-    if preset is not None and config.preset != preset:
-        raise CheckpointError(
-            f"{path}: holds weights of the preset {config.preset!r}, not {preset!r}; choose one or the other"
-        )
-    return config
 
 
 def _filled(model: Model, path: Path, kind: str, device: str) -> tuple[Model, dict[str, Any]]:

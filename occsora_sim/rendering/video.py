@@ -107,41 +107,6 @@ def compose_frame(
     return np.asarray(sheet)
 
 
-def contact_sheet(frames: Sequence[np.ndarray], columns: int = 4, width: int = 1600) -> Image.Image:
-    """Frames laid out row by row, numbered, to look at a rollout in one picture; `.save("x.png")` it.
-
-    Args:
-        frames: pictures (h, w, 3) uint8.
-        columns: pictures a row.
-        width: of the sheet [pixels].
-
-    Raises:
-        ConfigurationError: no frames.
-
-    """
-    if not len(frames):
-        raise ConfigurationError("a contact sheet needs at least one frame")
-    columns = max(1, min(columns, len(frames)))
-    gap = 6
-    wide = (width - gap * (columns + 1)) // columns
-    tall = max(round(wide * frame.shape[0] / frame.shape[1]) for frame in frames)
-    rows = -(-len(frames) // columns)
-    sheet = Image.new("RGB", (width, gap + rows * (tall + gap)), PAPER)
-    draw = ImageDraw.Draw(sheet, "RGBA")
-    font = ImageFont.load_default(13)
-    for index, frame in enumerate(frames):
-        x, y = gap + index % columns * (wide + gap), gap + index // columns * (tall + gap)
-        picture = Image.fromarray(frame)
-        sheet.paste(picture.resize((wide, round(wide * picture.height / picture.width))), (x, y))
-        left, top = (
-            x + wide - 14 - 7 * len(str(index)),
-            y + tall - 18,
-        )  # the upper left corner holds the title
-        draw.rectangle((left, top, x + wide, y + tall), fill=(*INK, 200))
-        draw.text((left + 6, top + 2), str(index), font=font, fill=PAPER)
-    return sheet
-
-
 def _draw_header(
     draw: ImageDraw.ImageDraw, title: str, time: float | None, speed: float | None, terms: Mapping[str, Any]
 ) -> None:
