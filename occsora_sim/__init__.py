@@ -1,6 +1,7 @@
-"""occsora-sim: a Gymnasium driving environment whose world is a 4D occupancy diffusion model.
+"""occsora-sim: a Gymnasium driving environment whose world is generated: 4D semantic occupancy, drawn by diffusion.
 
-Axis legend, used in every docstring: occupancy is `b t x y z`, latents are `b t c h w`.
+Axis legend, used in every docstring: occupancy is `b t x y z`, tokens of ground `b x y`, road users `b n`, OccSora's
+latents `b c t x y`.
 """
 
 from __future__ import annotations

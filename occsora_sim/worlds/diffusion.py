@@ -183,10 +183,9 @@ class DiffusionWorld:
     def _draw(self, memory: DiffusionMemory, pose: Tensor) -> Ground:
         """The ground with everything drawn that comes into view at `pose` (b, 3)."""
         route = memory.route if self.follow_route else torch.full_like(memory.route, torch.nan)
-        mean = self.mode == "mean"
         return memory.ground.drawn(
             self.model.ground, self.grid, pose, route, memory.scene[:, 0].long(), memory.key[:, 0],
-            steps=1 if mean else self.steps, expected=mean, tiles=self.tiles,
+            steps=self.steps, expected=self.mode == "mean", tiles=self.tiles,
         )  # fmt: skip
 
     def _enter(

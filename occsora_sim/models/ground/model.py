@@ -19,6 +19,10 @@ from occsora_sim.models.ground.palette import GROUPS, nearest_kind
 from occsora_sim.models.ground.plan import CELLS, groups_of_cells, patterns_of, plan_table
 from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
 
+PLAN_CALLS = 3
+"""Calls of the plan's network for each of the ground's: its tiles are a quarter as many, and what is crooked in the plan
+nothing sets right."""
+
 _PLAN = 1 << 62
 """Sets the keys of the plan's tiles apart from the ground's."""
 
@@ -175,8 +179,8 @@ class GroundModel(nn.Module):
             seed: (b,) int64; a tile's draw follows from it, the tile's number and what is known around.
             half: half the edge of the square around the ego in which ground is needed [m]. The plan is drawn
                 further, by a tile and what the ground's network sees beyond it.
-            steps: calls of the network for a tile.
-            expected: take what is expected instead of a draw.
+            steps: calls of the network for a tile of the ground; a tile of the plan takes PLAN_CALLS times as many.
+            expected: take what is expected, in one call, instead of a draw.
             tiles: of the plan and of the ground, drawn one after another in every world, wanted or not: no shape
                 depends on what is known, and nothing waits for the device. None: as many as are wanted.
 
@@ -194,7 +198,8 @@ class GroundModel(nn.Module):
                         break
                 told = (part.index_select(0, rows) for part in (tile, route, place, seed))
                 some = canvas.map(partial(torch.index_select, dim=0, index=rows))
-                drawn = self._tile(some, *told, plan=plan, steps=steps, expected=expected)
+                calls = 1 if expected else steps * PLAN_CALLS if plan else steps
+                drawn = self._tile(some, *told, plan=plan, steps=calls, expected=expected)
                 codes = drawn.new_zeros((len(pose), config.tile, config.tile)).index_copy(0, rows, drawn)
                 canvas = canvas.with_tile(codes, wanted, tile, plan=plan)
                 count += 1
