@@ -292,10 +292,11 @@ def test_a_rollout_that_is_none_is_refused(content, tmp_path, capsys):
 @pytest.mark.skipif(not default_weights().exists(), reason="the shipped weights are not in this checkout")
 def test_the_code_in_the_readme_drives():
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:1]
-    assert "range(20)" in code
+    assert "seconds=10.0" in code and len(code.splitlines()) <= 21
     names: dict = {}
-    exec(code.replace("range(20)", "range(2)"), names)
+    exec(code.replace("seconds=10.0", "seconds=4.0"), names)
     assert names["env"].observation_space.contains(names["observation"])
+    assert names["truncated"] and not names["terminated"], "it drives for as long as it is asked"
 
 
 def test_plans_go_on_at_the_last_motion():

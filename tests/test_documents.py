@@ -58,9 +58,7 @@ PARSED_ALONE = {
 """Commands that take minutes even in small, and the tests that run what they run."""
 
 SHORTER = {
-    "range(20)": "range(2)",
     "seconds=10.0": "seconds=1.0",
-    "episodes=4": "episodes=1",
     "steps=100": "steps=1",
 }
 """Numbers of python blocks, and what stands for them here."""

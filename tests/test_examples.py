@@ -1,4 +1,4 @@
-"""The examples and README's planner, run for a few steps; learners' loops on the environment."""
+"""The examples, run for a few steps; learners' loops on the environment."""
 
 import importlib.util
 import re
@@ -93,17 +93,6 @@ def test_a_function_sees_one_observation_without_a_batch_axis(options):
 def test_a_function_that_returns_no_action_is_named_in_one_line(options, answer):
     with pytest.raises(ActionError, match=r"^[^\n]+$"):
         run_episodes(DriveEnv(**options()), FunctionAgent(lambda observation: answer), 1)
-
-
-# --------------------------------------------------------------------------- README
-def test_the_planner_that_readme_shows_runs_as_it_stands(capsys):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"<!-- planner -->\s*```python\n(.*?)```", text, re.DOTALL)
-    assert found is not None, "README.md has a ```python block after a <!-- planner --> comment"
-    block = found.group(1)
-    assert len([line for line in block.splitlines() if line.strip()]) <= 20
-    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
-    assert "score" in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------- loops of learners

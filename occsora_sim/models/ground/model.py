@@ -20,7 +20,7 @@ from occsora_sim.models.ground.plan import CELLS, groups_of_cells, patterns_of, 
 from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
 
 PLAN_CALLS = 3
-"""Calls of the plan's network for each of the ground's: its tiles are a quarter as many, and what is crooked in the plan
+"""Calls of the plan's network for each of the ground's: its tiles are a quarter as many, and what is crooked in it,
 nothing sets right."""
 
 _PLAN = 1 << 62
