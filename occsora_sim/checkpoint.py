@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,20 @@ from occsora_sim.errors import CheckpointError
 
 FORMAT = "occsora-sim/checkpoint"
 VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a file says of a tensor before it is read.
+
+    Attributes:
+        dtype: as safetensors names it: "F16", "F32", "U8"...
+        shape: its sizes.
+
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
@@ -61,7 +77,31 @@ def read_header(path: Path, *, kind: str) -> dict[str, Any]:
     return _read(path, kind, tensors=False)[1]
 
 
+def read_outline(path: Path) -> tuple[dict[str, Outline], dict[str, Any]]:
+    """The outline of each tensor, by name, and the header of a checkpoint of any kind; no tensor is read. Raises as
+    `read_tensors`.
+    """
+    with _opened(path) as (file, header):
+        slices = {name: file.get_slice(name) for name in file.keys()}
+        outlines = {
+            name: Outline(dtype=part.get_dtype(), shape=tuple(part.get_shape()))
+            for name, part in slices.items()
+        }
+        return outlines, header
+
+
 def _read(path: Path, kind: str, *, tensors: bool) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    with _opened(path) as (file, header):
+        if header.get("kind") != kind:
+            raise CheckpointError(
+                f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here"
+            )
+        return {name: file.get_tensor(name) for name in file.keys() if tensors}, header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file of a checkpoint of this release, and its header."""
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such weights file; give the path of a .safetensors file of occsora-sim"
@@ -78,12 +118,10 @@ def _read(path: Path, kind: str, *, tensors: bool) -> tuple[dict[str, torch.Tens
                     f"{path}: checkpoint version {metadata.get('version')}, this release reads {VERSION}; train it anew"
                 )
             header = json.loads(metadata["header"])
-            if header.get("kind") != kind:
-                raise CheckpointError(
-                    f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here"
-                )
-            return {name: file.get_tensor(name) for name in file.keys() if tensors}, header
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+            if not isinstance(header, dict):
+                raise ValueError("its header is no table")
+            yield file, header
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"{path}: damaged or not a safetensors file ({reason}); get it again"

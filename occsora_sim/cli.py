@@ -34,6 +34,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "what a path holds: scenes, seconds, classes, ego motions; with a picture",
     ),
     "scenes validate": ("scenes_validate", "check every file of a path and name each fault with its place"),
+    "weights info": (
+        "weights_info",
+        "what a weights file holds: parameters, configuration, how it was trained",
+    ),
     "bench": ("bench", "frames per second of the world, the voxeliser and the paper's sampler"),
 }
 """Verb -> (module in occsora_sim.commands, what it does). A module is imported when its verb is called."""
