@@ -5,16 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from untrained import untrained_world_model
 
 from occsora_sim.checkpoint import read_header, read_tensors
 from occsora_sim.cli import main
 from occsora_sim.errors import CheckpointError, ConfigurationError, SceneError
 from occsora_sim.models.ground.hourglass import Hourglass
+from occsora_sim.models.ground.palette import GROUPS
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import small, tiny
 from occsora_sim.scenes.file import save_scene
+from occsora_sim.training.ground import samples
 from occsora_sim.training.ground import train as module
+from occsora_sim.training.ground.crops import CropSampler, columns_of, tokeniser
+from occsora_sim.training.ground.towns import towns_of
 from occsora_sim.training.ground.train import GroundTraining, train_ground
 from occsora_sim.training.loop import LoopConfig
 
@@ -94,6 +99,42 @@ def test_it_learns_one_town_and_its_curves_say_so(scenes, tmp_path, capsys):
     assert (
         model.ground.palette.any() and model.ground.fine.contents.any() and model.ground.plan.contents.any()
     )
+
+
+def test_samples_of_places_held_apart_are_shown_and_change_no_weights(scenes, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(module, "_VALIDATED", 1)
+    alone = train(scenes, tmp_path / "alone", 3, log_every=1)
+    tried = train(scenes, tmp_path / "tried", 3, {"validate": scenes}, log_every=1)
+    assert equal(alone, tried)
+    for name, folder in (("plan", tried.parent / "plan"), ("ground", tried.parent)):
+        curves = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+        sheets = curves.Images(f"{name}/samples")
+        assert [sheet.step for sheet in sheets] == [1, 2, 3]
+        assert all(sheet.width == 2 * sheet.height for sheet in sheets)  # four windows, recorded and redrawn
+
+
+def test_a_sheet_redraws_the_tile_alone_and_the_same_each_time(built_street):
+    model = untrained_world_model()
+    ground = model.ground
+    towns = towns_of([built_street()], model.config.grid, cell=0.2, palette=ground.palette)
+    assert len(samples.COLOURS) == len(GROUPS)
+    for painter in (ground.plan, ground.fine):
+        sampler = CropSampler(towns, columns_of(painter.config), ground.config.column, 30.0)
+        sheet = samples.Samples(sampler, tokeniser(ground, painter), ground, torch.device("cpu"))
+        before = torch.get_rng_state()
+        picture = sheet(painter)
+        assert torch.equal(picture, sheet(painter)) and torch.equal(before, torch.get_rng_state())
+        assert picture.dtype == torch.uint8 and picture.shape[0] == 3
+        height = picture.shape[1] // 2
+        recorded, redrawn = picture[:, :height], picture[:, height:]
+        inside = torch.zeros(height, height, dtype=torch.bool)
+        inside[height // 4 - 1 : -(height // 4 - 1), height // 4 - 1 : -(height // 4 - 1)] = True
+        for window in range(samples.WINDOWS):
+            columns = slice(window * height, (window + 1) * height)
+            changed = (recorded[:, :, columns] != redrawn[:, :, columns]).any(0)
+            assert changed[inside].any() and not changed[~inside].any()
 
 
 def test_ground_that_learns_on_keeps_its_books_and_everything_else(scenes, tmp_path):

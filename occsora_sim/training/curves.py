@@ -1,4 +1,4 @@
-"""Curves of a training, in TensorBoard's files."""
+"""Curves and pictures of a training, in TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from torch import Tensor
+
 from occsora_sim.errors import CheckpointError, MissingDependencyError
 
 
 class Curves:
-    """A context that writes numbers by step into a folder.
+    """A context that writes numbers and pictures by step into a folder.
 
     Raises:
         MissingDependencyError: TensorBoard is not installed.
-        CheckpointError: the folder cannot be written; by `add` and at the end, too, since files are written behind.
+        CheckpointError: the folder cannot be written; by `add`, `add_pictures` and at the end, too, since files are
+            written behind.
 
     """
 
@@ -48,6 +51,14 @@ class Curves:
         try:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def add_pictures(self, pictures: Mapping[str, Tensor], step: int) -> None:
+        """Add a picture (3, height, width) uint8 to each row of pictures named in `pictures`."""
+        try:
+            for name, picture in pictures.items():
+                self._writer.add_image(name, picture, step)
         except OSError as error:
             raise self._refusal(error) from error
 

@@ -20,8 +20,8 @@ from occsora_sim.training.report import Report, say
 from occsora_sim.training.stages import Turn
 
 StepLoss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
-"""(step, generator) -> loss and what to log, which is read from the device only when it is written. The batch must
-follow from the step alone, so that resuming is exact."""
+"""(step, generator) -> loss and what to log: numbers, and pictures (3, height, width) uint8. It is read from the device
+only when it is written. The batch must follow from the step alone, so that resuming is exact."""
 
 CHECKPOINT_SECONDS = 300.0
 """Longest time between resumable checkpoints [s]: what an interruption may cost where steps are slow."""
@@ -152,12 +152,16 @@ def run(
                 text = f"step {step + 1} of {steps} {turn.clock(step + 1)}  loss {float(loss.detach()):.4f}"
                 report.show(turn.progress(step + 1), text)
             if step % config.log_every == 0 or step == steps - 1:
+                pictures = {
+                    name: value for name, value in logs.items() if isinstance(value, Tensor) and value.ndim
+                }
                 numbers = {
-                    **{name: float(value) for name, value in logs.items()},
+                    **{name: float(value) for name, value in logs.items() if name not in pictures},
                     "train/gradient_norm": float(norm),
                     "train/lr": optimiser.param_groups[0]["lr"],
                 }
                 curves.add(numbers, step)
+                curves.add_pictures(pictures, step)
                 if not report.terminal:
                     text = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in numbers.items())
                     say(f"{turn.title}: step {step + 1} of {steps} {turn.clock(step + 1)}  {text}")

@@ -21,6 +21,7 @@ from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.curves import Curves
 from occsora_sim.training.ground.crops import CropSampler, columns_of, tokeniser
 from occsora_sim.training.ground.loss import Validation, outpaint_loss
+from occsora_sim.training.ground.samples import Samples
 from occsora_sim.training.ground.towns import GroundTowns, towns_of
 from occsora_sim.training.ground.towns_file import kept_towns
 from occsora_sim.training.ground.vocabulary import ceiling, set_vocabulary, vocabulary
@@ -34,7 +35,8 @@ _REACH = 0.75
 """How far from an ego the middles of crops lie, in edges of its view."""
 
 _VALIDATED = 25
-"""So many times as rarely as a line is logged, the model is tried on the scenes held apart."""
+"""So many times as rarely as a line is logged, the model is tried on the scenes held apart: their loss, and a sheet of
+samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class GroundTraining:
     Attributes:
         scenes: what to train on (any spec that `open_scenes` takes); of voxel sequences the static voxels of all
             frames, merged.
-        validate: scenes that are held apart, for the curves; empty: none.
+        validate: scenes that are held apart, for the curves and for pictures of samples; empty: none.
         out: folder for checkpoints, curves, the scenes' ground (a file of 1.6 GB of the default ones, which a resumed
             training reads again) and the weights.
         preset: small, base or tiny: the sizes.
@@ -186,28 +188,31 @@ def _train(
     tokenise = tokeniser(ground, painter)
     crops = CropSampler(towns, side, ground.config.column, reach, seed=2 * loop.seed + (name == "plan"))
     source = Prefetcher(crops, loop.workers, device)
-    validation = None
+    validation = samples = None
     if held is not None and not turn.over:
         apart = CropSampler(held, side, ground.config.column, reach)
         validation = Validation(apart, tokenise, view, device)
+        samples = Samples(apart, tokenise, ground, device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         tokens = tokenise(source.draw(loop.batch, step), generator)
         value, logs = outpaint_loss(painter, tokens, view, generator)
         logs = {f"{name}/{key}": number for key, number in logs.items()}
-        if validation is not None and step and step % (_VALIDATED * loop.log_every) == 0:
-            logs[f"{name}/validation"] = validation(painter)
+        tried = step and step % (_VALIDATED * loop.log_every) == 0
+        if validation is not None and samples is not None and tried:
+            logs |= {f"{name}/validation": validation(painter), f"{name}/samples": samples(painter)}
         return value, logs
 
     if options.compile:
         for block in (*painter.body.enter, *painter.body.blocks, *painter.body.leave):
             block.compile()  # in place: the weights keep their names
     run(painter, loss, loop, turn, muon_of_body).copy_to(painter)
-    if validation is not None:
+    if validation is not None and samples is not None:
         nats = validation(painter)
         say(f"{turn.title}: {nats:.3f} nats a token on the scenes held apart")
         with Curves(turn.folder / "tensorboard") as curves:
             curves.add({f"{name}/validation": nats}, turn.step)
+            curves.add_pictures({f"{name}/samples": samples(painter)}, turn.step)
 
 
 def _device(options: GroundTraining) -> torch.device:
