@@ -51,7 +51,7 @@ class DiffusionWorld:
     """
 
     def __init__(
-        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 12, follow_route: bool = True,
+        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 8, follow_route: bool = True,
         vehicle: Vehicle | None = None, tiles: int | None = None,
     ) -> None:  # fmt: skip
         if mode not in ("sample", "mean") or steps < 1 or (tiles is not None and tiles < 1):
@@ -244,7 +244,7 @@ def default_weights() -> Path:
 
 
 def load_world(
-    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 12,
+    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 8,
     follow_route: bool = True, vehicle: Vehicle | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).

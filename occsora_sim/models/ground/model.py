@@ -19,7 +19,7 @@ from occsora_sim.models.ground.palette import GROUPS, nearest_kind
 from occsora_sim.models.ground.plan import CELLS, groups_of_cells, patterns_of, plan_table
 from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
 
-PLAN_CALLS = 3
+PLAN_CALLS = 4
 """Calls of the plan's network for each of the ground's: its tiles are a quarter as many, and what is crooked in it,
 nothing sets right."""
 
@@ -167,7 +167,7 @@ class GroundModel(nn.Module):
     @torch.no_grad()
     def draw(
         self, canvas: GroundCanvas, pose: Tensor, route: Tensor, place: Tensor, seed: Tensor, half: float, *,
-        steps: int = 12, expected: bool = False, tiles: int | None = None,
+        steps: int = 8, expected: bool = False, tiles: int | None = None,
     ) -> GroundCanvas:  # fmt: skip
         """Draw what is hidden around the ego, the nearest tile first.
 

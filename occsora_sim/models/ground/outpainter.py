@@ -24,7 +24,7 @@ from occsora_sim.scene_prompt import PLACES
 ROUTE_FEATURES = 5
 """Numbers that tell a token of the route beside it (`route_features`)."""
 
-_CHANCE = 1.0
+_CHANCE = 0.5
 """How far chance says at first which tokens are shown, beside how sure the network is of them [nats]."""
 
 _CODE, _ORDER = 0x0B7, 0x0B8
@@ -139,7 +139,7 @@ class Outpainter(nn.Module):
 
     def draw(
         self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, key: Tensor, plan: Tensor | None = None, *,
-        steps: int = 12, expected: bool = False,
+        steps: int = 8, expected: bool = False,
     ) -> Tensor:  # fmt: skip
         """Draw the hidden tokens of the tile in the middle of each window; fixed shapes, no wait for the device.
 
