@@ -24,7 +24,7 @@ from occsora_sim.scene_prompt import PLACES
 ROUTE_FEATURES = 5
 """Numbers that tell a token of the route beside it (`route_features`)."""
 
-_CHANCE = 0.5
+_CHANCE = 1.0
 """How far chance says at first which tokens are shown, beside how sure the network is of them [nats]."""
 
 _CODE, _ORDER = 0x0B7, 0x0B8
