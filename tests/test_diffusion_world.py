@@ -96,7 +96,7 @@ def test_a_step_leaves_the_old_state_as_it_is(world):
 
 
 def test_a_prompt_that_differs_in_its_last_frame_leaves_all_earlier_frames_equal(world):
-    """Others see where the ego was, and ground is drawn as if it went on: nothing knows the plan."""
+    """Others see where the ego was, and ground is drawn where it is: nothing knows the plan."""
     state = world.reset([start(world)], [4])
     one, other = AHEAD.clone(), AHEAD.clone()
     other[-1] = torch.tensor([3.5, 1.0, 0.8])
@@ -190,7 +190,7 @@ def test_the_expectation_of_new_ground_is_the_code_of_which_most_is_expected_to_
     assert (frame[-6:, :, 2] == DRIVEABLE).all()
 
 
-def test_with_a_budget_of_tiles_no_look_is_taken_and_what_is_not_drawn_in_time_is_no_void(world):
+def test_a_budget_of_tiles_is_kept_and_what_is_not_drawn_in_time_is_no_void(world):
     state = world.reset([start(world)], [0])
     fast = torch.tensor([[[12.0, 0.0, 0.0]]])
     whole, one = (DiffusionWorld(world.model, tiles=tiles).step(state, fast) for tiles in (None, 1))

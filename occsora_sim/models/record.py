@@ -1,10 +1,10 @@
-"""The world-frame record: what stood still when it was seen or generated, kept so that it is there on return.
+"""The world-frame record: what stood still when it was seen, kept so that it is there on return.
 
 A frame of labels is a set of samples, one column at the centre of each voxel. A cell of the record keeps the sample
 nearest to its own centre together with the place where that was taken, so a later frame is answered at each of its
 centres by the nearest sample of all that are at hand: frames that were measured, between whose voxels the ego moved,
-together show edges finer than a voxel. What was generated is written once, when it is first shown, so re-reading it
-from any pose never compounds resampling errors: the static world cannot drift, however long the rollout.
+together show edges finer than a voxel. A frame that was not measured is written once, where nothing stands yet, so
+re-reading it from any pose never compounds resampling errors.
 
 The canvas wraps round like a torus; a stamp per cell says which lap of the torus wrote it, so the record follows the
 car without bounds and forgets what is further than half its extent away.

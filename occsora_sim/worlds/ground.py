@@ -13,6 +13,7 @@ from occsora_sim.grid import Grid
 from occsora_sim.models.columns import UNSEEN
 from occsora_sim.models.ground.canvas import GroundCanvas
 from occsora_sim.models.ground.model import GroundModel
+from occsora_sim.models.ground.tokenizer import PATCH
 from occsora_sim.models.ground_crop import UNSEEN_GROUND, crop_points, kinds_of_columns
 from occsora_sim.models.record import Record
 
@@ -41,7 +42,7 @@ class Ground:
         axis = (torch.arange(_LATTICE, device=frames.device) + corner + 0.5) * model.config.column
         lattice = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
         columns, known = record.look(lattice.expand(len(frames), *lattice.shape), grid)
-        canvas = model.enter(record.origin, columns, known, corner // 4)
+        canvas = model.enter(record.origin, columns, known, corner // PATCH)
         return Ground(record=record, canvas=canvas)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Ground:
