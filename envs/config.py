@@ -22,7 +22,18 @@ from occsora_sim.worlds.protocol import World
 
 ACTIONS = ("controls", "trajectory", "manoeuvre")
 OBSERVATIONS = ("occupancy", "birdseye", "ego", "route", "road_users")
-AUTORESETS = ("next_step", "same_step")
+POLICY = "policy"
+POLICY_OBSERVATION = ("birdseye", "road_users", "ego", "route")
+"""What "policy" stands for among observations, with the image aligned."""
+
+CHOICES = {
+    "action": ACTIONS,
+    "birdseye": ("frames", "aligned"),
+    "output": ("numpy", "torch"),
+    "autoreset": ("next_step", "same_step"),
+}
+"""Options that are one of a few words."""
+
 PARTS: dict[str, type] = {"reward": RewardConfig, "score": ScoreConfig, "vehicle": Vehicle}
 """Options that are configurations themselves; mappings become them."""
 
@@ -50,12 +61,19 @@ class DriveConfig:
             (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,
             faster, slower, left, right (`envs.manoeuvre`).
         observation: what an agent sees, any of "occupancy", "birdseye", "ego", "route", "road_users" (`envs.spaces`).
+            "policy": all but the occupancy, with birdseye="aligned"; small enough for a network to learn from.
+        birdseye: "frames": each frame of the image as it was seen, a pixel a voxel; "aligned": all of them seen from
+            the newest pose, a pixel 0.8 m, so that what stands still stands still in the image.
         road_users: how many road users the observation "road_users" tells of.
         frames_per_decision: frames of 0.5 s that an action lasts; None: the world's chunk.
         seconds: an episode is truncated after this time [s]; in a replay at the latest where its recording ends.
         reward: weights of the reward terms, a RewardConfig or a mapping.
         score: options of the driving metrics.
         vehicle: the ego's size and limits; the worlds that are made by name let others keep clear of this size.
+        output: "numpy"; or "torch", for `make_vec`: observations, rewards, flags and infos stay tensors on the world's
+            device, actions may be tensors and are clamped to the space instead of checked (`envs.pool`).
+        pool: with output="torch" in a generated world: how many beginnings are prepared by `reset`, from which the
+            episodes that follow are taken; None: as many as there are starts, 32 at most.
         autoreset: how the vector environment begins the next episode, "next_step" or "same_step".
         imagination: the world in which `imagine` tries actions out, from what was seen. None: the generated one
             (the env's own where that is the world). A World that can begin from frames alone. "oracle": the env's
@@ -85,6 +103,9 @@ class DriveConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     vehicle: Vehicle = field(default_factory=Vehicle)
+    birdseye: Literal["frames", "aligned"] = "frames"
+    output: Literal["numpy", "torch"] = "numpy"
+    pool: int | None = None
     autoreset: Literal["next_step", "same_step"] = "next_step"
     imagination: World | Literal["oracle"] | None = None
     imagination_steps: int | None = 1
@@ -98,8 +119,11 @@ class DriveConfig:
         self._set("device", str(self.device))
         self._set("weights", None if self.weights is None else _text(self.weights, "weights"))
         self._set("scenes", _scenes(self.scenes))
+        if isinstance(self.observation, str) and self.observation == POLICY:
+            self._set("observation", POLICY_OBSERVATION)
+            self._set("birdseye", "aligned")
         self._set("observation", _observation(self.observation))
-        for name, choices in {"action": ACTIONS, "autoreset": AUTORESETS}.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigurationError(
                     f"{name}={written(getattr(self, name))}: choose one of {', '.join(choices)}"
@@ -108,7 +132,7 @@ class DriveConfig:
             raise ConfigurationError(
                 f"imagination={written(self.imagination)}: choose None, 'oracle' or a World"
             )
-        for name in ("frames_per_decision", "steps", "imagination_steps", "starts"):
+        for name in ("frames_per_decision", "steps", "imagination_steps", "starts", "pool"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ConfigurationError(f"{name}={number}: must be 1 or more")
@@ -165,7 +189,7 @@ def _observation(given: object) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, tuple | list) else ()
     if not names or any(name not in OBSERVATIONS for name in names) or len(set(names)) < len(names):
         raise ConfigurationError(
-            f"observation={written(given)}: give one or more of {', '.join(OBSERVATIONS)}, each once"
+            f"observation={written(given)}: give {POLICY}, or one or more of {', '.join(OBSERVATIONS)}, each once"
         )
     return names
 

@@ -36,6 +36,10 @@ class DriveEnv(gym.Env):
         if render_mode not in (None, "rgb_array"):
             raise ConfigurationError(f"render_mode={render_mode!r}: choose None or 'rgb_array'")
         self.config = make_config(options)
+        if self.config.output != "numpy":
+            raise ConfigurationError(
+                'output="torch": a single environment gives arrays; make a batch of one with gymnasium.make_vec'
+            )
         world = make_world(self.config)
         self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world), limit)
         self.render_mode = render_mode

@@ -66,6 +66,37 @@ def check_manoeuvres(actions: object, rows: int, ignore: Sequence[int] = ()) -> 
     return values.astype(np.int64)
 
 
+def clamp_actions(actions: object, rows: int, size: int, device: torch.device) -> torch.Tensor:
+    """Actions as (rows, size) float64 on the device, clamped to [-1, 1]; what is no number becomes 0.
+
+    Raises:
+        ActionError: wrong shape.
+
+    """
+    values = _tensor(actions, (rows, size), device).double()
+    return values.nan_to_num(nan=0.0).clamp(-1.0, 1.0)
+
+
+def clamp_manoeuvres(actions: object, rows: int, device: torch.device) -> torch.Tensor:
+    """Manoeuvres as (rows,) int64 on the device, clamped to those that exist.
+
+    Raises:
+        ActionError: wrong shape.
+
+    """
+    values = _tensor(actions, (rows,), device)
+    if values.is_floating_point():
+        values = values.nan_to_num(nan=0.0)
+    return values.clamp(0, len(MANOEUVRES) - 1).long()
+
+
+def _tensor(actions: object, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    values = actions if isinstance(actions, torch.Tensor) else torch.from_numpy(_numbers(actions))
+    if values.shape != shape:
+        raise ActionError(f"action: shape {tuple(values.shape)}, expected {shape}; see action_space")
+    return values.detach().to(device)
+
+
 def _numbers(actions: object) -> np.ndarray:
     try:
         return np.array(actions, dtype=np.float64)

@@ -6,9 +6,10 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import NUM_CLASSES
-from occsora_sim.road_users import FEATURES, RoadUsers
+from occsora_sim.road_users import RoadUsers
 
 REACH = 64.0
 """Road users up to this distance from the ego are told [m]."""
@@ -32,7 +33,7 @@ def road_users_space(count: int) -> spaces.Box:
     return spaces.Box(-high * _SIGNED, high, dtype=np.float32)
 
 
-def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` road users nearest to the egos at `ego` (b, 3), and their ids.
 
     Returns:
@@ -48,7 +49,6 @@ def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tupl
             'observation "road_users": this world tells no road users apart; observe "occupancy" or "birdseye", or '
             'drive in tracked scenes with world="replay" or "traffic"'
         )
-    seen = users.observe(ego, count, REACH).cpu().numpy()
+    low, high = (constant(tuple(bound.tolist()), ego.device) for bound in (-BOUNDS * _SIGNED, BOUNDS))
     near = users.nearest(ego[:, :2].double(), count, REACH)
-    assert seen.shape[-1] == FEATURES
-    return np.clip(seen, -BOUNDS * _SIGNED, BOUNDS), near.id.cpu().numpy()
+    return near.observe(ego, count, REACH).clamp(low, high), near.id

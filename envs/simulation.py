@@ -9,34 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from occsora_sim.envs.birdseye import birdseye_image
+from occsora_sim.envs.casting import SEEN, Casting
 from occsora_sim.envs.config import DriveConfig
-from occsora_sim.envs.manoeuvre import manoeuvres_to_trajectory
 from occsora_sim.envs.motion import (
-    EGO_BOUNDS,
     check_actions,
     check_manoeuvres,
-    controls_to_trajectory,
-    offsets_to_trajectory,
+    clamp_actions,
+    clamp_manoeuvres,
     starting_motion,
 )
+from occsora_sim.envs.observation import look, own_copy, route_ahead
+from occsora_sim.envs.plan import plan
 from occsora_sim.envs.reward import reward_terms, sum_terms
-from occsora_sim.envs.road_users import observe_road_users
-from occsora_sim.envs.starts import prompted
 from occsora_sim.envs.state import DriveState, Origin, Outcome
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
-from occsora_sim.scenes.blank import GENERATE, blank_start
-from occsora_sim.scenes.start import Start, draw_new
+from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.episode import advance, begin_episodes
 from occsora_sim.worlds.protocol import World
-
-ROUTE_POINTS, ROUTE_SPACING, ROUTE_BOUND = 20, 2.0, 200.0
-"""The observed route: points, distance between them [m], largest coordinate [m]."""
-
-SEEN = 4
-"""Frames that a state remembers at least: what a generated world needs to begin from what was seen."""
 
 
 class DriveSimulation:
@@ -64,8 +55,8 @@ class DriveSimulation:
             )
         if not self.starts:
             raise ConfigurationError("scenes: no start to begin an episode at")
-        prompted(self.starts[:1], config, world)  # says now whether the world takes the scene prompt
-        self._numbers = {id(start): number for number, start in reversed(list(enumerate(self.starts)))}
+        self.device = torch.device(getattr(world, "device", "cpu"))
+        self.casting = Casting(config, world, self.starts)
         self.discrete = config.action == "manoeuvre"
         self.action_size = 3 * self.frames if config.action == "trajectory" else 2
 
@@ -82,47 +73,17 @@ class DriveSimulation:
             return check_manoeuvres(actions, rows, ignore)
         return check_actions(actions, rows, self.action_size, ignore)
 
-    def draw(
-        self,
-        generators: Sequence[np.random.Generator],
-        chosen: Sequence[int | str] | None = None,
-        drawn: Sequence[set[int]] | None = None,
-    ) -> tuple[list[Start], list[int]]:
-        """A start and a world seed from each generator.
-
-        Args:
-            generators: one for each episode.
-            chosen: overrides the starts: indices, or "generate" for a start from nothing (`scenes.blank`).
-            drawn: of each generator the starts that it has drawn and shall not draw again before all were drawn;
-                what is drawn now is added. Those that are chosen do not count.
+    def clamp(self, actions: object, rows: int) -> torch.Tensor:
+        """Actions for `rows` episodes brought into the action space, on the world's device: (b, a) float64, or (b,)
+        int64. What is no number counts as 0. A check would have to wait for the device.
 
         Raises:
-            ConfigurationError: `chosen` names no start, or is not one for each.
+            ActionError: wrong shape, or no numbers at all.
 
         """
-        before = [set() for _ in generators] if drawn is None or chosen is not None else drawn
-        picks: list[int | str] = [
-            draw_new(generator, len(self.starts), done)
-            for generator, done in zip(generators, before, strict=True)
-        ]
-        seeds = [int(generator.integers(1 << 31)) for generator in generators]
-        if chosen is not None:
-            picks = list(chosen)
-            if len(picks) != len(generators) or not all(self._is_start(pick) for pick in picks):
-                raise ConfigurationError(
-                    f"start={picks}: give an index from 0 to {len(self.starts) - 1} or {GENERATE!r} for each of "
-                    f"{len(generators)} episodes"
-                )
-        starts = [
-            blank_start(generator, self.world.grid, SEEN) if pick == GENERATE else self.starts[int(pick)]
-            for generator, pick in zip(generators, picks, strict=True)
-        ]
-        return starts, seeds
-
-    def _is_start(self, pick: object) -> bool:
-        if isinstance(pick, str):
-            return pick == GENERATE
-        return isinstance(pick, int | np.integer) and 0 <= int(pick) < len(self.starts)
+        if self.discrete:
+            return clamp_manoeuvres(actions, rows, self.device)
+        return clamp_actions(actions, rows, self.action_size, self.device)
 
     def launch(
         self,
@@ -135,21 +96,15 @@ class DriveSimulation:
 
         Args:
             generators: of all that is drawn, one for each episode.
-            chosen: as of `draw`.
+            chosen: as the others, see `Casting.draw`.
             prompts: for each episode "place" and "vehicles" that it is given instead of the configuration's.
-            drawn: as of `draw`.
+            drawn: of each generator the starts that it has drawn.
 
         Raises:
             ConfigurationError: a start that does not exist, or a scene prompt that cannot be.
 
         """
-        starts, seeds = self.draw(generators, chosen, drawn)
-        said = [{}] * len(starts) if prompts is None else prompts
-        told = [
-            prompted([start], self.config, self.world, prompt)[0]
-            for start, prompt in zip(starts, said, strict=True)
-        ]
-        return self.begin(told, seeds, [self._numbers.get(id(start), -1) for start in starts])
+        return self.begin(*self.casting.draw(generators, chosen, prompts, drawn))
 
     def begin(
         self, starts: Sequence[Start], seeds: Sequence[int], numbers: Sequence[int] | None = None
@@ -184,16 +139,20 @@ class DriveSimulation:
             seen=seen,
             seen_poses=seen_poses,
             motion=starting_motion(starts, self.config.vehicle).to(device),
-            origins=tuple(
+            start=torch.tensor(numbers, device=device),
+            origin=torch.arange(len(starts), device=device),
+            known=tuple(
                 Origin(name=start.name, number=number, prompt=start.prompt)
                 for start, number in zip(starts, numbers, strict=True)
             ),
         )
 
-    def step(self, state: DriveState, actions: np.ndarray) -> tuple[DriveState, Outcome]:
-        """Drive on with `actions` as `check` returns them: (b, action_size) in [-1, 1], or (b,) manoeuvres."""
+    def step(self, state: DriveState, actions: np.ndarray | torch.Tensor) -> tuple[DriveState, Outcome]:
+        """Drive on with `actions` as `check` or `clamp` return them: (b, action_size) in [-1, 1], or (b,) manoeuvres.
+        Nothing here waits for the device but what the world waits for.
+        """
         config = self.config
-        trajectory, speeds, steering = self.plan(state, actions)
+        trajectory, speeds, steering = plan(state, actions, self.frames, config)
         world = self.world.step(state.world, trajectory.float())
         occupancy, poses = world.occupancy, world.ego_pose
         episodes, score = advance(
@@ -230,22 +189,11 @@ class DriveSimulation:
             seen=torch.cat((state.seen, occupancy), dim=1)[:, -length:],
             seen_poses=torch.cat((state.seen_poses, poses), dim=1)[:, -length:],
             motion=motion,
-            origins=state.origins,
+            start=state.start,
+            origin=state.origin,
+            known=state.known,
         )
         return state, outcome
-
-    def plan(self, state: DriveState, actions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What `actions` ask for: the trajectory prompt (b, f, 3), speed (b, f) [m/s], last steering (b,) [rad]."""
-        config, speed, episodes = self.config, state.motion[:, 0], state.episodes
-        action = torch.as_tensor(np.asarray(actions), device=state.frames.device)
-        if self.discrete:
-            here = episodes.poses[:, -1]
-            return manoeuvres_to_trajectory(
-                action.long(), episodes.routes, episodes.near, here, speed, self.frames, config.vehicle
-            )
-        if config.action == "controls":
-            return controls_to_trajectory(action.double(), speed, self.frames, config.vehicle)
-        return offsets_to_trajectory(action.double(), self.frames, config.vehicle)
 
     def select(self, state: DriveState, rows: Sequence[int]) -> DriveState:
         """The episodes `rows`."""
@@ -258,14 +206,16 @@ class DriveSimulation:
             seen=state.seen[index],
             seen_poses=state.seen_poses[index],
             motion=state.motion[index],
-            origins=tuple(state.origins[row] for row in index),
+            start=state.start[index],
+            origin=state.origin[index],
+            known=state.known,
         )
 
     def replace(self, state: DriveState, rows: Sequence[int], other: DriveState) -> DriveState:
         """`state` with the episodes `rows` taken from `other`, in order."""
         index = list(rows)
         put = {}
-        for name in ("frames", "poses", "seen", "seen_poses", "motion"):
+        for name in ("frames", "poses", "seen", "seen_poses", "motion", "start"):
             put[name] = getattr(state, name).clone()
             put[name][index] = getattr(other, name)
         origins = list(state.origins)
@@ -274,35 +224,19 @@ class DriveSimulation:
         return DriveState(
             world=self.world.replace(state.world, index, other.world),
             episodes=state.episodes.replace(index, other.episodes),
-            origins=tuple(origins),
+            origin=torch.arange(len(origins), device=state.origin.device),
+            known=tuple(origins),
             **put,
         )
 
     def route(self, state: DriveState) -> torch.Tensor:
         """The route ahead (b, 20, 2) [m], in the ego frame."""
-        episodes = state.episodes
-        return episodes.routes.ahead(episodes.poses[:, -1], episodes.near, ROUTE_POINTS, ROUTE_SPACING)
+        return route_ahead(state)
+
+    def look(self, state: DriveState) -> dict[str, torch.Tensor]:
+        """The observation on the world's device, each part with the batch axis first; it may be the state's memory."""
+        return look(state, self.config, self.world.grid)
 
     def observe(self, state: DriveState) -> dict[str, np.ndarray]:
-        """The observation, each with the batch axis first; arrays of the receiver's own, to be written into at will."""
-        parts: dict[str, np.ndarray] = {}
-        route = self.route(state)
-        for name in self.config.observation:
-            if name == "occupancy":
-                parts[name] = own_copy(state.frames)
-            elif name == "birdseye":
-                parts[name] = birdseye_image(state.frames, route, self.world.grid).cpu().numpy()
-            elif name == "ego":
-                parts[name] = np.clip(state.motion.cpu().numpy().astype(np.float32), -EGO_BOUNDS, EGO_BOUNDS)
-            elif name == "road_users":
-                parts[name] = observe_road_users(
-                    state.world.users, state.poses[:, -1], self.config.road_users
-                )[0]
-            else:
-                parts[name] = np.clip(route.cpu().numpy().astype(np.float32), -ROUTE_BOUND, ROUTE_BOUND)
-        return parts
-
-
-def own_copy(tensor: torch.Tensor) -> np.ndarray:
-    """A NumPy copy that shares no memory with the state."""
-    return tensor.cpu().numpy().copy()
+        """The observation as arrays of the receiver's own, to be written into at will."""
+        return {name: own_copy(value) for name, value in self.look(state).items()}

@@ -1,4 +1,8 @@
-"""The state of driving episodes, and what a step brings to them; values with the batch axis first."""
+"""The state of driving episodes, and what a step brings to them; values with the batch axis first.
+
+What is known of an episode beside tensors, where it began, stands in a table; a row holds its position there, so that
+rows can be picked and put on the device.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,9 @@ class DriveState:
         seen: (b, h, x, y, z) uint8, the last frames, for worlds that begin where these are.
         seen_poses: (b, h, 3) float32, their world poses.
         motion: (b, 4) float64: speed [m/s], acceleration [m/s2], yaw rate [rad/s], steering [rad].
-        origins: where they began.
+        start: (b,) int64, `Origin.number` of each.
+        origin: (b,) int64, where each began, by its position in `known`.
+        known: where episodes began.
 
     """
 
@@ -50,7 +56,14 @@ class DriveState:
     seen: torch.Tensor
     seen_poses: torch.Tensor
     motion: torch.Tensor
-    origins: tuple[Origin, ...]
+    start: torch.Tensor
+    origin: torch.Tensor
+    known: tuple[Origin, ...]
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where each episode began; waits for the device."""
+        return tuple(self.known[place] for place in self.origin.tolist())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from occsora_sim.envs.beginnings import Beginnings
 from occsora_sim.envs.config import make_config
+from occsora_sim.envs.drawn_episodes import DrawnEpisodes
 from occsora_sim.envs.imagination import Imagination, Imagined
-from occsora_sim.envs.infos import describe
+from occsora_sim.envs.observation import own_copy
 from occsora_sim.envs.options import read_limit, read_options, read_seeds
+from occsora_sim.envs.pooled_episodes import LARGEST_POOL, PooledEpisodes, can_pool
 from occsora_sim.envs.render import pictures_per_second, render_row
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.envs.spaces import action_space, observation_space
@@ -25,7 +26,8 @@ from occsora_sim.envs.worlds import close_world, make_world
 from occsora_sim.errors import ConfigurationError, NotResetError
 from occsora_sim.quantities import whole
 
-Observation = dict[str, np.ndarray]
+Observation = dict[str, Any]
+"""By name arrays (n, ...), or tensors with output="torch"."""
 
 
 class DriveVectorEnv(gym.vector.VectorEnv):
@@ -37,6 +39,13 @@ class DriveVectorEnv(gym.vector.VectorEnv):
 
     Every episode has its own random generator, seeded with `seed + i`, so an episode is the same alone and in
     a batch. None draws a start twice before it has drawn all.
+
+    With `output="torch"` everything that comes back is a tensor on the world's device, `infos["final_obs"]` and
+    `infos["final_info"]` too: batched, with masks `_final_obs` and `_final_info`; rows that a mask leaves out hold
+    anything. Actions may be tensors there; they are clamped to the space, since a check would wait for the device. In a
+    generated world `step` waits for nothing: episodes after the first of each row begin at one of `pool` starts that
+    `reset` prepares, in a world of a seed of their own, so they depend on who else has ended (`envs.pooled_episodes`).
+    Recordings and live traffic are rolled on from the host, and only handed over as tensors.
     """
 
     def __init__(self, num_envs: int = 1, *, render_mode: str | None = None, **options: Any) -> None:
@@ -49,21 +58,29 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world), limit)
         self.imagination = Imagination(self.simulation)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self._same_step = self.config.autoreset == "same_step"
+        at_once = self.config.autoreset == "same_step"
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": pictures_per_second(self.simulation),
-            "autoreset_mode": AutoresetMode.SAME_STEP if self._same_step else AutoresetMode.NEXT_STEP,
+            "autoreset_mode": AutoresetMode.SAME_STEP if at_once else AutoresetMode.NEXT_STEP,
         }
         self.single_action_space = action_space(self.simulation)
         self.single_observation_space = observation_space(self.simulation)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.generators: list[np.random.Generator] | None = None
-        self._drawn: list[set[int]] = [set() for _ in range(num_envs)]  # starts of each row's present pass
-        self.state: DriveState | None = None
-        self._ended: np.ndarray = np.zeros(num_envs, dtype=bool)
-        self._prompts: list[Mapping[str, Any]] = [{}] * num_envs  # as `reset` was given them
+        self.beginnings = Beginnings(self.simulation, num_envs)
+        self._tensors = self.config.output == "torch"
+        self.episodes: DrawnEpisodes | PooledEpisodes
+        if self._tensors and can_pool(world):
+            size = self.config.pool or min(len(self.simulation.starts), LARGEST_POOL)
+            self.episodes = PooledEpisodes(self.simulation, self.beginnings, at_once, size)
+        else:
+            self.episodes = DrawnEpisodes(self.simulation, self.beginnings, at_once)
+
+    @property
+    def state(self) -> DriveState | None:
+        """The episodes under way; None before the first `reset`."""
+        return self.episodes.state
 
     def reset(  # type: ignore[override]
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -83,39 +100,22 @@ class DriveVectorEnv(gym.vector.VectorEnv):
 
         """
         asked = read_options(options, self.num_envs, vector=True)
-        rows, everyone = list(asked.rows), len(asked.rows) == self.num_envs
-        if self.state is None and not everyone:
+        rows = list(asked.rows)
+        if self.state is None and len(rows) < self.num_envs:
             raise NotResetError(
                 "reset: some episodes have not begun; call reset() without a reset_mask first"
             )
-        if seed is None and self.generators is None:
+        if seed is None and self.beginnings.generators is None:
             seed = self.config.seed
         seeds = read_seeds(seed, self.num_envs)
         if seed is not None and not np.ndim(seed):
             super().reset(seed=seeds[0])
-        if self.generators is None:
-            fresh = self.np_random.integers(1 << 31, size=self.num_envs)
-            self.generators = [seeding.np_random(int(value))[0] for value in fresh]
-        for row in rows:
-            if seeds[row] is not None:
-                self.generators[row] = seeding.np_random(seeds[row])[0]
-                self._drawn[row].clear()
-        begun = self.simulation.launch(
-            [self.generators[row] for row in rows],
-            asked.start,
-            [asked.prompt] * len(rows),
-            [self._drawn[row] for row in rows],
-        )
-        for row in rows:
-            self._prompts[row] = asked.prompt
-        self.state = begun if everyone else self.simulation.replace(self.state, rows, begun)
-        self._ended[rows] = False
-        infos: dict[str, Any] = {}
-        for row, info in zip(rows, describe(begun, self.simulation.config), strict=True):
-            infos = self._add_info(infos, info, row)
-        return self.simulation.observe(self.state), infos
+        self.beginnings.seed(rows, seeds, self.np_random)
+        self.beginnings.prompt(rows, asked.prompt)
+        observation, infos = self.episodes.reset(rows, asked.start)
+        return self._handed(observation), self._told(infos)
 
-    def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
         """Drive on with `actions`: (n, a), or (n,) manoeuvres.
 
         Raises:
@@ -123,40 +123,13 @@ class DriveVectorEnv(gym.vector.VectorEnv):
             NotResetError: before the first `reset`.
 
         """
-        if self.state is None or self.generators is None:
+        if self.state is None:
             raise NotResetError("step: the environment was not reset; call reset() first")
-        simulation, count = self.simulation, self.num_envs
-        over = [row for row in range(count) if self._ended[row]]
-        live = [row for row in range(count) if not self._ended[row]]
-        values = simulation.check(actions, count, ignore=over)
-        reward = np.zeros(count)
-        ended = np.zeros((2, count), dtype=bool)  # terminated, truncated
-        described: list[dict[str, Any]] = [{} for _ in range(count)]
-        begun = self._begin(over) if over else None
-        if begun is not None:
-            for row, info in zip(over, describe(begun, simulation.config), strict=True):
-                described[row] = info
-        if live:
-            before = self.state if begun is None else simulation.select(self.state, live)
-            after, outcome = simulation.step(before, values[live])
-            reward[live] = outcome.reward.double().cpu().numpy()
-            ended[:, live] = torch.stack((outcome.terminated, outcome.truncated)).cpu().numpy()
-            for row, info in zip(live, describe(after, simulation.config, outcome), strict=True):
-                described[row] = info
-            if begun is None:
-                self.state = after
-            else:  # rows that begin anew hold a copy of another until they are put in
-                spread = [live.index(row) if row in live else 0 for row in range(count)]
-                self.state = simulation.replace(simulation.select(after, spread), over, begun)
-        else:
-            self.state = begun
-        self._ended = np.asarray(ended.any(axis=0))
-        if self._same_step and self._ended.any():
-            self._begin_at_once(described)
-        infos: dict[str, Any] = {}
-        for row, info in enumerate(described):
-            infos = self._add_info(infos, info, row)
-        return simulation.observe(self.state), reward, ended[0], ended[1], infos
+        if self._tensors and isinstance(self.episodes, DrawnEpisodes):
+            actions = self.simulation.clamp(actions, self.num_envs).cpu().numpy()
+        observation, *found, infos = self.episodes.step(actions)
+        reward, terminated, truncated = (self._told(value) for value in found)
+        return self._handed(observation), reward, terminated, truncated, self._told(infos)
 
     def imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
         """What k sequences of h actions would bring to each episode: plans (n, k, h, a), or (n, k, h) manoeuvres.
@@ -184,23 +157,22 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         """Let go of what the world holds; Gymnasium calls it when the environment is closed."""
         close_world(self.config, self.simulation.world)
 
-    def _begin(self, rows: Sequence[int]) -> DriveState:
-        """New episodes for `rows`, drawn from their generators."""
-        generators = self.generators or []
-        return self.simulation.launch(
-            [generators[row] for row in rows],
-            prompts=[self._prompts[row] for row in rows],
-            drawn=[self._drawn[row] for row in rows],
-        )
+    def _handed(self, observation: dict[str, torch.Tensor]) -> Observation:
+        """An observation in the form of the output, in memory of the receiver's own."""
+        if not self._tensors:
+            return {name: own_copy(value) for name, value in observation.items()}
+        if isinstance(self.episodes, DrawnEpisodes):
+            return {name: value.clone() for name, value in observation.items()}
+        return observation
 
-    def _begin_at_once(self, described: list[dict[str, Any]]) -> None:
-        """Same-step autoreset: put new episodes in; keep the last observation and info of the old ones."""
-        simulation, state = self.simulation, self.state
-        rows = [row for row in range(self.num_envs) if self._ended[row]]
-        last = simulation.observe(simulation.select(state, rows))
-        begun = self._begin(rows)
-        for index, (row, info) in enumerate(zip(rows, describe(begun, simulation.config), strict=True)):
-            final = {name: value[index] for name, value in last.items()}
-            described[row] = {**info, "final_obs": final, "final_info": described[row]}
-        self.state = simulation.replace(state, rows, begun)
-        self._ended[:] = False
+    def _told(self, told: Any) -> Any:
+        """Arrays, and dictionaries of them, in the form of the output."""
+        if isinstance(told, dict):
+            return {name: self._told(value) for name, value in told.items()}
+        if not self._tensors or isinstance(told, torch.Tensor):
+            return told
+        if told.dtype == object:  # the last observations of some rows
+            parts = next(row for row in told if row is not None)
+            rows = [parts if row is None else row for row in told]
+            return {name: self._told(np.stack([row[name] for row in rows])) for name in parts}
+        return torch.as_tensor(told, device=self.simulation.device)

@@ -15,7 +15,7 @@ FOLDERS = {
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 RANK = {
-    "errors": 0, "forks": 0, "quantities": 0,
+    "errors": 0, "forks": 0, "quantities": 0, "constants": 0, "watch": 0,
     "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "atomic_file": 1,
     "checkpoint": 1, "device": 1, "interruption": 1, "scene_prompt": 1, "road_users": 1, "counter_random": 1,
     "recipe": 1,

@@ -41,6 +41,9 @@ TABLE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "reward": ({"progress": 7.0}, WAYS),
     "score": ({"reference_speed": 33.0}, WAYS),
     "vehicle": ({"wheelbase": 1.2}, WAYS),
+    "birdseye": ("aligned", ()),  # the image is not observed; tests/test_policy_observation.py
+    "output": ("torch", WAYS),  # refused where there is no batch
+    "pool": (1, ()),  # of output="torch" alone; tests/test_output_torch.py
     "autoreset": ("same_step", ("make_vec",)),
     "imagination": ("oracle", ("imagine",)),
     "imagination_steps": (2, ("imagine",)),
@@ -101,6 +104,8 @@ def outcome(way: str, options: dict[str, Any]) -> Any:
 
 def fingerprint(value: Any) -> Any:
     """`value` as something that can be compared."""
+    if isinstance(value, torch.Tensor):
+        return ("tensor", fingerprint(value.numpy()))
     if isinstance(value, np.ndarray) and value.dtype != object:
         return (value.shape, value.tobytes())
     if isinstance(value, dict):

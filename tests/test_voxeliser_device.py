@@ -9,8 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from occsora_sim.grid import BUS, CAR, FREE, OCC3D, PEDESTRIAN
 from occsora_sim.road_users import RoadUsers
@@ -19,14 +17,9 @@ from occsora_sim.scenes.voxeliser import Voxeliser
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.voxels.shape import observe_shape
 from occsora_sim.voxels.shape_cells import CELLS
+from occsora_sim.watch import Watch
 
 SIZES = {PEDESTRIAN: (0.6, 0.6, 1.7), CAR: (4.5, 1.9, 1.5), BUS: (18.0, 2.6, 3.2)}
-TO_THE_HOST = (
-    "item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "_local_scalar_dense",
-    "__array__", "nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount",
-    "repeat_interleave", "tensor", "new_tensor", "equal", "allclose", "is_nonzero",
-)  # fmt: skip
-"""What needs a value, or a number of values, on the host; or copies from there and waits for it."""
 
 
 @pytest.fixture
@@ -57,50 +50,6 @@ def somewhere(frames):
         torch.from_numpy(rng.uniform(0, 1, frames)),
     )
     return pose, time, torch.arange(frames) % 3
-
-
-def moves_to_cpu(name, args, kwargs):
-    """A copy to the host. (Where there is no GPU a device of a CPU is told by how it was named: `torch.device`.)"""
-    return name == "to" and any(one == "cpu" for one in (*args, *kwargs.values()) if isinstance(one, str))
-
-
-def by_mask(name, args):
-    """Indexing by a mask, whose result is as large as the mask has ones: x[mask], x[mask] = values of a tensor."""
-    if name not in ("__getitem__", "__setitem__", "index", "index_put", "index_put_", "where"):
-        return False
-    if name == "where":
-        return len(args) == 1
-    return any(isinstance(one, torch.Tensor) and one.dtype == torch.bool for one in tree_leaves(args[1:2]))
-
-
-class Watch(TorchFunctionMode):
-    """Counts the calls of torch, and notes those that mix tensors of two places or wait for the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls, self.mixed, self.waits = 0, [], []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", str(func))
-        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
-        there = [getattr(one, "there", False) for one in given]
-        if name != "__get__":  # of a property, as .shape
-            self.calls += 1
-            if any(there) and any(not yes and one.ndim for yes, one in zip(there, given, strict=True)):
-                self.mixed.append(name)
-            waits = name in TO_THE_HOST or moves_to_cpu(name, args, kwargs) or by_mask(name, args)
-            made_from_a_list = name == "tensor" and kwargs.get("device") is not None
-            if made_from_a_list or (any(there) and waits):
-                self.waits.append(name)
-        out = func(*args, **kwargs)
-        named = kwargs.get("device") is not None or (
-            name == "to" and any(isinstance(one, torch.device) for one in args)
-        )
-        for one in tree_leaves(out):
-            if isinstance(one, torch.Tensor) and (named or any(there)):
-                setattr(one, "there", True)  # noqa: B010
-        return out
 
 
 def watched(made, frames):

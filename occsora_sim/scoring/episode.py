@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -91,6 +91,17 @@ class Episodes:
     dac: torch.Tensor
     ttc: torch.Tensor
     comfort: torch.Tensor
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Episodes:
+        """Every tensor changed in the same way."""
+        values: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Routes):
+                values[entry.name] = Routes(points=change(value.points), arc=change(value.arc))
+            else:
+                values[entry.name] = change(value)
+        return Episodes(**values)
 
     def select(self, rows: Sequence[int]) -> Episodes:
         """The episodes `rows`."""

@@ -1,0 +1,182 @@
+"""Episodes side by side on one device, from action to observation: nothing waits, not even where one ends.
+
+`reset` begins a pool of episodes beside those that are driven. A row that ends takes the next of the pool, in a world
+of its own seed, so what it meets is new although it begins where others have begun. Which rows end and what they take
+is told by masks and positions that stay on the device: the same operations whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from occsora_sim.envs.beginnings import Beginnings
+from occsora_sim.envs.infos import Infos, tell
+from occsora_sim.envs.simulation import DriveSimulation
+from occsora_sim.envs.state import DriveState
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.worlds.protocol import World, WorldState
+
+LARGEST_POOL = 32
+"""Beginnings that are prepared unless the option `pool` says how many; a world of each is kept."""
+
+Step = tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Infos]
+
+
+def can_pool(world: World) -> bool:
+    """Whether the states of a world are tensors alone, and what happens in it follows from a seed: `memory` has `map`,
+    `users`, and a `key` (b, 2) int64 of seeds and frames. Recordings and live traffic are no such worlds.
+    """
+    from occsora_sim.worlds.diffusion import DiffusionWorld
+
+    return isinstance(world, DiffusionWorld)
+
+
+class PooledEpisodes:
+    """The rows of a vector environment.
+
+    Args:
+        simulation: that is driven.
+        beginnings: of all rows.
+        at_once: whether an episode that has ended begins anew at once, or in the next step, whose action it ignores.
+        size: of the pool.
+
+    """
+
+    def __init__(self, simulation: DriveSimulation, beginnings: Beginnings, at_once: bool, size: int) -> None:
+        self.simulation, self.beginnings, self.at_once, self.size = simulation, beginnings, at_once, size
+        self.state: DriveState | None = None
+
+    def reset(
+        self, rows: Sequence[int], chosen: Sequence[int | str] | None
+    ) -> tuple[dict[str, Tensor], Infos]:
+        """Begin all rows and the pool; or let some `rows` begin with the next of the pool, while the others go on.
+
+        Raises:
+            ConfigurationError: some rows are to begin at starts that are chosen.
+
+        """
+        simulation, count = self.simulation, self.beginnings.count
+        device = simulation.device
+        anew = torch.tensor([row in set(rows) for row in range(count)], device=device)
+        if self.state is None or len(rows) == count:
+            drawn = zip(self.beginnings.draw(rows, chosen), self.beginnings.draw_pool(self.size), strict=True)
+            both = simulation.begin(*(mine + pooled for mine, pooled in drawn))
+            self.pool = simulation.select(both, range(count, count + self.size))
+            self._pooled = tensors_of(self.pool)
+            self._sights, self._told = simulation.look(self.pool), tell(self.pool, simulation.config)
+            self.state = map_state(simulation.select(both, range(count)), lambda tensor: tensor)
+            self._taken = torch.zeros((), dtype=torch.int64, device=device)  # of the pool, since it was made
+            assert self.beginnings.generators is not None
+            self._seed = int(self.beginnings.generators[0].integers(1 << 62))
+            self._over = torch.zeros(count, dtype=torch.bool, device=device)
+        else:
+            if chosen is not None:
+                raise ConfigurationError(
+                    'reset: start with a reset_mask: with output="torch" they take the next of the pool'
+                )
+            self.state, _ = self._begin(self.state, anew)
+            self._over = self._over & ~anew
+        told = masked(tell(self.state, simulation.config), anew)
+        return _copied(simulation.look(self.state)), _copied(told)
+
+    @torch.no_grad()
+    def step(self, actions: Any) -> Step:
+        """Drive on; nothing waits.
+
+        Raises:
+            ActionError: wrong shape.
+
+        """
+        assert self.state is not None
+        simulation = self.simulation
+        after, outcome = simulation.step(self.state, simulation.clamp(actions, self.beginnings.count))
+        seen, told = simulation.look(after), tell(after, simulation.config, outcome)
+        over = outcome.terminated | outcome.truncated
+        anew = over if self.at_once else self._over
+        self.state, place = self._begin(after, anew)
+        fresh = {name: _where(anew, self._told[name][place], told[name]) for name in self._told}
+        stepped = {name: value for name, value in told.items() if name not in fresh}
+        infos = {**masked(fresh, torch.ones_like(anew)), **masked(stepped, ~anew)}
+        sight = {name: _where(anew, self._sights[name][place], value) for name, value in seen.items()}
+        if self.at_once:
+            last = {
+                "final_obs": seen,
+                "_final_obs": over,
+                "final_info": masked(told, over),
+                "_final_info": over,
+            }
+            return sight, outcome.reward, outcome.terminated, outcome.truncated, {**infos, **last}
+        self._over = over & ~anew
+        return (
+            sight, torch.where(anew, 0.0, outcome.reward), outcome.terminated & ~anew, outcome.truncated & ~anew,
+            infos,
+        )  # fmt: skip
+
+    def _begin(self, state: DriveState, anew: Tensor) -> tuple[DriveState, Tensor]:
+        """`state` with the rows `anew` (b,) bool taken from the pool, each the next; and their places in it (b,)."""
+        number = self._taken + anew.cumsum(0)  # of each beginning, from 1 on
+        self._taken = number[-1]
+        place = (number - 1) % self.size
+        pooled = iter(self._pooled)
+        put = map_state(state, lambda mine: _where(anew, next(pooled)[place], mine))
+        memory = put.world.memory
+        seed = torch.where(anew, self._seed + number, memory.key[:, 0])
+        memory = replace(memory, key=torch.stack((seed, memory.key[:, 1]), dim=1))
+        return replace(put, world=replace(put.world, memory=memory)), place
+
+
+def map_state(state: DriveState, change: Callable[[Tensor], Tensor]) -> DriveState:
+    """Every tensor of a state changed in the same way; what is the same in several places is changed once.
+
+    The world's chunk becomes the frames that are observed; the score's last frame, the last of them.
+    """
+    count = state.frames.shape[1]
+    memory = state.world.memory.map(change)
+    seen, seen_poses = change(state.seen), change(state.seen_poses)
+    frames, poses = seen[:, -count:], seen_poses[:, -count:]
+    episodes = replace(state.episodes, occupancy=state.episodes.frames).map(change)
+    return DriveState(
+        world=WorldState(occupancy=frames, ego_pose=poses, memory=memory, users=memory.users),
+        episodes=replace(episodes, occupancy=seen[:, -1]),
+        frames=frames,
+        poses=poses,
+        seen=seen,
+        seen_poses=seen_poses,
+        motion=change(state.motion),
+        start=change(state.start),
+        origin=change(state.origin),
+        known=state.known,
+    )
+
+
+def tensors_of(state: DriveState) -> list[Tensor]:
+    """The tensors of a state in the order of `map_state`."""
+    found: list[Tensor] = []
+    map_state(state, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def masked(told: Infos, mask: Tensor) -> Infos:
+    """Infos with `_name` for each name, at every depth: the rows of which it is told; what others hold is void."""
+    out: Infos = {}
+    for name, value in told.items():
+        out[name] = masked(value, mask) if isinstance(value, dict) else value
+        out[f"_{name}"] = mask
+    return out
+
+
+def _where(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Rows of `one` where the mask (b,) is set, else of `other`."""
+    return torch.where(mask.view(-1, *[1] * (other.ndim - 1)), one, other)
+
+
+def _copied(tree: dict[str, Any]) -> dict[str, Any]:
+    """Tensors that share no memory with the state."""
+    return {
+        name: _copied(value) if isinstance(value, dict) else value.clone() for name, value in tree.items()
+    }
