@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import compose, to_frame
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scoring.route import Routes
-from occsora_sim.vehicle import Vehicle, bicycle_rollout
+from occsora_sim.vehicle import Vehicle, hold_controls
 
 MANOEUVRES: tuple[str, ...] = ("keep", "faster", "slower", "left", "right")
 """The discrete actions; the position in the tuple is the action."""
@@ -50,8 +51,8 @@ def manoeuvres_to_trajectory(
     """
     routes = Routes(points=routes.points.double(), arc=routes.arc.double())
     near, origin, speed = near.double(), pose.double(), speed.double()
-    pull = torch.tensor(ACCELERATION, dtype=torch.float64, device=speed.device)[actions]
-    aside = torch.tensor(OFFSET, dtype=torch.float64, device=speed.device)[actions]
+    pull = constant(ACCELERATION, speed.device, torch.float64)[actions]
+    aside = constant(OFFSET, speed.device, torch.float64)[actions]
     steering = torch.zeros_like(speed)
     here = torch.zeros_like(origin)  # relative to where the manoeuvre began
     poses, speeds = [], []
@@ -64,7 +65,7 @@ def manoeuvres_to_trajectory(
         curvature = 2 * target[:, 1] / (target**2).sum(dim=-1).clamp(min=1.0)
         steering = torch.atan(vehicle.wheelbase * curvature)
         steering = steering.clamp(-vehicle.max_steering, vehicle.max_steering)
-        moved, fresh = bicycle_rollout(vehicle, speed, pull[:, None], steering[:, None], _STEP, _STEP)
+        moved, fresh = hold_controls(vehicle, speed, pull, steering, 1, _STEP)
         here, speed = compose(here, moved[:, 0]), fresh[:, 0]
         if (step + 1) % per_frame == 0:
             poses.append(here)

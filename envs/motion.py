@@ -12,7 +12,7 @@ from occsora_sim.errors import ActionError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.start import Start
-from occsora_sim.vehicle import Vehicle, bicycle_rollout
+from occsora_sim.vehicle import Vehicle, hold_controls
 
 MAX_LEFT = 2.0
 """Largest sideways offset of a frame in a trajectory action [m]."""
@@ -123,8 +123,7 @@ def controls_to_trajectory(
     pull = actions[:, 0]
     acceleration = torch.where(pull >= 0, pull * vehicle.max_acceleration, -pull * vehicle.min_acceleration)
     steering = actions[:, 1] * vehicle.max_steering
-    held = acceleration[:, None].expand(-1, frames), steering[:, None].expand(-1, frames)
-    trajectory, speeds = bicycle_rollout(vehicle, speed, *held)
+    trajectory, speeds = hold_controls(vehicle, speed, acceleration, steering, frames)
     return trajectory, speeds, steering
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
 
 CLASSES: tuple[str, ...] = (
@@ -36,10 +37,11 @@ FRAME_SECONDS = 0.5
 
 
 def class_mask(labels: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Bool look-up table of shape (NUM_CLASSES + 1,): True at `labels`. Index it with an occupancy tensor as long."""
-    mask = torch.zeros(NUM_CLASSES + 1, dtype=torch.bool, device=device)
-    mask[list(labels)] = True
-    return mask
+    """Bool look-up table of shape (NUM_CLASSES + 1,): True at `labels`. Index it with an occupancy tensor as long.
+
+    It is shared: nobody may write into it.
+    """
+    return constant(tuple(label in labels for label in range(NUM_CLASSES + 1)), device, torch.bool)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.quantities import settle
@@ -68,8 +69,10 @@ class Vehicle:
 def footprint_corners(vehicle: Vehicle, pose: torch.Tensor) -> torch.Tensor:
     """Corners (..., 4, 2) [m] at `pose` (..., 3): front left, front right, rear right, rear left."""
     half = vehicle.width / 2
-    box = pose.new_tensor(
-        [[vehicle.front, half], [vehicle.front, -half], [vehicle.rear, -half], [vehicle.rear, half]]
+    box = constant(
+        ((vehicle.front, half), (vehicle.front, -half), (vehicle.rear, -half), (vehicle.rear, half)),
+        pose.device,
+        pose.dtype,
     )
     cos, sin = torch.cos(pose[..., 2:]), torch.sin(pose[..., 2:])  # (..., 1)
     x = pose[..., :1] + cos * box[:, 0] - sin * box[:, 1]
@@ -78,15 +81,37 @@ def footprint_corners(vehicle: Vehicle, pose: torch.Tensor) -> torch.Tensor:
 
 
 def _travel(
-    speed: torch.Tensor, acceleration: torch.Tensor, seconds: float, limit: float
+    speed: torch.Tensor, acceleration: torch.Tensor, time: torch.Tensor, limit: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distance [m] and final speed [m/s] (b,) at constant acceleration, held at 0 or `limit` once reached."""
-    bound = torch.where(acceleration < 0, torch.zeros_like(speed), torch.full_like(speed, limit))
-    safe = torch.where(acceleration == 0, torch.ones_like(acceleration), acceleration)
-    until = ((bound - speed) / safe).clamp(0.0, seconds)  # time until the bound is reached [s]
-    until = torch.where(acceleration == 0, torch.full_like(until, seconds), until)
+    """Distance [m] and final speed [m/s] (b, t) after `time` (t,) [s] at constant acceleration (b, 1), held at 0 or
+    `limit` once reached.
+    """
+    bound = (acceleration >= 0).to(speed.dtype) * limit
+    steady = acceleration == 0
+    until = (bound - speed) / torch.where(steady, 1.0, acceleration)  # time until the bound is reached [s]
+    until = torch.minimum(torch.where(steady, torch.inf, until).clamp(min=0.0), time)
     reached = (speed + acceleration * until).clamp(0.0, limit)
-    return 0.5 * (speed + reached) * until + reached * (seconds - until), reached
+    return 0.5 * (speed + reached) * until + reached * (time - until), reached
+
+
+def hold_controls(
+    vehicle: Vehicle,
+    speed: torch.Tensor,
+    acceleration: torch.Tensor,
+    steering: torch.Tensor,
+    frames: int,
+    seconds: float = FRAME_SECONDS,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`bicycle_rollout` of controls (b,) that are held over `frames`: one arc. Nothing is checked, so nothing waits."""
+    acceleration = acceleration.clamp(vehicle.min_acceleration, vehicle.max_acceleration)[:, None]
+    curvature = torch.tan(steering.clamp(-vehicle.max_steering, vehicle.max_steering)) / vehicle.wheelbase
+    time = torch.arange(1, frames + 1, dtype=speed.dtype, device=speed.device) * seconds
+    distance, speeds = _travel(
+        speed.clamp(0.0, vehicle.max_speed)[:, None], acceleration, time, vehicle.max_speed
+    )
+    half = 0.5 * distance * curvature[:, None]
+    chord = distance * torch.sinc(half / torch.pi)  # the arc's chord, exact down to curvature 0
+    return torch.stack((chord * torch.cos(half), chord * torch.sin(half), 2 * half), dim=-1), speeds
 
 
 def bicycle_rollout(
@@ -95,12 +120,11 @@ def bicycle_rollout(
     acceleration: torch.Tensor,
     steering: torch.Tensor,
     seconds: float = FRAME_SECONDS,
-    substep: float = 0.1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Drive the kinematic bicycle about its rear axle (Rajamani, Vehicle Dynamics and Control, section 2.2).
 
-    Curvature is tan(steering) / wheelbase; every sub-step is an exact arc with exact uniformly accelerated
-    travel, so the result does not depend on `substep`. The vehicle stops at speed 0: it never reverses.
+    Curvature is tan(steering) / wheelbase; every frame is an exact arc with exact uniformly accelerated travel. The
+    vehicle stops at speed 0: it never reverses.
 
     Args:
         vehicle: sizes and limits; controls are clamped to the limits.
@@ -108,7 +132,6 @@ def bicycle_rollout(
         acceleration: (b, f) [m/s2], held over each frame.
         steering: (b, f) front wheel angle [rad], positive to the left, held over each frame.
         seconds: duration of a frame [s].
-        substep: longest arc [s].
 
     Returns:
         trajectory (b, f, 3): poses (x [m], y [m], yaw [rad]) at the end of each frame, in the starting frame;
@@ -129,19 +152,15 @@ def bicycle_rollout(
         )
     if not all(bool(torch.isfinite(value).all()) for value in (speed, acceleration, steering)):
         raise ActionError("bicycle: speed, acceleration and steering must be finite numbers")
-    acceleration = acceleration.clamp(vehicle.min_acceleration, vehicle.max_acceleration)
-    curvature = torch.tan(steering.clamp(-vehicle.max_steering, vehicle.max_steering)) / vehicle.wheelbase
-    speed = speed.clamp(0.0, vehicle.max_speed)
-    steps = max(1, round(seconds / substep))
-    x, y, yaw = torch.zeros_like(speed), torch.zeros_like(speed), torch.zeros_like(speed)
-    poses, speeds = [], []
-    for frame in range(acceleration.shape[1]):
-        for _ in range(steps):
-            distance, speed = _travel(speed, acceleration[:, frame], seconds / steps, vehicle.max_speed)
-            half = 0.5 * distance * curvature[:, frame]
-            chord = distance * torch.sinc(half / torch.pi)  # the arc's chord, exact down to curvature 0
-            x, y = x + chord * torch.cos(yaw + half), y + chord * torch.sin(yaw + half)
-            yaw = yaw + 2 * half
-        poses.append(torch.stack((x, y, yaw), dim=-1))
+    pose, poses, speeds = speed.new_zeros(len(speed), 3), [], []
+    for pull, angle in zip(acceleration.unbind(1), steering.unbind(1), strict=True):
+        arc, reached = hold_controls(vehicle, speed, pull, angle, 1, seconds)
+        x, y, turn = arc[:, 0].unbind(-1)
+        cos, sin = torch.cos(pose[:, 2]), torch.sin(pose[:, 2])
+        pose = torch.stack(
+            (pose[:, 0] + cos * x - sin * y, pose[:, 1] + sin * x + cos * y, pose[:, 2] + turn), dim=-1
+        )
+        speed = reached[:, 0]
+        poses.append(pose)
         speeds.append(speed)
     return torch.stack(poses, dim=1), torch.stack(speeds, dim=1)

@@ -10,7 +10,7 @@ from occsora_sim.road_users import RoadUsers, from_tracks
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.driving import ScoreConfig
 from occsora_sim.scoring.episode import advance, begin_episodes
-from occsora_sim.scoring.moving_collision import instant, moving_time_to_collision
+from occsora_sim.scoring.moving_collision import instants, moving_time_to_collision
 from occsora_sim.scoring.oriented_boxes import separation, signed_distance
 from occsora_sim.vehicle import Vehicle
 
@@ -58,7 +58,8 @@ def users(*rows, label=CAR, dt=0.5):
 
 
 def ttc(state, speed, pose=HERE, back=0):
-    return moving_time_to_collision(state, back, pose, torch.tensor([float(speed)]), EGO, CONFIG).item()
+    poses, speeds = pose[:, None].expand(-1, back + 1, -1), torch.full((1, back + 1), float(speed))
+    return moving_time_to_collision(state, poses, speeds, EGO, CONFIG)[0, 0].item()
 
 
 AHEAD = EGO.front + 5.0 + CAR_SIZE[0] / 2  # x of a car whose rear is 5 m ahead of the ego's front
@@ -98,18 +99,18 @@ def test_worlds_of_a_batch_are_judged_each_by_itself_and_empty_slots_are_nobody(
     from occsora_sim.road_users import stack
 
     both = stack([users((AHEAD, 0.0, 0.0, 0.0), (-20.0, 0.0, 0.0, 0.0)), RoadUsers.empty(1, 1)])
-    speed, pose = torch.tensor([10.0, 10.0]), HERE.expand(2, 3)
-    assert moving_time_to_collision(both, 0, pose, speed, EGO, CONFIG).tolist() == [0.0, 1.0]
+    speed, pose = torch.full((2, 1), 10.0), HERE.expand(2, 1, 3)
+    assert moving_time_to_collision(both, pose, speed, EGO, CONFIG).tolist() == [[0.0], [1.0]]
     assert ttc(users((AHEAD, 0.0, 0.0, 0.0), label=TRAFFIC_CONE), 10.0) == 1.0
 
 
 def test_earlier_frames_have_poses_and_velocities_of_their_own():
     state = users((AHEAD, 0.0, 0.0, 10.0))
-    pose, present, velocity = instant(state, 1)
-    assert pose[0, 0, 0] == pytest.approx(AHEAD - 5.0) and present.all()
-    assert velocity.tolist() == [[[10.0, 0.0]]]
-    first = instant(state, 3)[2]  # from the next pose: there is none before
-    assert first.tolist() == [[[10.0, 0.0]]]
+    for count in range(1, 5):  # the first of four from the next pose: there is none before
+        pose, present, velocity = instants(state, count)
+        wanted = [AHEAD - 5.0 * back for back in reversed(range(count))]
+        assert pose[0, :, 0, 0].tolist() == pytest.approx(wanted) and present.all()
+        assert velocity.tolist() == [[[[10.0, 0.0]]] * count]
     before = torch.tensor([[-5.0, 0.0, 0.0]], dtype=torch.float64)
     assert ttc(state, 10.0, before, back=1) == 1.0
     stopped = users((AHEAD, 0.0, 0.0, 0.0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from occsora_sim.errors import ActionError, ConfigurationError
-from occsora_sim.vehicle import Vehicle, bicycle_rollout, footprint_corners
+from occsora_sim.vehicle import Vehicle, bicycle_rollout, footprint_corners, hold_controls
 
 CAR = Vehicle()
 
@@ -52,8 +52,24 @@ def test_speed_and_controls_are_limited():
     torch.testing.assert_close(drive(5.0, 0.0, 9.0)[0], drive(5.0, 0.0, CAR.max_steering)[0])
 
 
-def test_result_does_not_depend_on_the_substep():
-    torch.testing.assert_close(drive(9.0, -3.0, 0.4)[0], drive(9.0, -3.0, 0.4, substep=0.5)[0])
+def test_a_frame_is_what_its_parts_are_one_after_another():
+    speed, held = torch.tensor([4.0]), (torch.full((1, 10), -3.0), torch.full((1, 10), 0.4))
+    whole, speeds = bicycle_rollout(
+        CAR, speed, *(value[:, :2] for value in held)
+    )  # it stops in the last third
+    parts, slowed = bicycle_rollout(CAR, speed, *held, seconds=0.1)
+    torch.testing.assert_close(whole, parts[:, 4::5])
+    torch.testing.assert_close(speeds, slowed[:, 4::5])
+
+
+def test_controls_that_are_held_are_one_arc():
+    controls = torch.tensor([2.0, -6.0, 0.0]), torch.tensor([0.3, -0.1, 0.0])
+    each = tuple(value[:, None].expand(-1, 4) for value in controls)
+    speed = torch.tensor([24.0, 5.0, 3.0])  # one reaches the limit, one stops
+    for one, other in zip(
+        hold_controls(CAR, speed, *controls, 4), bicycle_rollout(CAR, speed, each[0], each[1]), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_rows_are_independent():

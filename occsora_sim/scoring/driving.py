@@ -8,18 +8,39 @@ drivable area is the voxels labelled so. All functions are batched over b instan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
-from occsora_sim.grid import BARRIER, MANMADE, OTHER_FLAT, SIDEWALK, TERRAIN, VEGETATION, Grid, class_mask
+from occsora_sim.grid import (
+    BARRIER,
+    MANMADE,
+    NUM_CLASSES,
+    OTHER_FLAT,
+    SIDEWALK,
+    TERRAIN,
+    VEGETATION,
+    Grid,
+    class_mask,
+)
 from occsora_sim.quantities import settle
-from occsora_sim.scoring.footprint import ROAD_USERS, STATIC, columns_at, footprint_labels, ground_points
+from occsora_sim.scoring.footprint import (
+    ROAD_USERS,
+    STATIC,
+    footprint_labels,
+    footprint_lattice,
+    ground_points,
+)
 from occsora_sim.vehicle import Vehicle
 
 OFF_ROAD: tuple[int, ...] = (OTHER_FLAT, SIDEWALK, TERRAIN, MANMADE, VEGETATION, BARRIER)
 """Ground labels on which a car does not belong. Road users' and unknown ground voxels are no violation."""
+
+_KINDS = tuple(1 if label in ROAD_USERS else 2 if label in STATIC else 0 for label in range(NUM_CLASSES + 1))
+"""Of each label whether it is that of a road user (1), of another obstacle (2), or of neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +88,7 @@ class ScoreConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Contact:
-    """Overlap of the ego with obstacles, each (b,) bool.
+    """Overlap of the ego with obstacles, each (...,) bool.
 
     Attributes:
         road_user: with something that moves by itself.
@@ -82,7 +103,7 @@ class Contact:
 
     @property
     def any(self) -> torch.Tensor:
-        """(b,) bool: with anything."""
+        """(...,) bool: with anything."""
         return self.road_user | self.static
 
 
@@ -96,27 +117,17 @@ def find_contact(
     """Overlap of the ego's rectangle with obstacle voxels between 0.2 and 1.8 m height.
 
     Args:
-        occupancy: (b, x, y, z) uint8.
+        occupancy: (..., x, y, z) uint8, one or two leading axes.
         grid: where the voxels are.
         vehicle: its size.
         config: options.
-        poses: (b, p, 3) where the ego is, in the occupancy's frame; the overlap at any of them counts.
+        poses: (..., p, 3) where the ego is, in the occupancy's frame; the overlap at any of them counts.
             Default: at the origin.
 
     """
     if poses is None:
-        poses = torch.zeros(len(occupancy), 1, 3, device=occupancy.device)
-    labels, lattice = footprint_labels(occupancy, grid, vehicle, poses)
-    labels = labels.long()
-    users = class_mask(ROAD_USERS, labels.device)[labels]  # (b, p, n, l)
-    static = class_mask(STATIC, labels.device)[labels]
-    hits = (users | static).sum(dim=-1)  # (b, p, n)
-    mean = (hits * lattice[:, 0]).sum(dim=(1, 2)) / hits.sum(dim=(1, 2)).clamp(min=1)
-    return Contact(
-        road_user=(users.sum(dim=(2, 3)) >= config.min_voxels).any(dim=1),
-        static=(static.sum(dim=(2, 3)) >= config.min_voxels).any(dim=1),
-        behind=mean < vehicle.rear + config.rear_part * vehicle.length,
-    )
+        poses = torch.zeros(*occupancy.shape[:-3], 1, 3, device=occupancy.device)
+    return _contact(footprint_labels(occupancy, grid, vehicle, poses), grid, vehicle, config)
 
 
 def find_swept_contact(
@@ -128,15 +139,15 @@ def find_swept_contact(
     config: ScoreConfig,
     parts: int = 4,
 ) -> Contact:
-    """Overlap at an instant between two frames, so that a fast ego cannot jump over a thin obstacle.
+    """Overlap after a motion, or at an instant on the way, so that a fast ego cannot jump over a thin obstacle.
 
-    Only what is in the way in both frames counts: a car that follows or leads at speed is elsewhere in one of
+    On the way only what is there in both frames counts: a car that follows or leads at speed is elsewhere in one of
     them, so it is not mistaken for an obstacle.
 
     Args:
-        before: (b, x, y, z) uint8, the frame before, in its ego frame.
-        after: (b, x, y, z) uint8, the next frame, in its ego frame.
-        motion: (b, 3) the ego's pose at `after` in the frame of `before`.
+        before: (..., x, y, z) uint8, the frame before, in its ego frame; one or two leading axes.
+        after: (..., x, y, z) uint8, the next frame, in its ego frame.
+        motion: (..., 3) the ego's pose at `after` in the frame of `before`.
         grid: where the voxels are.
         vehicle: its size.
         config: options.
@@ -144,13 +155,31 @@ def find_swept_contact(
 
     """
     fraction = torch.arange(1, parts, device=motion.device) / parts
-    poses = motion[:, None] * fraction[:, None]  # (b, parts - 1, 3)
-    old = find_contact(before, grid, vehicle, config, poses)
-    new = find_contact(after, grid, vehicle, config, relative(motion[:, None].expand_as(poses), poses))
+    poses = motion[..., None, :] * fraction[:, None]  # (..., parts - 1, 3)
+    back = relative(motion[..., None, :].expand_as(poses), poses)
+    here = torch.zeros_like(motion)[..., None, :]
+    labels = footprint_labels(after, grid, vehicle, torch.cat((here, back), dim=-2))
+    at_end = _contact(labels[..., :1, :, :], grid, vehicle, config)
+    new = _contact(labels[..., 1:, :, :], grid, vehicle, config)
+    old = _contact(footprint_labels(before, grid, vehicle, poses), grid, vehicle, config)
     return Contact(
-        road_user=old.road_user & new.road_user,
-        static=old.static & new.static,
-        behind=old.behind & new.behind,
+        road_user=at_end.road_user | old.road_user & new.road_user,
+        static=at_end.static | old.static & new.static,
+        behind=torch.where(at_end.road_user, at_end.behind, old.behind & new.behind),
+    )
+
+
+def _contact(labels: torch.Tensor, grid: Grid, vehicle: Vehicle, config: ScoreConfig) -> Contact:
+    """What labels (..., p, n, l) in the footprint mean: a contact at any of the p poses."""
+    lattice = footprint_lattice(vehicle, grid.voxel, labels.device)[:, 0]
+    kind = constant(_KINDS, labels.device, torch.uint8)[labels.long()]  # 1 road user, 2 static
+    users, static = (kind == 1).sum(dim=-1), (kind == 2).sum(dim=-1)  # (..., p, n)
+    hits = users + static
+    mean = (hits * lattice).sum(dim=(-2, -1)) / hits.sum(dim=(-2, -1)).clamp(min=1)
+    return Contact(
+        road_user=users.sum(dim=-1).amax(dim=-1) >= config.min_voxels,
+        static=static.sum(dim=-1).amax(dim=-1) >= config.min_voxels,
+        behind=mean < vehicle.rear + config.rear_part * vehicle.length,
     )
 
 
@@ -180,20 +209,52 @@ def no_collision(
     return nc, contact.road_user & (blameless | ~user_fault)
 
 
+def no_collisions(
+    contact: Contact, speed: torch.Tensor, blameless: torch.Tensor, config: ScoreConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`no_collision` of f frames one after another: contact and speed are (b, f), blameless (b,) before them and after;
+    nc is (b, f).
+    """
+    terms = []
+    for frame, pace in enumerate(speed.unbind(1)):
+        touch = Contact(
+            road_user=contact.road_user[:, frame],
+            static=contact.static[:, frame],
+            behind=contact.behind[:, frame],
+        )
+        nc, blameless = no_collision(touch, pace, blameless, config)
+        terms.append(nc)
+    return torch.stack(terms, dim=1), blameless
+
+
 def off_road_points(
     occupancy: torch.Tensor, grid: Grid, vehicle: Vehicle, config: ScoreConfig
 ) -> torch.Tensor:
     """Which of the footprint's corners and centre stand on ground where a car does not belong.
 
-    DAC is 1 where none does, else 0 (NAVSIM). `occupancy` (b, x, y, z) uint8 -> (b, 5) bool.
+    DAC is 1 where none does, else 0 (NAVSIM). `occupancy` (..., x, y, z) uint8 -> (..., 5) bool.
     """
-    points = ground_points(vehicle, occupancy.device)  # (5, 2)
-    reach = int(config.tolerance / grid.voxel + 1e-6)
-    shift = torch.arange(-reach, reach + 1, device=occupancy.device) * grid.voxel
+    cells, inside = _ground_cells(grid, vehicle, config.tolerance, occupancy.device)
+    labels = occupancy[..., grid.ground].flatten(-2)[..., cells].long()  # (..., 5, n)
+    return (class_mask(OFF_ROAD, labels.device)[labels] & inside).all(dim=-1)
+
+
+@lru_cache(maxsize=32)
+def _ground_cells(
+    grid: Grid, vehicle: Vehicle, tolerance: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The columns within `tolerance` [m] of each ground point of the footprint (`footprint.ground_points`): positions
+    (5, n) int64 in the flattened ground plane, and whether they are in it.
+    """
+    reach = int(tolerance / grid.voxel + 1e-6)
+    shift = torch.arange(-reach, reach + 1) * grid.voxel
     around = torch.stack(torch.meshgrid(shift, shift, indexing="ij"), dim=-1).reshape(1, -1, 2)
-    window = (points[:, None] + around).reshape(1, -1, 2).expand(len(occupancy), -1, -1)
-    labels = columns_at(occupancy, grid, window)[..., grid.ground].long()
-    return class_mask(OFF_ROAD, labels.device)[labels].unflatten(1, (len(points), -1)).all(dim=-1)
+    window = ground_points(vehicle)[:, None] + around
+    index = torch.floor((window - torch.tensor(grid.lower[:2])) / grid.voxel).long()
+    size = torch.tensor(grid.shape[:2])
+    inside = ((index >= 0) & (index < size)).all(dim=-1)
+    index = torch.minimum(index.clamp(min=0), size - 1)
+    return (index[..., 0] * grid.shape[1] + index[..., 1]).to(device), inside.to(device)
 
 
 def time_to_collision(
@@ -203,11 +264,11 @@ def time_to_collision(
 
     For worlds whose road users are voxels alone. These carry no velocity, so everybody stands here, which also judges
     the headway to a moving leader; where velocities are known, `moving_collision` judges as NAVSIM does. An ego that
-    stands passes. `occupancy` (b, x, y, z), `speed` (b,) [m/s] -> (b,) float in {0, 1}.
+    stands passes. `occupancy` (..., x, y, z), one or two leading axes, `speed` (...) [m/s] -> (...) float in {0, 1}.
     """
-    times = torch.tensor(config.instants[1:], dtype=speed.dtype, device=speed.device)
-    poses = torch.zeros(len(speed), len(times), 3, device=speed.device)
-    poses[..., 0] = speed[:, None] * times
+    times = constant(config.instants[1:], speed.device, speed.dtype)
+    ahead = speed[..., None] * times
+    poses = torch.stack((ahead, torch.zeros_like(ahead), torch.zeros_like(ahead)), dim=-1).float()
     hit = find_contact(occupancy, grid, vehicle, config, poses).road_user
     return torch.where(hit & (speed > config.moving), 0.0, 1.0)
 

@@ -14,12 +14,10 @@ from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.comfort import HISTORY, comfortable
 from occsora_sim.scoring.driving import (
-    Contact,
     ScoreConfig,
     ego_progress,
-    find_contact,
     find_swept_contact,
-    no_collision,
+    no_collisions,
     off_road_points,
     pdms,
     time_to_collision,
@@ -205,52 +203,44 @@ def advance(
     frames = occupancy.shape[1]
     history = torch.cat((episodes.poses, ego_pose.double()), dim=1)  # (b, 4 + f, 3)
     comfort = comfortable(history[:, -(frames + HISTORY) :]).float()  # (b, f)
-    before, blameless, near, best = episodes.occupancy, episodes.blameless, episodes.near, episodes.best
-    nc, ttc, off, contact, distance = [], [], [], [], near
-    points = torch.zeros(len(near), 5, dtype=torch.bool, device=near.device)
-    for frame in range(frames):
-        now = occupancy[:, frame]
-        pose, last = history[:, HISTORY + 1 + frame], history[:, HISTORY + frame]
-        moved = (pose[:, :2] - last[:, :2]).norm(dim=-1).float()
-        touch = find_contact(now, grid, vehicle, config)
-        swept = find_swept_contact(before, now, relative(last, pose).float(), grid, vehicle, config)
-        touch = Contact(
-            road_user=touch.road_user | swept.road_user,
-            static=touch.static | swept.static,
-            behind=torch.where(touch.road_user, touch.behind, swept.behind),
+    pose, last = history[:, HISTORY + 1 :], history[:, HISTORY:-1]  # (b, f, 3)
+    moved = (pose[..., :2] - last[..., :2]).norm(dim=-1).float()
+    layers = torch.cat((episodes.occupancy[:, None], occupancy), dim=1)
+    touch = find_swept_contact(layers[:, :-1], occupancy, relative(last, pose).float(), grid, vehicle, config)
+    nc, blameless = no_collisions(touch, moved / FRAME_SECONDS, episodes.blameless, config)
+    points = off_road_points(occupancy, grid, vehicle, config)  # (b, f, 5)
+    off, outside = points.any(dim=-1), points.all(dim=-1)
+    known = 0 if users is None else min(frames, users.pose.shape[2])
+    ttc = []
+    if known < frames:
+        ttc.append(
+            time_to_collision(
+                occupancy[:, : frames - known], speed[:, : frames - known], grid, vehicle, config
+            )
         )
-        fault, blameless = no_collision(touch, moved / FRAME_SECONDS, blameless, config)
-        points = off_road_points(now, grid, vehicle, config)
-        nc.append(fault)
-        contact.append(touch.any)
-        off.append(points.any(dim=-1))
-        back = frames - 1 - frame
-        if users is not None and back < users.pose.shape[2]:
-            ttc.append(moving_time_to_collision(users, back, pose, speed[:, frame], vehicle, config))
-        else:
-            ttc.append(time_to_collision(now, speed[:, frame], grid, vehicle, config))
-        near, distance = episodes.routes.project(pose[:, :2].float(), near, 2 * moved + 2.0)
-        on_route = (distance <= config.route_width) & ~points.all(dim=-1)
-        best = torch.where(on_route, torch.maximum(best, near), best)
-        before = now
+    if users is not None:
+        ttc.append(moving_time_to_collision(users, pose[:, -known:], speed[:, -known:], vehicle, config))
+    near, distance = episodes.routes.follow(pose[..., :2].float(), episodes.near, 2 * moved + 2.0)
+    on_route = (distance <= config.route_width) & ~outside
+    best = torch.maximum(episodes.best, near.masked_fill(~on_route, -torch.inf).amax(dim=1))
     score = StepScore(
-        nc=torch.stack(nc).amin(dim=0),
-        dac=1.0 - torch.stack(off).any(dim=0).float(),
-        ttc=torch.stack(ttc).mean(dim=0),
+        nc=nc.amin(dim=1),
+        dac=1.0 - off.any(dim=1).float(),
+        ttc=torch.cat(ttc, dim=1).mean(dim=1),
         comfort=comfort.mean(dim=1),
         progress=best - episodes.best,
-        off_road=torch.stack(off).float().mean(dim=0),
-        contact=torch.stack(contact).any(dim=0),
-        outside=points.all(dim=-1),
+        off_road=off.float().mean(dim=1),
+        contact=touch.any.any(dim=1),
+        outside=outside[:, -1],
         goal=best >= episodes.routes.length - config.goal_distance,
-        route_distance=distance,
+        route_distance=distance[:, -1],
     )
     state = Episodes(
-        occupancy=before,
+        occupancy=occupancy[:, -1],
         poses=history[:, -(HISTORY + 1) :],
         routes=episodes.routes,
         start=episodes.start,
-        near=near,
+        near=near[:, -1],
         best=best,
         start_speed=episodes.start_speed,
         blameless=blameless,

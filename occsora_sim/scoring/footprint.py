@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.grid import (
     BARRIER,
     DYNAMIC,
@@ -25,6 +28,7 @@ LOWEST, HIGHEST = 0.2, 1.8
 """Heights between which a voxel's centre makes it an obstacle for a car [m]: above kerbs, below branches."""
 
 
+@lru_cache(maxsize=32)
 def obstacle_layers(grid: Grid) -> slice:
     """The z layers of `grid` whose centres lie between LOWEST and HIGHEST."""
     inside = ((grid.centres_z() > LOWEST) & (grid.centres_z() < HIGHEST)).nonzero().flatten()
@@ -35,26 +39,32 @@ def columns_at(occupancy: torch.Tensor, grid: Grid, points: torch.Tensor) -> tor
     """Labels of the columns that hold `points`.
 
     Args:
-        occupancy: (b, x, y, z) uint8 labels.
+        occupancy: (..., x, y, z) uint8 labels, one or two leading axes.
         grid: where the voxels are.
-        points: (b, n, 2) [m] in the ego frame.
+        points: (..., n, 2) [m] in the ego frame.
 
     Returns:
-        (b, n, z) uint8; FREE outside the grid.
+        (..., n, z) uint8; FREE outside the grid.
 
     """
-    lower = points.new_tensor(grid.lower[:2])
-    size = torch.tensor(grid.shape[:2], device=points.device)
+    lower = constant(grid.lower[:2], points.device, points.dtype)
+    size = constant(grid.shape[:2], points.device, torch.int64)
     index = torch.floor((points - lower) / grid.voxel).long()
-    inside = ((index >= 0) & (index < size)).all(dim=-1)  # (b, n)
-    index = torch.minimum(index.clamp(min=0), size - 1)
-    rows = torch.arange(len(occupancy), device=points.device)[:, None]
-    labels = occupancy[rows, index[..., 0], index[..., 1]]
-    return torch.where(inside[..., None], labels, torch.full_like(labels, FREE))
+    held = torch.minimum(index.clamp(min=0), size - 1)
+    inside = (index == held).all(dim=-1)  # (..., n)
+    leading = [
+        torch.arange(length, device=points.device).view(-1, *[1] * (points.ndim - 2 - axis))
+        for axis, length in enumerate(occupancy.shape[:-3])
+    ]
+    labels = occupancy[(*leading, *held.unbind(-1))]
+    return labels.masked_fill(~inside[..., None], FREE)
 
 
+@lru_cache(maxsize=32)
 def footprint_lattice(vehicle: Vehicle, pitch: float, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Points (n, 2) [m] that fill the vehicle's rectangle, at most `pitch` apart, cell centres, ego frame."""
+    """Points (n, 2) [m] that fill the vehicle's rectangle, at most `pitch` apart, cell centres, ego frame. They are
+    shared: nobody may write into them.
+    """
     counts = max(1, round(vehicle.length / pitch)), max(1, round(vehicle.width / pitch))
     x = (torch.arange(counts[0], device=device) + 0.5) * (vehicle.length / counts[0]) + vehicle.rear
     y = (torch.arange(counts[1], device=device) + 0.5) * (vehicle.width / counts[1]) - vehicle.width / 2
@@ -63,28 +73,26 @@ def footprint_lattice(vehicle: Vehicle, pitch: float, device: torch.device | str
 
 def footprint_labels(
     occupancy: torch.Tensor, grid: Grid, vehicle: Vehicle, poses: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Labels at obstacle height inside the ego's rectangle at each of `poses`.
 
     Args:
-        occupancy: (b, x, y, z) uint8 labels.
+        occupancy: (..., x, y, z) uint8 labels, one or two leading axes.
         grid: where the voxels are.
         vehicle: its size.
-        poses: (b, p, 3) in the ego frame of the occupancy.
+        poses: (..., p, 3) in the ego frame of the occupancy.
 
     Returns:
-        labels (b, p, n, l) uint8 over n lattice points and l layers, one point for about each voxel; and the
-        lattice (n, 2) [m] in the vehicle's own frame.
+        (..., p, n, l) uint8 over the n points of `footprint_lattice`, one for about each voxel, and l layers.
 
     """
     lattice = footprint_lattice(vehicle, grid.voxel, poses.device).to(poses.dtype)
-    cos, sin = torch.cos(poses[..., 2:]), torch.sin(poses[..., 2:])  # (b, p, 1)
+    cos, sin = torch.cos(poses[..., 2:]), torch.sin(poses[..., 2:])  # (..., p, 1)
     x = poses[..., :1] + cos * lattice[:, 0] - sin * lattice[:, 1]
     y = poses[..., 1:2] + sin * lattice[:, 0] + cos * lattice[:, 1]
-    points = torch.stack((x, y), dim=-1)  # (b, p, n, 2)
-    layers = occupancy[..., obstacle_layers(grid)]
-    labels = columns_at(layers, grid, points.flatten(1, 2))
-    return labels.unflatten(1, points.shape[1:3]), lattice
+    points = torch.stack((x, y), dim=-1).flatten(-3, -2)  # (..., p n, 2)
+    labels = columns_at(occupancy[..., obstacle_layers(grid)], grid, points)
+    return labels.unflatten(-2, x.shape[-2:])
 
 
 def ground_points(vehicle: Vehicle, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import relative, rotate
 from occsora_sim.grid import FRAME_SECONDS, class_mask
 from occsora_sim.road_users import RoadUsers
@@ -20,7 +21,7 @@ _BEHIND = math.cos(math.radians(30.0))
 
 
 def moving_time_to_collision(
-    users: RoadUsers, back: int, ego_pose: Tensor, speed: Tensor, vehicle: Vehicle, config: ScoreConfig
+    users: RoadUsers, ego_pose: Tensor, speed: Tensor, vehicle: Vehicle, config: ScoreConfig
 ) -> Tensor:
     """TTC: whether the ego and everybody else, all going straight on at constant velocity, stay clear for the horizon.
 
@@ -29,50 +30,58 @@ def moving_time_to_collision(
     a junction; no lanes are known here, so they all count. An ego that stands passes.
 
     Args:
-        users: of b worlds, n slots each.
-        back: how many frames before the newest poses of `users`.
-        ego_pose: (b, 3) world pose of the ego at that instant.
-        speed: (b,) of the ego then [m/s].
+        users: of b worlds, n slots each, with f poses at least.
+        ego_pose: (b, f, 3) world poses of the ego at the last f instants that `users` remembers.
+        speed: (b, f) of the ego then [m/s].
         vehicle: its size.
         config: options.
 
     Returns:
-        (b,) float in {0, 1}.
+        (b, f) float in {0, 1}.
 
     """
-    pose, present, velocity = instant(users, back)
-    ego = ego_pose.to(pose)[:, None]  # (b, 1, 3)
-    pose = relative(ego, pose)
-    velocity = rotate(velocity, -ego[..., 2].expand(velocity.shape[:2]))
-    times = torch.tensor(config.instants, dtype=pose.dtype, device=pose.device)
-    ahead = speed.to(pose)[:, None] * times  # (b, p)
+    pose, present, velocity = instants(users, ego_pose.shape[1])
+    pose = relative(ego_pose.to(pose)[:, :, None], pose)  # (b, f, n, 3)
+    velocity = rotate(velocity, -ego_pose[:, :, None, 2].to(pose).expand(velocity.shape[:3]))
+    times = constant(config.instants, pose.device, pose.dtype)
+    ahead = speed.to(pose)[..., None] * times  # (b, f, p)
     driven = torch.stack((ahead, torch.zeros_like(ahead), torch.zeros_like(ahead)), dim=-1)
     centre, size = ego_box(driven, vehicle)
-    moved = pose[:, None, :, :2] + velocity[:, None] * times[:, None, None]  # (b, p, n, 2)
-    boxes = torch.cat((moved, pose[:, None, :, 2:].expand(*moved.shape[:3], 1)), dim=-1)
-    meets = separation(centre[:, :, None], size, boxes, users.size[:, None, :, :2].to(pose)) < 0
-    meets &= (present & class_mask(ROAD_USERS, pose.device)[users.label.long()])[:, None]
-    first = meets & (meets.cumsum(dim=1) == 1)
-    offset = moved - driven[:, :, None, :2]
+    moved = pose[:, :, None, :, :2] + velocity[:, :, None] * times[:, None, None]  # (b, f, p, n, 2)
+    boxes = torch.cat((moved, pose[:, :, None, :, 2:].expand(*moved.shape[:-1], 1)), dim=-1)
+    sizes = users.size[:, None, None, :, :2].to(pose)
+    moves = class_mask(ROAD_USERS, pose.device)[users.label.long()]  # (b, n)
+    meets = (separation(centre[..., None, :], size, boxes, sizes) < 0) & (present & moves[:, None])[
+        :, :, None
+    ]
+    first = meets & (meets.cumsum(dim=2) == 1)
+    offset = moved - driven[..., None, :2]
     behind = offset[..., 0] < -_BEHIND * offset.norm(dim=-1)
-    hit = (first & ~behind).flatten(1).any(dim=1)
+    hit = (first & ~behind).flatten(2).any(dim=2)
     return torch.where(hit & (speed > config.moving), 0.0, 1.0)
 
 
-def instant(users: RoadUsers, back: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the road users were `back` frames before the newest poses, fewer than they remember.
+def instants(users: RoadUsers, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the road users were at each of the last `count` instants, no more than they remember.
 
     Returns:
-        poses (b, n, 3) float64, presence (b, n) bool and velocities (b, n, 2) float64 [m/s]: the known ones now;
-        earlier from the pose before, or from the next one where there is none before.
+        poses (b, count, n, 3) float64, presence (b, count, n) bool and velocities (b, count, n, 2) float64 [m/s]: the
+        known ones now; earlier from the pose before, or from the next one where there is none before.
 
     """
-    at = users.pose.shape[2] - 1 - back
-    pose, present = users.pose[:, :, at], users.present[:, :, at] & users.valid
-    if not back:
-        return pose, present, users.velocity.double()
-    velocity = users.pose[:, :, at + 1, :2] - pose[..., :2]
-    if at:
-        before = users.present[:, :, at - 1, None]
-        velocity = torch.where(before, pose[..., :2] - users.pose[:, :, at - 1, :2], velocity)
-    return pose, present, velocity / FRAME_SECONDS
+    pose, present = (value[:, :, -count:].transpose(1, 2) for value in (users.pose, users.present))
+    present = present & users.valid[:, None]
+    velocity = users.velocity.double()[:, None]
+    if count > 1:
+        kept = users.pose.shape[2]
+        step = (
+            users.pose[:, :, -min(count + 1, kept) :, :2].diff(dim=2).transpose(1, 2)
+        )  # (b, up to count, n, 2)
+        if kept == count:  # nothing is known before the first
+            step = torch.cat((step[:, :1], step), dim=1)
+        known = users.present[:, :, -min(count + 1, kept) : -2].transpose(1, 2)  # before each but the newest
+        if kept == count:
+            known = torch.cat((torch.zeros_like(known[:, :1]), known), dim=1)
+        earlier = torch.where(known[..., None], step[:, :-1], step[:, 1:]) / FRAME_SECONDS
+        velocity = torch.cat((earlier, velocity), dim=1)
+    return pose, present, velocity

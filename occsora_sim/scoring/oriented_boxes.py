@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import relative, rotate
 from occsora_sim.vehicle import Vehicle
 
@@ -57,13 +58,14 @@ def signed_distance(pose: Tensor, size: Tensor, other_pose: Tensor, other_size: 
 def _corner_distance(pose: Tensor, size: Tensor, other_pose: Tensor, other_size: Tensor) -> Tensor:
     """From the first rectangle to the nearest corner of the other [m]."""
     local = relative(pose, other_pose)
-    corner = size.new_tensor(_SIGNS) / 2 * other_size[..., None, :]  # (..., 4, 2)
+    corner = constant(_SIGNS, size.device, size.dtype) / 2 * other_size[..., None, :]  # (..., 4, 2)
     corner = local[..., None, :2] + rotate(corner, local[..., 2:].expand(corner.shape[:-1]))
     return (corner.abs() - size[..., None, :] / 2).clamp(min=0).norm(dim=-1).amin(dim=-1)
 
 
 def ego_box(pose: Tensor, vehicle: Vehicle) -> tuple[Tensor, Tensor]:
     """The box of an ego at rear-axle poses (..., 3): its centre's pose (..., 3), and length and width (2,) [m]."""
-    ahead = pose.new_tensor([(vehicle.front + vehicle.rear) / 2, 0.0]).expand(*pose.shape[:-1], 2)
-    centre = pose[..., :2] + rotate(ahead, pose[..., 2])
-    return torch.cat((centre, pose[..., 2:]), dim=-1), pose.new_tensor([vehicle.length, vehicle.width])
+    ahead = constant(((vehicle.front + vehicle.rear) / 2, 0.0), pose.device, pose.dtype)
+    centre = pose[..., :2] + rotate(ahead.expand(*pose.shape[:-1], 2), pose[..., 2])
+    size = constant((vehicle.length, vehicle.width), pose.device, pose.dtype)
+    return torch.cat((centre, pose[..., 2:]), dim=-1), size

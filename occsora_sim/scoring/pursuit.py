@@ -15,7 +15,7 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose, to_frame
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scoring.route import Routes
-from occsora_sim.vehicle import Vehicle, bicycle_rollout
+from occsora_sim.vehicle import Vehicle, hold_controls
 
 CRUISE = 8.0
 """Largest speed [m/s]."""
@@ -76,7 +76,7 @@ def drive_route(
         target = to_frame(routes.at((near + reach)[:, None])[:, 0], pose)
         curvature = 2 * target[:, 1] / (target**2).sum(dim=-1).clamp(min=1.0)
         steering = torch.atan(vehicle.wheelbase * curvature)
-        moved, speeds = bicycle_rollout(vehicle, speed, pull[:, None], steering[:, None], _STEP, _STEP)
+        moved, speeds = hold_controls(vehicle, speed, pull, steering, 1, _STEP)
         pose, speed = compose(pose, moved[:, 0]), speeds[:, 0]
         if (step + 1) % per_frame == 0:
             poses.append(pose)

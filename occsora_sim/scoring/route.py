@@ -56,19 +56,35 @@ class Routes:
             arc length (b,) and distance (b,) [m].
 
         """
+        arc, distance = self.follow(position[:, None], near, reach[:, None])
+        return arc[:, 0], distance[:, 0]
+
+    def follow(
+        self, positions: torch.Tensor, near: torch.Tensor, reach: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`project` for positions (b, f, 2) one after another, each near the one before: arc lengths and distances
+        (b, f) [m]; reach is (b, f).
+        """
         start, edge = self.points[:, :-1], self.points.diff(dim=1)  # (b, r - 1, 2)
-        size = edge.norm(dim=-1)
-        low = ((near - reach)[:, None] - self.arc[:, :-1]).clamp(min=0.0)
-        high = (near + reach)[:, None] - self.arc[:, :-1]
-        along = ((position[:, None] - start) * edge).sum(dim=-1) / size.clamp(min=1e-6)
-        along = torch.minimum(torch.maximum(along, torch.minimum(low, size)), torch.minimum(high, size))
-        foot = start + edge * (along / size.clamp(min=1e-6))[..., None]
-        distance = (position[:, None] - foot).norm(dim=-1)
-        outside = (high < 0) | (low > size)
-        distance = distance.masked_fill(outside, torch.inf)
-        best = distance.argmin(dim=1, keepdim=True)
-        arc = self.arc[:, :-1].gather(1, best) + along.gather(1, best)
-        return arc[:, 0], distance.gather(1, best)[:, 0]
+        size, begin = edge.norm(dim=-1), self.arc[:, :-1]
+        length = size.clamp(min=1e-6)
+        offset = positions[:, :, None] - start[:, None]  # (b, f, r - 1, 2)
+        beside = (offset * edge[:, None]).sum(dim=-1) / length[:, None]
+        arcs, distances = [], []
+        for frame, around in enumerate(reach.unbind(1)):
+            low = ((near - around)[:, None] - begin).clamp(min=0.0)
+            high = (near + around)[:, None] - begin
+            along = torch.minimum(
+                torch.maximum(beside[:, frame], torch.minimum(low, size)), torch.minimum(high, size)
+            )
+            foot = start + edge * (along / length)[..., None]
+            distance = (positions[:, frame, None] - foot).norm(dim=-1)
+            distance = distance.masked_fill((high < 0) | (low > size), torch.inf)
+            best = distance.argmin(dim=1, keepdim=True)
+            near = (begin + along).gather(1, best)[:, 0]
+            arcs.append(near)
+            distances.append(distance.gather(1, best)[:, 0])
+        return torch.stack(arcs, dim=1), torch.stack(distances, dim=1)
 
     def at(self, arc: torch.Tensor) -> torch.Tensor:
         """Points (b, n, 2) [m] at arc lengths `arc` (b, n) [m], held at the ends."""
