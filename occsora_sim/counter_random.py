@@ -2,15 +2,20 @@
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3), in int64 tensors. There
 is no generator whose state has to be kept, saved or moved between devices: a world remembers its seed and how many
-frames it has drawn.
+frames it has drawn. A call costs about eighty operations however much it draws: what a frame draws for several uses at
+a time is drawn together (`uniforms`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from occsora_sim.constants import constant
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -18,16 +23,37 @@ _ROUNDS = 10
 _LOW = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four words of 32 bits, in int64 tensors of one shape, from a counter of four and a key of two."""
-    a, b, c, d = counter
-    k, m = key
-    for _ in range(_ROUNDS):
-        # The product of two words has 64 bits: int64 wraps around to the right ones, read as unsigned below.
-        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (second >> 32 & _LOW) ^ b ^ k, second & _LOW, (first >> 32 & _LOW) ^ d ^ m, first & _LOW
-        k, m = (k + _WEYL[0]) & _LOW, (m + _WEYL[1]) & _LOW
-    return a, b, c, d
+def philox(counter: Tensor, key: Tensor) -> Tensor:
+    """Philox4x32-10: four words of 32 bits (4, b, n) int64 from counters (4, b, n) and keys (2, b), words too."""
+    device = key.device
+    multipliers = constant(_MULTIPLIERS, device, torch.int64)[:, None, None]
+    steps = constant(tuple(tuple(r * w for w in _WEYL) for r in range(_ROUNDS)), device, torch.int64)
+    keys = (key + steps[..., None]) & _LOW  # (_ROUNDS, 2, b)
+    even, odd = counter[::2], counter[1::2]
+    for now in keys[..., None].unbind(0):
+        # The product of two words has 64 bits: int64 wraps around to the right ones. Its high word goes into the even
+        # words, its low one becomes an odd word; what lies above that is masked where it is used.
+        product = (even * multipliers).flip(0)
+        even, odd = (product >> 32).bitwise_xor_(odd).bitwise_xor_(now).bitwise_and_(_LOW), product
+    return torch.stack((even, odd & _LOW), dim=1).flatten(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _blocks(uses: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The number, from 0 on for each use, and the use of all blocks of four words: (n,) int64 each."""
+    counts = [(use, -(-count // 4)) for use, count in uses]
+    number = torch.cat([torch.arange(count) for _, count in counts])
+    use = torch.cat([torch.full((count,), use) for use, count in counts])
+    return number.to(device), use.to(device)
+
+
+def _words(key: Tensor, uses: tuple[tuple[int, int], ...]) -> Tensor:
+    """Blocks (b, n, 4) int64 of words for uses of so many words each, one use after another."""
+    number, use = _blocks(uses, key.device)
+    low, high = key & _LOW, key >> 32 & _LOW
+    parts = number, low[:, 1:], high[:, 1:], use
+    counter = torch.stack([part.expand(len(key), len(number)) for part in parts])
+    return philox(counter, torch.stack((low[:, 0], high[:, 0]))).permute(1, 2, 0)
 
 
 def words(key: Tensor, use: int, count: int) -> Tensor:
@@ -42,30 +68,33 @@ def words(key: Tensor, use: int, count: int) -> Tensor:
         (b, count) int64 in [0, 2^32).
 
     """
-    blocks = -(-count // 4)
-    index = torch.arange(blocks, device=key.device).expand(len(key), blocks)
-    seed, frame = key[:, :1].expand_as(index), key[:, 1:].expand_as(index)
-    counter = (index, frame & _LOW, frame >> 32 & _LOW, torch.full_like(index, use))
-    drawn = philox(counter, (seed & _LOW, seed >> 32 & _LOW))
-    return torch.stack(drawn, dim=-1).flatten(1)[:, :count]
+    return _words(key, ((use, count),)).flatten(1)[:, :count]
+
+
+def uniforms(key: Tensor, shapes: Mapping[int, Sequence[int]]) -> list[Tensor]:
+    """Uniform numbers in (0, 1) for several uses, (b, *shape) float32 each, from {use: shape}; key as of `words`."""
+    counts = [math.prod(shape) for shape in shapes.values()]
+    drawn = _words(key, tuple(zip(shapes, counts, strict=True)))
+    drawn = ((drawn >> 8).float() + 0.5).mul_(2.0**-24).flatten(1)  # 24 bits fill a float32
+    parts = drawn.split([-(-count // 4) * 4 for count in counts], dim=1)
+    return [
+        part[:, :count].unflatten(1, tuple(shape))
+        for part, count, shape in zip(parts, counts, shapes.values(), strict=True)
+    ]
 
 
 def uniform(key: Tensor, use: int, *shape: int) -> Tensor:
     """Uniform numbers in (0, 1), (b, *shape) float32; arguments as of `words`."""
-    drawn = words(key, use, math.prod(shape)).view(len(key), *shape)
-    return ((drawn >> 8).double() + 0.5).mul(2.0**-24).float()  # 24 bits fill a float32
+    return uniforms(key, {use: shape})[0]
 
 
-def normal(key: Tensor, use: int, *shape: int) -> Tensor:
-    """Standard normal numbers, (b, *shape) float32 (Box and Muller 1958); arguments as of `words`."""
-    count = math.prod(shape)
-    pairs = uniform(key, use, 2, -(-count // 2)).double()
-    radius, angle = torch.sqrt(-2 * pairs[:, 0].log()), 2 * math.pi * pairs[:, 1]
-    both = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
-    return both[:, :count].reshape(len(key), *shape).float()
+def normal_from(pairs: Tensor) -> Tensor:
+    """Standard normal numbers (..., 2 n) float32 from uniform ones (..., 2, n) (Box and Muller 1958)."""
+    first, second = pairs.double().unbind(-2)
+    radius, angle = torch.sqrt(-2 * first.log()), 2 * math.pi * second
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1).float()
 
 
-def categorical(key: Tensor, use: int, logits: Tensor) -> Tensor:
-    """A choice from `logits` (b, ..., k): (b, ...) int64, by the largest of logits plus Gumbel noise."""
-    noise = uniform(key, use, *logits.shape[1:])
-    return (logits.float() - torch.log(-torch.log(noise))).argmax(dim=-1)
+def choice(logits: Tensor, drawn: Tensor) -> Tensor:
+    """A choice from logits (..., k) by uniform numbers (..., k), with Gumbel noise: (...) int64."""
+    return (logits.float() - torch.log(-torch.log(drawn))).argmax(dim=-1)

@@ -20,7 +20,8 @@ def rotate(points: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
     """Rotate points (..., 2) [m] by yaw (...) [rad] counter-clockwise about the origin."""
     # In float64: the float32 routines differ in the last bit with an element's place in its array, and a world must
     # not depend on its neighbours in a batch.
-    cos, sin = torch.cos(yaw.double()).to(yaw.dtype), torch.sin(yaw.double()).to(yaw.dtype)
+    turn = yaw.double()
+    cos, sin = turn.cos().to(yaw.dtype), turn.sin().to(yaw.dtype)
     x, y = points[..., 0], points[..., 1]
     return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from occsora_sim.counter_random import categorical, normal, philox, uniform, words
+from occsora_sim.counter_random import choice, normal_from, philox, uniform, uniforms, words
 
 KNOWN = [  # Random123 1.09, examples/kat_vectors, philox4x32 10
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -18,17 +18,24 @@ KNOWN = [  # Random123 1.09, examples/kat_vectors, philox4x32 10
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
 def test_philox_gives_the_published_numbers(counter, key, answer):
-    a, b, c, d = (torch.tensor([word]) for word in counter)
-    drawn = philox((a, b, c, d), (torch.tensor(key[:1]), torch.tensor(key[1:])))
-    assert tuple(int(word) for word in drawn) == answer
+    drawn = philox(torch.tensor(counter)[:, None, None], torch.tensor(key)[:, None])
+    assert tuple(drawn.flatten().tolist()) == answer
 
 
 def test_a_world_draws_the_same_alone_and_in_a_batch():
     keys = torch.tensor([[3, 0], [1 << 40, 7], [3, 1]])
-    for draw in (uniform, normal):
-        together = draw(keys, 5, 6, 3)
-        for row in range(3):
-            assert torch.equal(together[row : row + 1], draw(keys[row : row + 1], 5, 6, 3))
+    together = uniform(keys, 5, 6, 3)
+    for row in range(3):
+        assert torch.equal(together[row : row + 1], uniform(keys[row : row + 1], 5, 6, 3))
+
+
+def test_uses_draw_the_same_together_and_each_alone():
+    keys = torch.tensor([[3, 0], [1 << 40, 7]])
+    shapes = {9: (5, 3), 2: (7,), 100: (2, 2, 2)}
+    for (use, shape), drawn in zip(shapes.items(), uniforms(keys, shapes), strict=True):
+        assert torch.equal(drawn, uniform(keys, use, *shape))
+        exact = ((words(keys, use, drawn[0].numel()) >> 8).double() + 0.5) / 2**24
+        assert torch.equal(drawn.flatten(1), exact.float())
 
 
 def test_seed_frame_and_use_each_change_what_is_drawn():
@@ -43,10 +50,10 @@ def test_seed_frame_and_use_each_change_what_is_drawn():
 
 def test_numbers_are_distributed_as_they_say():
     key = torch.tensor([[11, 4]])
-    flat, bell = uniform(key, 0, 100_000)[0], normal(key, 1, 100_001)[0]
+    flat, bell = uniform(key, 0, 100_000)[0], normal_from(uniform(key, 1, 2, 50_000))[0]
     assert flat.min() > 0 and flat.max() < 1
     assert abs(float(flat.mean()) - 0.5) < 0.005 and abs(float(flat.var()) - 1 / 12) < 0.002
     assert abs(float(bell.mean())) < 0.01 and abs(float(bell.std()) - 1) < 0.01
     logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(1, 50_000, 3)
-    share = torch.bincount(categorical(key, 2, logits)[0], minlength=3) / 50_000
+    share = torch.bincount(choice(logits, uniform(key, 2, 50_000, 3))[0], minlength=3) / 50_000
     torch.testing.assert_close(share, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)

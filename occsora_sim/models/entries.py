@@ -15,21 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occsora_sim.counter_random import uniform
+from occsora_sim.constants import constant
+from occsora_sim.counter_random import uniforms
 from occsora_sim.errors import CheckpointError
 from occsora_sim.grid import DYNAMIC, OCC3D, Grid
 from occsora_sim.models.entry_candidates import seen_before, stay_clear, with_past
-from occsora_sim.models.entry_marks import Marks
+from occsora_sim.models.entry_marks import NUMBERS, Marks
 from occsora_sim.models.entry_view import (
     CHANNELS,
     GROUPS,
     POOL,
     group_of,
+    in_frame,
     in_view,
     kind_of,
-    vehicles_in_view,
+    vehicles_at,
     view_image,
 )
+from occsora_sim.models.one_hot import one_hot
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scene_prompt import PLACES
 from occsora_sim.vehicle import Vehicle
@@ -43,7 +46,7 @@ SIZES = 32
 _TRIES = 4
 """Draws of the marks of a candidate."""
 
-_HIT, _SIZE = 0x4E0, 0x4E1
+_HIT, _SIZE, _MARKS = 0x4E0, 0x4E1, 0x4E2
 """Uses of random numbers (`counter_random`)."""
 
 
@@ -207,7 +210,7 @@ class Entries(nn.Module):
             route: (b, x, y) or None; a row without any is one without a route.
 
         """
-        place, asked = F.one_hot(prompt[:, 0].long() + 1, len(PLACES) + 1).float(), prompt[:, 1]
+        place, asked = one_hot(prompt[:, 0].long() + 1, len(PLACES) + 1), prompt[:, 1]
         given = ~asked.isnan()
         asked = torch.where(given, asked, vehicles)
         share = new.flatten(1).float().mean(1)
@@ -248,11 +251,13 @@ class Entries(nn.Module):
 
         """
         grid = self.config.grid
-        image = view_image(users, ground, pose, new, route, grid, self.config.margin)
-        vehicles = vehicles_in_view(users, pose, grid)
+        there = in_frame(users, pose)
+        image = view_image(users, ground, pose, new, route, grid, self.config.margin, there)
+        vehicles = vehicles_at(users, there, grid)
         rate, levels = self(image, self.conditions(prompt, vehicles, speed, new, route))
         chance = -torch.expm1(-rate.exp())  # (b, g, i, j)
-        drawn = uniform(key, _HIT, *chance.shape[1:])
+        shapes = {_HIT: chance.shape[1:], _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
+        drawn, lot, numbers = uniforms(key, shapes)
         # Of those that hit, drawn / chance is uniform again: it says who comes first.
         priority = torch.where(drawn < chance, 1 - drawn / chance, -1.0).flatten(1)
         first, index = priority.topk(slots, dim=1)
@@ -264,19 +269,19 @@ class Entries(nn.Module):
         f = self._features(levels, row, cell)
         # Marks are drawn a few times: the first is kept that it can have come with.
         f, group, cell = f.repeat(1, _TRIES, 1), group.repeat(1, _TRIES), cell.repeat(1, _TRIES, 1)
-        kind, part, yaw, pace = self.marks.draw(f, group, key)
-        xy = (cell + part) * self._step + f.new_tensor(grid.lower[:2])
+        kind, part, yaw, pace = self.marks.draw(f, group, numbers)
+        xy = (cell + part) * self._step + constant(grid.lower[:2], f.device)
         local = torch.cat((xy, yaw[..., None]), dim=-1)
         can = in_view(local, grid) & ~seen_before(local, pace, new, speed, grid)
         slot = torch.arange(slots, device=key.device)
         kept = can.view(-1, _TRIES, slots).byte().argmax(1) * slots + slot
         kind, pace, can = kind.gather(1, kept), pace.gather(1, kept), can.gather(1, kept)
         local = local.gather(1, kept[..., None].expand(-1, -1, 3))
-        pick = (uniform(key, _SIZE, slots) * SIZES).long()
+        pick = (lot * SIZES).long()
         size = self.sizes[kind, pick]
-        label = torch.tensor(DYNAMIC, dtype=torch.uint8, device=kind.device)[kind]
+        label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
         comes = (first > 0) & can
-        comes = stay_clear(comes, local, size, pace, users, pose, speed, vehicle or Vehicle())
+        comes = stay_clear(comes, local, size, pace, users, there, speed, vehicle or Vehicle())
         return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
 
     @property

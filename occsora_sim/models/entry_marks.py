@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occsora_sim.counter_random import uniform
+from occsora_sim.constants import constant
+from occsora_sim.counter_random import choice
 from occsora_sim.grid import DYNAMIC
 from occsora_sim.models.entry_view import GROUPS, group_of
+from occsora_sim.models.one_hot import one_hot
 
 HEADINGS = 16
 """Bins of the heading; the first is centred on straight ahead."""
@@ -24,14 +26,17 @@ SPEEDS = (
 )  # fmt: skip
 """Edges of the bins of the speed [m/s]; below the first is the atom of those that stand."""
 
+_PACES = tuple(zip((0.0, *SPEEDS), (*SPEEDS, SPEEDS[-1]), strict=True))  # what the bins begin and end with
+
 _SUB = 4
 """Parts of a cell's edge: places are drawn to a column's width."""
 
 _TURN = 2 * math.pi / HEADINGS
 """Width of a bin of the heading [rad]."""
 
-_MARKS = 0x4E2
-"""Use of random numbers (`counter_random`)."""
+_DRAWN = (len(DYNAMIC), _SUB**2, HEADINGS, len(SPEEDS), 2, 1)
+NUMBERS = sum(_DRAWN)
+"""Uniform numbers that the marks of an entry are drawn by."""
 
 
 class Marks(nn.Module):
@@ -70,14 +75,14 @@ class Marks(nn.Module):
             speed: (m,) [m/s], 0 for those that stand.
 
         """
-        named = F.one_hot(kind, len(DYNAMIC)).float()
-        which, where = self._where(f, group_of(torch.tensor(DYNAMIC, device=kind.device)[kind]))
+        named = one_hot(kind, len(DYNAMIC))
+        which, where = self._where(f, group_of(constant(DYNAMIC, kind.device, torch.uint8)[kind]))
         column = (part * _SUB).long().clamp(0, _SUB - 1)
         bins, rest = self._heading(f, named, part)
         turn = (yaw / _TURN).round()
         at = turn.long() % HEADINGS
         off = rest.gather(1, at[:, None])[:, 0] - (yaw / _TURN - turn)
-        pace = torch.bucketize(speed, speed.new_tensor(SPEEDS), right=True).clamp(max=len(SPEEDS) - 1)
+        pace = torch.bucketize(speed, constant(SPEEDS, speed.device), right=True).clamp(max=len(SPEEDS) - 1)
         return {
             "class": F.cross_entropy(which, kind, reduction="none"),
             "place": F.cross_entropy(where, column[:, 0] * _SUB + column[:, 1], reduction="none"),
@@ -86,32 +91,29 @@ class Marks(nn.Module):
             "speed": F.cross_entropy(self._speed(f, named, part, yaw), pace, reduction="none"),
         }
 
-    def draw(self, f: Tensor, group: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw the marks of entries with features (b, k, f) and groups (b, k).
+    def draw(self, f: Tensor, group: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw the marks of entries with features (b, k, f) and groups (b, k) by uniform numbers (b, k, NUMBERS).
 
         Returns:
             kind (b, k) int64, index in DYNAMIC; part of the cell (b, k, 2), 0 to 1; yaw [rad] and speed [m/s] (b, k).
 
         """
-        # All at once: each call of the generator costs a hundred operations.
-        widths = (len(DYNAMIC), _SUB**2, HEADINGS, len(SPEEDS), 2, 1)
-        drawn = uniform(key, _MARKS, group.shape[1], sum(widths)).split(widths, dim=-1)
+        by = drawn.split(_DRAWN, dim=-1)
         which, where = self._where(f, group)
-        kind, sub = _choice(which, drawn[0]), _choice(where, drawn[1])
-        part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + drawn[4]) / _SUB
-        named = F.one_hot(kind, len(DYNAMIC)).float()
+        kind, sub = choice(which, by[0]), choice(where, by[1])
+        part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + by[4]) / _SUB
+        named = one_hot(kind, len(DYNAMIC))
         bins, rest = self._heading(f, named, part)
-        turn = _choice(bins, drawn[2])
+        turn = choice(bins, by[2])
         yaw = (turn + rest.gather(-1, turn[..., None])[..., 0]) * _TURN
-        pace = _choice(self._speed(f, named, part, yaw), drawn[3])
-        edges = f.new_tensor((0.0, *SPEEDS))
-        low, up = edges[pace], edges[(pace + 1).clamp(max=len(SPEEDS))]
-        speed = torch.where(pace > 0, low + (up - low) * drawn[5][..., 0], 0.0)
+        pace = choice(self._speed(f, named, part, yaw), by[3])
+        low, up = F.embedding(pace, constant(_PACES, f.device)).unbind(-1)
+        speed = torch.where(pace > 0, low + (up - low) * by[5][..., 0], 0.0)
         return kind, part, yaw, speed
 
     def _where(self, f: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the class, of those of the group (...), and of the part of the cell."""
-        out = self.where(torch.cat((f, F.one_hot(group, len(GROUPS)).float()), dim=-1)).float()
+        out = self.where(torch.cat((f, one_hot(group, len(GROUPS))), dim=-1)).float()
         which, where = out.split((len(DYNAMIC), _SUB**2), dim=-1)
         return which.masked_fill(~self.groups[group], -1e9), where
 
@@ -124,8 +126,3 @@ class Marks(nn.Module):
         """Logits of the bins of the speed, of those that head along `yaw` (...)."""
         ahead = torch.stack((yaw.cos(), yaw.sin()), dim=-1)
         return self.speed(torch.cat((f, named, part * 2 - 1, ahead), dim=-1)).float()
-
-
-def _choice(logits: Tensor, drawn: Tensor) -> Tensor:
-    """A choice from logits (..., k) by uniform numbers (..., k), with Gumbel noise: (...) int64."""
-    return (logits - torch.log(-torch.log(drawn))).argmax(dim=-1)

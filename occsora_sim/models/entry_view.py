@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import relative
 from occsora_sim.grid import (
     BARRIER,
@@ -21,6 +24,7 @@ from occsora_sim.grid import (
     VEGETATION,
     Grid,
 )
+from occsora_sim.models.one_hot import one_hot
 from occsora_sim.road_users import RoadUsers
 
 UNSEEN = 255
@@ -47,52 +51,70 @@ _CLEARANCE = 5
 _SPEED, _EDGE = 10.0, 8.0  # [m/s], [m]; what the numbers are divided by
 
 
+_RANKS = (UNSEEN, BARRIER, VEGETATION, MANMADE, *FLAT, BARRIER, VEGETATION, MANMADE)
+"""What a column stands for, the highest rank that one of its voxels has: obstacles high up, the ground, obstacles that
+are in the way."""
+
+
 def ground_of(columns: Tensor, grid: Grid) -> Tensor:
     """What each column of labels (..., z) uint8 stands for in a ground image: (...) uint8.
 
     MANMADE, VEGETATION or BARRIER where one stands in the way, else the flat class, else an obstacle higher up; UNSEEN
     where there is none of them. For columns as codes: `ground_of(palette, grid)[codes]`.
     """
-    low = columns[..., grid.ground + 1 : grid.ground + 1 + _CLEARANCE]
-    out = torch.full_like(columns[..., 0], UNSEEN)
-    for label in (BARRIER, VEGETATION, MANMADE):
-        out = torch.where((columns == label).any(-1), label, out)
-    for label in FLAT:
-        out = torch.where((columns == label).any(-1), label, out)
-    for label in (BARRIER, VEGETATION, MANMADE):
-        out = torch.where((low == label).any(-1), label, out)
-    return out
+    high, flat = 1, 4 + len(FLAT)  # where in _RANKS obstacles high up begin, and where the ground ends
+    low = slice(grid.ground + 1, grid.ground + 1 + _CLEARANCE)
+    anywhere = _rank(columns, high, flat).amax(-1)
+    in_the_way = _rank(columns[..., low], flat, len(_RANKS)).amax(-1)
+    return constant(_RANKS, columns.device, torch.uint8)[torch.maximum(anywhere, in_the_way)]
+
+
+def _rank(columns: Tensor, first: int, end: int) -> Tensor:
+    """Where voxels' labels stand in _RANKS between `first` and `end`, int32; 0: nowhere."""
+    ranks = {_RANKS[rank]: rank for rank in range(first, end)}
+    table = constant(tuple(ranks.get(label, 0) for label in range(256)), columns.device, torch.int32)
+    return table.index_select(0, columns.int().flatten()).view(columns.shape)
+
+
+_GROUP_OF = tuple(2 if label == PEDESTRIAN else int(label in SMALL) for label in range(256))
+_KIND_OF = tuple(DYNAMIC.index(label) if label in DYNAMIC else 0 for label in range(256))
 
 
 def group_of(label: Tensor) -> Tensor:
     """Index in GROUPS of road users' labels of any shape, int64; that of vehicles for what is none."""
-    small = (label == SMALL[1]) | (label == SMALL[2])
-    return torch.where(label == PEDESTRIAN, 2, small.long())
+    return constant(_GROUP_OF, label.device, torch.int64)[label.int()]
 
 
 def kind_of(label: Tensor) -> Tensor:
     """Index in `grid.DYNAMIC` of labels of any shape, int64; 0 for others."""
-    table = torch.zeros(256, dtype=torch.long, device=label.device)
-    table[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=label.device)
-    return table[label.int()]
+    return constant(_KIND_OF, label.device, torch.int64)[label.int()]
 
 
 def in_view(local: Tensor, grid: Grid) -> Tensor:
     """Whether points (..., 2 or more) [m] of the ego frame lie in the grid's square: (...) bool."""
-    lower, upper = local.new_tensor(grid.lower[:2]), local.new_tensor(grid.upper[:2])
+    lower, upper = (constant(side[:2], local.device, local.dtype) for side in (grid.lower, grid.upper))
     return ((local[..., :2] >= lower) & (local[..., :2] < upper)).all(-1)
 
 
 def vehicles_in_view(users: RoadUsers, pose: Tensor, grid: Grid) -> Tensor:
     """How many vehicles have their centre in view from the world poses (b, 3): (b,) float32."""
-    local = relative(pose.double()[:, None], users.now)
-    counted = users.valid & (group_of(users.label) == 0) & in_view(local, grid)
-    return counted.sum(1).float()
+    return vehicles_at(users, in_frame(users, pose), grid)
+
+
+def in_frame(users: RoadUsers, pose: Tensor) -> Tensor:
+    """Where road users are, seen from the world poses (b, 3): (b, n, 3) float32."""
+    return relative(pose.double()[:, None], users.now).float()
+
+
+def vehicles_at(users: RoadUsers, local: Tensor, grid: Grid) -> Tensor:
+    """`vehicles_in_view` of road users that are at `local` (`in_frame`)."""
+    return (users.valid & (group_of(users.label) == 0) & in_view(local, grid)).sum(1).float()
 
 
 def view_image(
-    users: RoadUsers, ground: Tensor, pose: Tensor, new: Tensor, route: Tensor | None, grid: Grid, margin: int
-) -> Tensor:
+    users: RoadUsers, ground: Tensor, pose: Tensor, new: Tensor, route: Tensor | None, grid: Grid, margin: int,
+    local: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """The network's input.
 
     Args:
@@ -100,23 +122,37 @@ def view_image(
         ground: (b, x, y) uint8, see `ground_of`.
         pose: (b, 3) world poses of the ego frames.
         new: (b, x, y) bool, columns that were not in view a frame ago.
-        route: (b, x, y), 1 on the route; or None.
+        route: (b, x, y), not 0 on the route; or None.
         grid: the voxels around the ego.
         margin: cells around the view, in which road users alone are shown.
+        local: where road users are (`in_frame`), if it is known.
 
     Returns:
         (b, CHANNELS, x / POOL + 2 margin, y / POOL + 2 margin) float32.
 
     """
-    planes = [(ground == label) for label in GROUND] + [ground == UNSEEN, new]
-    planes.append(torch.zeros_like(new) if route is None else route > 0)
-    pooled = F.avg_pool2d(torch.stack(planes, dim=1).float(), POOL)
-    pooled = F.pad(pooled, (margin,) * 4)
-    around, place = _who(users, pose, grid, margin), _places(grid, margin, pose.device)
-    place = place.expand(len(pose), *place.shape)
-    return torch.cat((pooled, place, around), dim=1)
+    # Three bits for each plane count its columns in a cell: there are at most 4.
+    planes = len(GROUND) + 1
+    table = constant(_PLANE_BITS, ground.device, torch.int32)
+    counts = table.index_select(0, ground.int().flatten()).view(ground.shape)
+    counts = torch.add(counts, new, alpha=1 << 3 * planes)
+    if route is not None:
+        counts = torch.add(counts, route > 0, alpha=1 << 3 * (planes + 1))
+    b, x, y = ground.shape
+    counts = counts.view(b, 1, x // POOL, POOL, y // POOL, POOL).sum((3, 5), dtype=torch.int32)
+    shift = constant(tuple(range(0, 3 * (planes + 2), 3)), ground.device, torch.int32)
+    shares = (counts >> shift[:, None, None] & 7).float() / POOL**2
+    around = _who(users, in_frame(users, pose) if local is None else local, pose, grid, margin)
+    place = _places(grid, margin, pose.device).expand(b, -1, -1, -1)
+    return torch.cat((F.pad(shares, (margin,) * 4), place, around), dim=1)
 
 
+_PLANE_BITS = tuple(
+    1 << 3 * (*GROUND, UNSEEN).index(label) if label in (*GROUND, UNSEEN) else 0 for label in range(256)
+)
+
+
+@lru_cache(maxsize=16)
 def _places(grid: Grid, margin: int, device: torch.device) -> Tensor:
     """Distance inside the edge of the view and x, y of the cells: (3, X, Y)."""
     step = POOL * grid.voxel
@@ -130,33 +166,36 @@ def _places(grid: Grid, margin: int, device: torch.device) -> Tensor:
     return torch.stack(((inside / _EDGE).clamp(-1, 1), x / up[0], y / up[1]))
 
 
-def _who(users: RoadUsers, pose: Tensor, grid: Grid, margin: int) -> Tensor:
+@lru_cache(maxsize=16)
+def _points(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Points of a box along and across it, (points,) each, as shares of its length and width from its middle."""
+    along, across = ((torch.arange(n, device=device) + 0.5) / n - 0.5 for n in (_ALONG, _ACROSS))
+    return along[:, None].expand(-1, _ACROSS).flatten(), across.repeat(_ALONG)
+
+
+def _who(users: RoadUsers, local: Tensor, pose: Tensor, grid: Grid, margin: int) -> Tensor:
     """Road users from above: group, velocity, cosine and sine of the heading: (b, len(GROUPS) + 4, X, Y)."""
-    b, n = users.label.shape
-    step = POOL * grid.voxel
-    sides = [side // POOL + 2 * margin for side in grid.shape[:2]]
-    local = relative(pose.double()[:, None], users.now).float()
+    (b, n), device = users.label.shape, local.device
+    sides = tuple(side // POOL + 2 * margin for side in grid.shape[:2])
+    cells = sides[0] * sides[1]
     yaw = local[..., 2]
     cos, sin = yaw.cos(), yaw.sin()
-    device = yaw.device
-    along = ((torch.arange(_ALONG, device=device) + 0.5) / _ALONG - 0.5).repeat_interleave(_ACROSS)
-    across = ((torch.arange(_ACROSS, device=device) + 0.5) / _ACROSS - 0.5).repeat(_ALONG)
+    along, across = _points(device)
     a, c = along * users.size[..., :1], across * users.size[..., 1:2]  # (b, n, points)
     x = local[..., :1] + cos[..., None] * a - sin[..., None] * c
     y = local[..., 1:2] + sin[..., None] * a + cos[..., None] * c
-    i = torch.floor((x - grid.lower[0]) / step).long() + margin
-    j = torch.floor((y - grid.lower[1]) / step).long() + margin
-    inside = (i >= 0) & (i < sides[0]) & (j >= 0) & (j < sides[1]) & users.valid[..., None]
-    cell = torch.where(inside, i * sides[1] + j, sides[0] * sides[1])
+    lower = constant(grid.lower[:2], device)
+    at = torch.floor((torch.stack((x, y), dim=-1) - lower) / (POOL * grid.voxel)).int() + margin
+    inside = ((at >= 0) & (at < constant(sides, device, torch.int32))).all(-1) & users.valid[..., None]
+    cell = torch.where(inside, at[..., 0] * sides[1] + at[..., 1], cells).long()
     slot = torch.arange(1, n + 1, device=device)[:, None].expand_as(cell)
     # The last slot wins a cell: a sum over the ones that share it would depend on the order of a GPU's additions.
-    image = torch.zeros(b, sides[0] * sides[1] + 1, dtype=torch.long, device=device)
-    image = image.scatter_reduce(1, cell.flatten(1), slot.flatten(1).expand(b, -1), "amax")[:, :-1]
+    image = torch.zeros(b, cells + 1, dtype=torch.long, device=device)
+    image = image.scatter_reduce(1, cell.flatten(1), slot.flatten(1), "amax")[:, :-1]
     turned = pose[:, 2].float()[:, None]
     vx, vy = users.velocity.unbind(-1)
-    ahead, left = turned.cos() * vx + turned.sin() * vy, turned.cos() * vy - turned.sin() * vx
-    group = F.one_hot(group_of(users.label), len(GROUPS)).float()
-    marks = torch.cat((group, torch.stack((ahead / _SPEED, left / _SPEED, cos, sin), dim=-1)), dim=-1)
-    marks = F.pad(marks, (0, 0, 1, 0))  # slot 0 is nobody
-    marks = marks.gather(1, image[..., None].expand(-1, -1, marks.shape[-1]))
-    return marks.transpose(1, 2).reshape(b, -1, *sides)
+    tcos, tsin = turned.cos(), turned.sin()
+    numbers = ((tcos * vx + tsin * vy) / _SPEED, (tcos * vy - tsin * vx) / _SPEED, cos, sin)
+    marks = torch.cat((one_hot(group_of(users.label), len(GROUPS)).mT, torch.stack(numbers, dim=1)), dim=1)
+    marks = F.pad(marks, (1, 0))  # slot 0 is nobody
+    return marks.gather(2, image[:, None].expand(-1, marks.shape[1], -1)).view(b, -1, *sides)

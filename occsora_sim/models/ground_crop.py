@@ -6,6 +6,8 @@ needs no more of the ground.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -61,25 +63,39 @@ def kinds_of_columns(columns: Tensor, grid: Grid) -> Tensor:
 
 def crop_points(pose: Tensor, origin: Tensor) -> Tensor:
     """Where the cells of crops around poses (..., 3) lie in the frame `origin` (..., 3): (..., *CROP, 2) [m]."""
-    angle, distance = directions(pose.device)[:, None], ranges(pose.device)
-    grid = torch.stack((angle.cos() * distance, angle.sin() * distance), dim=-1).flatten(0, 1)  # (cells, 2)
     local = relative(
         origin, pose
     )  # far from the world's origin float32 is too coarse, beside the frame it is not
     cos, sin = local[..., 2].cos(), local[..., 2].sin()
     turn = torch.stack((torch.stack((cos, sin), -1), torch.stack((-sin, cos), -1)), -2).float()
-    return (grid @ turn + local[..., None, :2].float()).unflatten(-2, CROP)
+    return (_cells(pose.device) @ turn + local[..., None, :2].float()).unflatten(-2, CROP)
 
 
+@lru_cache(maxsize=8)
 def directions(device: torch.device | str = "cpu") -> Tensor:
     """Angles (DIRECTIONS,) [rad] from the heading to the left, from behind on the right to behind on the left."""
     even = (torch.arange(DIRECTIONS, device=device) + 0.5) / DIRECTIONS * 2 - 1
     return torch.pi * even.sign() * even.abs() ** 1.5
 
 
+@lru_cache(maxsize=8)
 def ranges(device: torch.device | str = "cpu") -> Tensor:
     """Distances (RANGES,) [m] of a crop's cells."""
     return torch.cat([torch.full((count,), step, device=device) for step, count in _STEPS]).cumsum(0)
+
+
+@lru_cache(maxsize=8)
+def _cells(device: torch.device) -> Tensor:
+    """Where the cells of a crop lie in a road user's own frame, (cells, 2) [m]."""
+    angle, distance = directions(device)[:, None], ranges(device)
+    return torch.stack((angle.cos() * distance, angle.sin() * distance), dim=-1).flatten(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _limits(device: torch.device) -> Tensor:
+    """Distances (RANGES - 1,) [m] half-way between a crop's cells."""
+    far = ranges(device)
+    return (far[1:] + far[:-1]) / 2
 
 
 def crop_index(x: Tensor, y: Tensor) -> Tensor:
@@ -87,8 +103,7 @@ def crop_index(x: Tensor, y: Tensor) -> Tensor:
     even = torch.atan2(y, x) / torch.pi
     even = even.sign() * even.abs() ** (1 / 1.5)
     direction = ((even + 1) / 2 * DIRECTIONS).long().clamp(0, DIRECTIONS - 1)
-    far = ranges(x.device)
-    distance = torch.bucketize(torch.hypot(x, y).contiguous(), (far[1:] + far[:-1]) / 2)
+    distance = torch.bucketize(torch.hypot(x, y).contiguous(), _limits(x.device))
     return direction * RANGES + distance
 
 
@@ -98,8 +113,19 @@ def rays(crops: Tensor) -> Tensor:
 
     A crop says all of this too; a network learns to read it from there, but takes hours for what is one sum.
     """
-    ends = (crops != ROAD, crops != PAVEMENT, crops == OBSTACLE, crops == UNSEEN_GROUND)
-    far = ranges(crops.device)
-    steps = torch.diff(far, prepend=far.new_zeros(1)) / far[-1]
-    free = (~torch.stack(ends, dim=-3)).int().cummin(dim=-1).values
-    return (free * steps).sum(dim=-1).flatten(-2)
+    kinds, left = _rulers(crops.device)
+    here = crops.new_empty((*crops.shape[:-2], KINDS, *CROP), dtype=torch.float32)
+    # Into numbers: a comparison that answers with booleans takes several times as long on a CPU.
+    torch.eq(crops[..., None, :, :].float(), kinds, out=here)
+    free = 1 - here.mul_(left).amax(-1)  # how far it is to the first cell of each kind
+    unseen, road, pavement, lawn, obstacle = free.unbind(-2)
+    other = torch.minimum(torch.minimum(unseen, obstacle), lawn)
+    return torch.cat((torch.minimum(other, pavement), torch.minimum(other, road), obstacle, unseen), dim=-1)
+
+
+@lru_cache(maxsize=8)
+def _rulers(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The kinds (KINDS, 1, 1) as numbers; how far it is from where each cell begins to the end (RANGES,), 1 in all."""
+    far = ranges(device)
+    left = 1 - torch.cat((far.new_zeros(1), far[:-1])) / far[-1]
+    return torch.arange(KINDS, device=device, dtype=torch.float32)[:, None, None], left

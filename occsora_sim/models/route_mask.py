@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import to_frame
 from occsora_sim.grid import Grid
+
+_BESIDE = 2
+"""Columns to either side of a point of the route that are on it too."""
 
 
 def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
@@ -17,9 +20,13 @@ def route_mask(route: Tensor, poses: Tensor, grid: Grid) -> Tensor:
     """
     x, y = grid.shape[:2]
     place = to_frame(route[:, None], poses[:, :, None])
-    voxel = torch.floor((place - place.new_tensor(grid.lower[:2])) / grid.voxel)
-    inside = (voxel >= 0).all(-1) & (voxel[..., 0] < x) & (voxel[..., 1] < y)  # points that are NaN are not
-    cells = torch.where(inside, voxel[..., 0] * y + voxel[..., 1], 0.0).long()
-    mask = torch.zeros(*inside.shape[:2], x * y, device=place.device)
-    mask = mask.scatter_reduce(2, cells, inside.float(), "amax").unflatten(2, (x, y))
-    return F.max_pool2d(mask, 5, 1, 2)
+    voxel = torch.floor((place - constant(grid.lower[:2], place.device)) / grid.voxel)
+    inside = ((voxel >= 0) & (voxel < constant((x, y), place.device))).all(-1)  # points that are NaN are not
+    # Squares around the points, on a sheet with room for them all around; behind it a cell for who is outside.
+    wide, side = y + 2 * _BESIDE, 2 * _BESIDE + 1
+    around = tuple(i * wide + j for i in range(side) for j in range(side))
+    corner = torch.where(inside, voxel[..., 0] * wide + voxel[..., 1], (x + 2 * _BESIDE) * wide).long()
+    cells = (corner[..., None] + constant(around, place.device, torch.int64)).flatten(2)
+    sheet = torch.zeros(*inside.shape[:2], (x + 2 * _BESIDE) * wide + around[-1] + 1, device=place.device)
+    sheet = sheet.scatter_(2, cells, 1.0)[..., : (x + 2 * _BESIDE) * wide].unflatten(2, (-1, wide))
+    return sheet[..., _BESIDE:-_BESIDE, _BESIDE:-_BESIDE].contiguous()

@@ -14,16 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import CheckpointError, ConfigurationError
-from occsora_sim.geometry import relative, rotate
+from occsora_sim.geometry import rotate
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
-from occsora_sim.models.ground_crop import KINDS, RAY_FEATURES, rays
+from occsora_sim.models.ground_crop import CROP, KINDS, RAY_FEATURES, rays
+from occsora_sim.models.one_hot import one_hot
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.traffic_motion import STANDS, travel_of
 from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 
-_EDGES = 12
+_SCALES = (20.0, 20.0, 1.0, 1.0, 2.0, 10.0, 1.0, 1.0, 5.0, 5.0, 2.0, 5.0)
+"""What the features of a pair are divided by."""
+
+_EDGES = len(_SCALES)
+_PATCH = 4  # cells along the edge of the squares that a crop is first looked at in
+
+_ROLES = len(DYNAMIC) + 2
+_ROLE_OF = tuple(DYNAMIC.index(label) if label in DYNAMIC else len(DYNAMIC) for label in range(256))
+"""Of each label what a token is: the last but one is none of DYNAMIC, the last the ego."""
+
 AHEAD = 4
 """Frames ahead that `TrafficModel.way` answers for."""
 
@@ -96,13 +107,13 @@ class RelativeAttention(nn.Module):
         self.to_value = nn.Parameter(torch.randn(heads, edge, hidden // heads) * edge**-0.5)
         self.out = nn.Linear(hidden, hidden)
 
-    def forward(self, x: Tensor, edges: Tensor, seen: Tensor) -> Tensor:
-        """Tokens x (b, n, c), edges (b, n, n, e), seen (b, n, n) bool -> (b, n, c)."""
+    def forward(self, x: Tensor, edges: Tensor, hidden: Tensor) -> Tensor:
+        """Tokens x (b, n, c), edges (b, n, n, e), hidden (b, 1, n, n) bool -> (b, n, c)."""
         b, n, c = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # (b, h, n, d)
         asks = torch.einsum("bhnd,hde->bnhe", q, self.to_key.to(q.dtype))
         logits = q @ k.transpose(-1, -2) + (asks @ edges.transpose(-1, -2)).transpose(1, 2)
-        logits = (logits * q.shape[-1] ** -0.5).masked_fill(~seen[:, None], -3e4)
+        logits = (logits * q.shape[-1] ** -0.5).masked_fill(hidden, -3e4)
         share = logits.float().softmax(dim=-1).to(v.dtype)  # (b, h, n, n)
         about = share.transpose(1, 2) @ edges  # (b, n, h, e)
         mixed = (share @ v).transpose(1, 2) + torch.einsum("bnhe,hed->bnhd", about, self.to_value.to(v.dtype))
@@ -118,9 +129,9 @@ class Block(nn.Module):
         self.attention = RelativeAttention(hidden, heads, edge)
         self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
 
-    def forward(self, x: Tensor, edges: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor, hidden: Tensor) -> Tensor:
         """As `RelativeAttention.forward`."""
-        x = x + self.attention(self.norm1(x), edges, seen)
+        x = x + self.attention(self.norm1(x), edges, hidden)
         return x + self.mlp(self.norm2(x))
 
 
@@ -132,7 +143,7 @@ class TrafficModel(nn.Module):
         self.config = config
         hidden = config.hidden
         self.crop = nn.Sequential(
-            nn.Conv2d(KINDS, 48, 4, 4), nn.GELU(),
+            nn.Conv2d(KINDS, 48, _PATCH, _PATCH), nn.GELU(),
             nn.Conv2d(48, 64, 3, 2, 1), nn.GELU(),
             nn.Flatten(), nn.Linear(64 * 5 * 5, hidden),
         )  # fmt: skip
@@ -149,7 +160,7 @@ class TrafficModel(nn.Module):
     @property
     def features(self) -> int:
         """Numbers that a token knows of itself and of how far its ground goes on."""
-        return 2 * (self.config.history - 1) + 3 + 3 + len(DYNAMIC) + 2 + RAY_FEATURES
+        return 2 * (self.config.history - 1) + 3 + 3 + _ROLES + RAY_FEATURES
 
     def forward(self, users: RoadUsers, ego: Tensor, crops: Tensor, place: Tensor) -> Tensor:
         """What each road user has seen.
@@ -168,15 +179,28 @@ class TrafficModel(nn.Module):
         edges, seen = self.pairs(users)
         # Empty slots see themselves alone, so that no row of the softmax is empty.
         seen = seen & valid[:, None] | torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-        kinds = torch.arange(KINDS, device=crops.device, dtype=torch.uint8)[:, None, None]
-        images = (crops.flatten(0, 1)[:, None] == kinds).to(self.norm.weight.dtype)
         known = torch.cat((self.describe(users, ego), rays(crops)), dim=-1)
-        x = self.own(known) + self.crop(images).view(*valid.shape, -1)
+        x = self.own(known) + self.look(crops)
         x = x + self.place(place.remainder(len(PLACES) + 1))[:, None]
-        pair = self.pair(edges)
+        pair, hidden = self.pair(edges), ~seen[:, None]
         for block in self.blocks:
-            x = block(x, pair, seen)
+            x = block(x, pair, hidden)
         return self.norm(x).float()
+
+    def look(self, crops: Tensor) -> Tensor:
+        """What is seen in crops (b, n, *CROP) uint8: the network `crop` of their kinds, (b, n, hidden).
+
+        Its first convolution goes over squares side by side, so it is a sum of rows of a table: of each cell of a
+        square the one that its kind picks.
+        """
+        first, (i, j), cells = self.crop[0], (side // _PATCH for side in CROP), _PATCH**2
+        assert isinstance(first, nn.Conv2d) and first.bias is not None
+        squares = crops.reshape(-1, i, _PATCH, j, _PATCH).transpose(2, 3).reshape(-1, cells).int()
+        rows = constant(tuple(range(0, cells * KINDS, KINDS)), crops.device, torch.int32)
+        table = first.weight.permute(2, 3, 1, 0).reshape(cells * KINDS, -1)
+        features = F.embedding_bag(squares + rows, table, mode="sum") + first.bias
+        image = features.view(-1, i, j, features.shape[-1]).permute(0, 3, 1, 2)
+        return self.crop[1:](image).view(*crops.shape[:2], -1)
 
     def describe(self, users: RoadUsers, ego: Tensor) -> Tensor:
         """What a token knows of itself, in its own frame: (b, n, features - RAY_FEATURES) float32.
@@ -192,26 +216,24 @@ class TrafficModel(nn.Module):
         travel = travel_of(users)
         still = ((came < STANDS) | (known == 0)).all(-1) & (travel < STANDS)
         now = torch.stack((travel / 3, (travel < STANDS).float(), still.float()), dim=-1)
-        size = users.size / users.size.new_tensor([5.0, 2.0, 2.0])
-        table = torch.full((256,), len(DYNAMIC), dtype=torch.int64, device=ego.device)
-        table[list(DYNAMIC)] = torch.arange(len(DYNAMIC), device=ego.device)
-        kind = torch.where(ego, len(DYNAMIC) + 1, table[users.label.long()])
-        kinds = F.one_hot(kind, len(DYNAMIC) + 2).float()
-        return torch.cat((came / 3 * known, known, now, size, kinds), dim=-1)
+        size = users.size / constant((5.0, 2.0, 2.0), ego.device)
+        role = constant(_ROLE_OF, ego.device, torch.int64)[users.label.int()].masked_fill(ego, _ROLES - 1)
+        return torch.cat((came / 3 * known, known, now, size, one_hot(role, _ROLES)), dim=-1)
 
     def pairs(self, users: RoadUsers) -> tuple[Tensor, Tensor]:
         """How road users see each other: features (b, n, n, _EDGES) of j in the frame of i, and which (b, n, n) do."""
-        now = users.now
-        other = relative(now[:, :, None], now[:, None]).float()
-        speed = rotate((users.velocity[:, None] - users.velocity[:, :, None]).double(),
-                       -now[:, :, None, 2].expand(-1, -1, now.shape[1])).float()  # fmt: skip
-        x, y, yaw = other.unbind(-1)
-        away = torch.hypot(x, y)
-        gap = (away - (users.size[:, :, None, 0] + users.size[:, None, :, 0]) / 2) / 10
-        soon = other[..., :2] + speed * 2 * FRAME_SECONDS
+        now, length = users.now, users.size[..., 0]
+        offset = now[:, None] - now[:, :, None]
+        faster = (users.velocity[:, None] - users.velocity[:, :, None]).double()
+        # Both, turned into the frame of i.
+        both = rotate(torch.stack((offset[..., :2], faster), dim=-2), -now[:, :, None, None, 2]).float()
+        place, speed = both.unbind(-2)
+        soon = place + speed * 2 * FRAME_SECONDS
+        far = torch.stack((place, soon), dim=-2).norm(dim=-1)  # now, and soon
+        away, logs, turn = far[..., :1], torch.log1p(far), offset[..., 2:].float()
+        gap = away - ((length[:, :, None] + length[:, None]) / 2)[..., None]
         parts = (
-            x / 20, y / 20, x / (away + 1), y / (away + 1), torch.log1p(away) / 2, gap, yaw.cos(), yaw.sin(),
-            speed[..., 0] / 5, speed[..., 1] / 5, torch.log1p(soon.norm(dim=-1)) / 2,
-            users.size[:, None, :, 0].expand_as(away) / 5,
+            place, place / (away + 1), logs[..., :1], gap, turn.cos(), turn.sin(), speed, logs[..., 1:],
+            length[:, None, :, None].expand_as(away),
         )  # fmt: skip
-        return torch.stack(parts, dim=-1), away < _FAR
+        return torch.cat(parts, dim=-1) / constant(_SCALES, now.device), away[..., 0] < _FAR

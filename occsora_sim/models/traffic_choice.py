@@ -7,13 +7,15 @@ draws ends beside the road. What it is worth: lab book, 2026-11-29.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.geometry import compose
+from occsora_sim.constants import constant
 from occsora_sim.grid import PEDESTRIAN
-from occsora_sim.models.box_overlap import overlap
+from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
 from occsora_sim.models.traffic_heads import FlowHead, TokenHead
 from occsora_sim.models.traffic_motion import Motion, arc, travel_of
@@ -29,6 +31,9 @@ the car in front when it is too late to slow down for it."""
 _HIT = 32.0
 """What it weighs to run into another a frame later, in points beside the ground; later ones weigh less."""
 
+_NOWHERE = 1e6
+"""Where nobody is, empty slots are [m]."""
+
 _BRAKE = 1.5
 """How much less far than in the frame before who cannot but brake comes [m]: 6 m/s2."""
 
@@ -37,10 +42,10 @@ def sample_several(head: FlowHead | TokenHead, seen: Tensor, key: Tensor) -> Mot
     """DRAWS motions (DRAWS, b, n) of road users by a head, from what they have seen (b, n, hidden); key (b, 2), seed
     and frame.
     """
-    seeds = torch.arange(DRAWS, device=key.device) << 40  # beyond all seeds of worlds
-    keys = torch.stack((seeds, torch.zeros_like(seeds)), dim=-1)[:, None] + key
-    drawn = head.sample(seen.repeat(DRAWS, 1, 1), keys.flatten(0, 1))
-    return Motion(**{name: part.unflatten(0, (DRAWS, -1)) for name, part in vars(drawn).items()})
+    seeds = constant(
+        tuple((k << 40, 0) for k in range(DRAWS)), key.device, torch.int64
+    )  # beyond all seeds of worlds
+    return head.sample(seen, seeds[:, None] + key)
 
 
 def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:
@@ -53,55 +58,77 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
         ego: the ego, one slot, which nobody runs into either. It and the others are expected to go on as they go.
 
     """
-    travel = travel_of(users)
+    everyone = users if ego is None else join(users, ego)
+    travels = travel_of(everyone)
+    travel = travels[:, : users.label.shape[1]]
     brake = Motion(more=-travel.clamp(max=_BRAKE), turn=torch.zeros_like(travel), stand=travel < _BRAKE / 2)
     more, turn, stand = (
-        torch.cat((getattr(draws, name), getattr(brake, name)[None])) for name in ("more", "turn", "stand")
-    )  # (k + 1, b, n)
-    came = (travel + more).clamp(min=0) * ~stand
-    others = users if ego is None else join(users, ego)
-    touch = _hits(users, others, torch.zeros_like(came[:1]), turn[:1], 0.0)
-    faults, stuck = torch.zeros_like(came), torch.ones_like(touch[0])
-    for frames in _AHEAD:
-        hits = _hits(users, others, came, turn, frames) & ~touch
-        if frames == _AHEAD[0]:
-            stuck = hits[:-1].all(0)
-        faults += _off_ground(users, came, turn, crops, frames) + _HIT / frames * hits
+        torch.cat((getattr(draws, name), getattr(brake, name)[None])).transpose(0, 1)
+        for name in ("more", "turn", "stand")
+    )  # (b, k + 1, n)
+    came = (travel[:, None] + more).clamp(min=0) * ~stand
+    goes = came > 0
+    frames = constant(_AHEAD, came.device)[:, None, None]
+    ways = arc(came[:, None] * frames, (turn * goes)[:, None] * frames)  # (b, h, k + 1, n, 3)
+    heading = torch.stack((ways[..., 2].cos(), ways[..., 2].sin()), dim=-1)
+    hits = _hits(everyone, travels, ways, heading)
+    off = _off_ground(users, ways, heading, crops) * goes[:, None]
+    # The order of the sum says which of two equal faults rounds to less.
+    faults = reduce(torch.add, (off + _HIT / frames * hits).unbind(1))
     # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
-    faults[-1] = torch.where(stuck, 0.0, torch.inf)
-    best = faults.argmin(dim=0)[None]  # the first of the least
-    return Motion(more=more.gather(0, best)[0], turn=turn.gather(0, best)[0], stand=stand.gather(0, best)[0])
+    stuck = hits[:, 0, :-1].all(1)
+    faults[:, -1] = torch.where(stuck, 0.0, torch.inf)
+    best = faults.argmin(dim=1, keepdim=True)  # the first of the least
+    more, turn, stand = (part.gather(1, best)[:, 0] for part in (more, turn, stand))
+    return Motion(more=more, turn=turn, stand=stand)
 
 
-def _off_ground(users: RoadUsers, came: Tensor, turn: Tensor, crops: Tensor, frames: float) -> Tensor:
-    """How many points (k, b, n) float32 of each road user, after so many frames of k motions, lie where it does not
-    belong: vehicles and two wheels beside the road, who walks in walls and hedges. What was not seen may be anything.
+def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) -> Tensor:
+    """How many points (b, h, k, n) int64 of each road user, after ways (b, h, k, n, 3) to where it has a `heading`
+    (b, h, k, n, 2), lie where it does not belong: vehicles and two wheels beside the road, who walks in walls and
+    hedges. What was not seen may be anything.
     """
-    half = users.size[..., :2] / 2
-    corners = torch.stack(
-        (torch.zeros_like(half), half, half * half.new_tensor([1.0, -1.0])), dim=-2
-    )  # (b, n, 3, 2): middle and the front corners
-    pose = arc(came * frames, turn * frames)[..., None, :]  # (k, b, n, 1, 3)
-    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-    x = pose[..., 0] + cos * corners[..., 0] - sin * corners[..., 1]
-    y = pose[..., 1] + sin * corners[..., 0] + cos * corners[..., 1]
-    kinds = crops.flatten(-2).expand(len(came), -1, -1, -1).gather(-1, crop_index(x, y))
-    walks = (users.label == PEDESTRIAN)[..., None]
+    length, width = (users.size[:, None, None, :, :2, None] / 2).unbind(-2)
+    ahead = length * constant(
+        (0.0, 1.0, 1.0), length.device
+    )  # (b, 1, 1, n, 3): the middle and the front corners
+    left = width * constant((0.0, 1.0, -1.0), width.device)
+    x, y, cos, sin = (part[..., None] for part in (*ways[..., :2].unbind(-1), *heading.unbind(-1)))
+    index = crop_index(x + cos * ahead - sin * left, y + sin * ahead + cos * left)
+    kinds = crops.flatten(-2)[:, None, None].expand(*ways.shape[:-1], -1).gather(-1, index)
+    walks = (users.label == PEDESTRIAN)[:, None, None, :, None]
     off = torch.where(walks, kinds == OBSTACLE, (kinds != ROAD) & (kinds != UNSEEN_GROUND))
-    return off.sum(-1) * (came > 0)
+    return off.sum(-1)
 
 
-def _hits(users: RoadUsers, others: RoadUsers, came: Tensor, turn: Tensor, frames: float) -> Tensor:
-    """Whose box (k, b, n) bool, after so many frames of k motions, overlaps one of `others`, whose first slots are the
-    same road users, if these go on as they go.
+def _hits(everyone: RoadUsers, travel: Tensor, ways: Tensor, heading: Tensor) -> Tensor:
+    """Whose box, after ways (b, h, k, n, 3) to where it has a `heading` (b, h, k, n, 2) in its own frame, overlaps that
+    of another, if these go on with their `travel` (b, m) a frame: (b, h, k, n) bool. The n are the first of the m of
+    `everyone`. Who overlaps another as they stand hits nobody: it has to be able to leave.
     """
-    origin = F.pad(users.now[:, :1, :2], (0, 1))  # far from the world's origin float32 is too coarse
-    mine = compose((users.now - origin).float(), arc(came * frames, turn * (came > 0) * frames))
-    way = travel_of(others) * frames
-    theirs = compose((others.now - origin).float(), arc(way, torch.zeros_like(way)))
-    k, n = len(came), came.shape[2]
-    flat = mine.transpose(0, 1).flatten(1, 2)  # (b, k n, 3)
-    hit = overlap(flat, users.size[..., :2].repeat(1, k, 1), theirs, others.size[..., :2])
-    itself = torch.eye(n, others.valid.shape[1], dtype=torch.bool, device=hit.device)
-    hit = hit.unflatten(1, (k, n)) & others.valid[:, None, None] & ~itself
-    return (hit.any(-1) & users.valid[:, None]).transpose(0, 1)
+    k, n = ways.shape[2:4]
+    valid = everyone.valid
+    origin = F.pad(everyone.now[:, :1, :2], (0, 1))  # far from the world's origin float32 is too coarse
+    now = Boxes.of((everyone.now - origin).float(), everyone.size)
+    now = Boxes(centre=now.centre.masked_fill(~valid[..., None], _NOWHERE), ahead=now.ahead, half=now.half)
+    own = Boxes(centre=now.centre[:, :n], ahead=now.ahead[:, :n], half=now.half[:, :n])
+    # Both the way and the heading, turned into the frame of all.
+    x, y = torch.stack((ways[..., :2], heading), dim=-2).unbind(-1)  # (b, h, k, n, 2)
+    cos, sin = own.ahead[:, None, None, :, None].unbind(-1)
+    turned = torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
+    then = Boxes(
+        centre=(own.centre[:, None, None] + turned[..., 0, :]).flatten(2, 3),
+        ahead=turned[..., 1, :].flatten(2, 3),
+        half=own.half[:, None, None].expand(-1, 1, k, n, 2).flatten(2, 3),
+    )  # (b, h, k n)
+    frames = constant(_AHEAD, travel.device)[:, None, None]
+    there = now.centre[:, None] + (now.ahead * travel[..., None])[:, None] * frames  # (b, h, m, 2)
+    theirs = Boxes(centre=there, ahead=now.ahead[:, None].expand_as(there), half=now.half[:, None])
+
+    def met(apart: Tensor) -> Tensor:
+        """Who is in touch with another than itself, of (b, ..., n, m)."""
+        apart.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
+        return apart.amin(-1) <= 0
+
+    free = valid[:, :n] & ~met(parted(own, now))
+    return met(parted(then, theirs).unflatten(-2, (k, n))) & free[:, None, None]

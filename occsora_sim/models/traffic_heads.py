@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from occsora_sim import counter_random
+from occsora_sim.constants import constant
+from occsora_sim.counter_random import choice, normal_from, uniforms
 from occsora_sim.models.traffic_motion import Motion
 
 _GATE, _NOISE, _MORE, _TURN, _WITHIN = range(100, 105)  # uses of random numbers
@@ -19,11 +20,16 @@ _SCALE = (0.25, 0.08)
 
 def _squeeze(action: Tensor) -> Tensor:
     """Actions (..., 2) on a scale on which both the smallest and the largest ones can be told apart."""
-    return torch.asinh(action / action.new_tensor(_SCALE) * 4) / 2
+    return torch.asinh(action / constant(_SCALE, action.device) * 4) / 2
 
 
 def _unsqueeze(squeezed: Tensor) -> Tensor:
-    return torch.sinh(squeezed * 2) / 4 * squeezed.new_tensor(_SCALE)
+    return torch.sinh(squeezed * 2) / 4 * constant(_SCALE, squeezed.device)
+
+
+def _drawn(key: Tensor, shapes: dict[int, tuple[int, ...]]) -> list[Tensor]:
+    """Uniform numbers (..., *shape) for several uses, from keys (..., 2)."""
+    return [part.unflatten(0, key.shape[:-1]) for part in uniforms(key.flatten(0, -2), shapes)]
 
 
 class FlowHead(nn.Module):
@@ -51,13 +57,16 @@ class FlowHead(nn.Module):
 
     def velocity(self, z: Tensor, t: Tensor, seen: Tensor) -> Tensor:
         """The flow's velocity at z (..., 2) and time t (..., 1) in [0, 1], from base to data."""
-        mean, spread = self.base(seen)
+        return self._velocity(z, t, *self.base(seen), self.condition(seen))
+
+    def _velocity(self, z: Tensor, t: Tensor, mean: Tensor, spread: Tensor, condition: Tensor) -> Tensor:
+        mean, spread = mean.detach(), spread.detach()
         # Its straight part is known from the base; the network has only to say what bends it.
-        waves = torch.cat(
-            [torch.cat(((k * torch.pi * t).cos(), (k * torch.pi * t).sin()), -1) for k in (1, 2, 3, 4)], -1
-        )
-        inner = torch.cat((self.condition(seen), (z - mean.detach()) / spread.detach(), waves), dim=-1)
-        return self.net(inner) * spread.detach()
+        turns = torch.pi * t * constant((1.0, 2.0, 3.0, 4.0), t.device)
+        waves = torch.stack((turns.cos(), turns.sin()), dim=-1).flatten(-2)
+        parts = (part.expand(*z.shape[:-1], -1) for part in (condition, (z - mean) / spread, waves))
+        inner = torch.cat(tuple(parts), dim=-1)
+        return self.net(inner) * spread
 
     def loss(
         self, seen: Tensor, motion: Motion, mask: Tensor, generator: torch.Generator
@@ -81,22 +90,22 @@ class FlowHead(nn.Module):
         return gate + 0.2 * nll + flow, {"gate": gate.detach(), "nll": nll.detach(), "flow": flow.detach()}
 
     def sample(self, seen: Tensor, key: Tensor) -> Motion:
-        """Draw motions from `seen` (b, n, hidden)."""
+        """Draw motions (..., b, n) from `seen` (b, n, hidden) by keys (..., b, 2): one for each key."""
         n = seen.shape[1]
-        stand = counter_random.uniform(key, _GATE, n) < torch.sigmoid(self.gate(seen)[..., 0])
+        gate, noise = _drawn(key, {_GATE: (n,), _NOISE: (2, n)})
         mean, spread = self.base(seen)
-        z = mean + spread * counter_random.normal(key, _NOISE, n, 2)
-        return self._follow(z, seen, stand)
+        z = mean + spread * normal_from(noise).unflatten(-1, (n, 2))
+        return self._follow(z, seen, gate < torch.sigmoid(self.gate(seen)[..., 0]))
 
     def mean(self, seen: Tensor) -> Motion:
         """The motion that the flow leads to from the middle of its base; who stands more likely than not stands."""
         return self._follow(self.base(seen)[0], seen, self.gate(seen)[..., 0] > 0)
 
     def _follow(self, z: Tensor, seen: Tensor, stand: Tensor) -> Motion:
-        """Euler's method along the flow from z (b, n, 2)."""
+        """Euler's method along the flow from z (..., b, n, 2)."""
+        known = *self.base(seen), self.condition(seen)
         for k in range(self.steps):
-            t = z.new_full((*z.shape[:2], 1), k / self.steps)
-            z = z + self.velocity(z, t, seen) / self.steps
+            z = z + self._velocity(z, z.new_full((1,), k / self.steps), *known) / self.steps
         more, turn = _unsqueeze(z).unbind(-1)
         return Motion(more=more.clamp(-4, 4), turn=turn.clamp(-3.1, 3.1), stand=stand)
 
@@ -111,6 +120,13 @@ def _middles(edges: Tensor) -> Tensor:
     return (edges[1:] + edges[:-1]) / 2
 
 
+def _bins(edges: Tensor) -> Tensor:
+    """The lower edges and the widths of bins, (bins, 2); nothing of the middle one, so that it is exactly no action."""
+    bins = torch.stack((edges[:-1], edges.diff()), dim=-1)
+    bins[len(bins) // 2] = 0.0
+    return bins
+
+
 class TokenHead(nn.Module):
     """Whether a road user stands, exactly, by a gate; else two tokens: how much farther it comes, how far it turns.
 
@@ -119,11 +135,14 @@ class TokenHead(nn.Module):
 
     more: Tensor
     turn: Tensor
+    more_bins: Tensor
+    turn_bins: Tensor
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.register_buffer("more", _edges(4.0, 0.01, 24), persistent=False)
-        self.register_buffer("turn", _edges(3.1, 0.002, 24), persistent=False)
+        for name, edges in (("more", _edges(4.0, 0.01, 24)), ("turn", _edges(3.1, 0.002, 24))):
+            self.register_buffer(name, edges, persistent=False)
+            self.register_buffer(f"{name}_bins", _bins(edges), persistent=False)
         bins = len(self.more) - 1
         self.gate = nn.Linear(hidden, 1)
         self.first = nn.Sequential(nn.Linear(hidden, 128), nn.GELU(), nn.Linear(128, bins))
@@ -151,15 +170,22 @@ class TokenHead(nn.Module):
         }
 
     def sample(self, seen: Tensor, key: Tensor) -> Motion:
-        """Draw motions from `seen` (b, n, hidden)."""
+        """Draw motions (..., b, n) from `seen` (b, n, hidden) by keys (..., b, 2): one for each key."""
         n = seen.shape[1]
-        stand = counter_random.uniform(key, _GATE, n) < torch.sigmoid(self.gate(seen)[..., 0])
-        first = counter_random.categorical(key, _MORE, self.first(seen))
-        second = counter_random.categorical(key, _TURN, self.second(seen + self.chosen(first)))
-        within = counter_random.uniform(key, _WITHIN, n, 2)
-        more = self._value(first, self.more, within[..., 0])
-        turn = self._value(second, self.turn, within[..., 1])
-        return Motion(more=more, turn=turn, stand=stand)
+        shapes = {
+            _GATE: (n,),
+            _MORE: (n, len(self.more_bins)),
+            _TURN: (n, len(self.turn_bins)),
+            _WITHIN: (n, 2),
+        }
+        gate, more, turn, within = _drawn(key, shapes)
+        first = choice(self.first(seen), more)
+        second = choice(self.second(seen + self.chosen(first)), turn)
+        return Motion(
+            more=self._value(first, self.more_bins, within[..., 0]),
+            turn=self._value(second, self.turn_bins, within[..., 1]),
+            stand=gate < torch.sigmoid(self.gate(seen)[..., 0]),
+        )
 
     def mean(self, seen: Tensor) -> Motion:
         """The means of both tokens, the second given the likeliest first; who stands more likely than not stands."""
@@ -173,10 +199,9 @@ class TokenHead(nn.Module):
         return torch.bucketize(value.contiguous(), edges[1:-1])
 
     @staticmethod
-    def _value(index: Tensor, edges: Tensor, within: Tensor) -> Tensor:
-        middle = (len(edges) - 1) // 2
-        value = edges[index] + within * (edges[index + 1] - edges[index])
-        return torch.where(index == middle, torch.zeros_like(value), value)
+    def _value(index: Tensor, bins: Tensor, within: Tensor) -> Tensor:
+        low, width = F.embedding(index, bins).unbind(-1)
+        return low + within * width
 
 
 HEADS: dict[str, Any] = {"flow": FlowHead, "tokens": TokenHead}

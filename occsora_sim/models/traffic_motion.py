@@ -33,10 +33,11 @@ class Motion:
 
 def travel_of(users: RoadUsers) -> Tensor:
     """How far (b, n) float32 the road users came in the last frame along their heading [m]."""
-    step = relative(users.pose[:, :, -2], users.now)
+    before, now = users.pose[:, :, -2], users.now
+    step, yaw = (now - before)[..., :2], before[..., 2]
+    forward = (step * torch.stack((yaw.cos(), yaw.sin()), dim=-1)).sum(-1) > 0
     known = users.present[:, :, -2]
-    return torch.where(known, torch.hypot(step[..., 0], step[..., 1]) * step[..., 0].sign(),
-                       users.speed.double() * FRAME_SECONDS).float().clamp(min=0.0)  # fmt: skip
+    return torch.where(known, step.norm(dim=-1) * forward, users.speed * FRAME_SECONDS).float()
 
 
 def arc(travel: Tensor, turn: Tensor) -> Tensor:
