@@ -53,11 +53,9 @@ def test_speed_and_controls_are_limited():
 
 
 def test_a_frame_is_what_its_parts_are_one_after_another():
-    speed, held = torch.tensor([4.0]), (torch.full((1, 10), -3.0), torch.full((1, 10), 0.4))
-    whole, speeds = bicycle_rollout(
-        CAR, speed, *(value[:, :2] for value in held)
-    )  # it stops in the last third
-    parts, slowed = bicycle_rollout(CAR, speed, *held, seconds=0.1)
+    speed, pull, angle = torch.tensor([4.0]), torch.full((1, 10), -5.0), torch.full((1, 10), 0.4)
+    whole, speeds = bicycle_rollout(CAR, speed, pull[:, :2], angle[:, :2])  # it stops after 0.8 s
+    parts, slowed = bicycle_rollout(CAR, speed, pull, angle, seconds=0.1)
     torch.testing.assert_close(whole, parts[:, 4::5])
     torch.testing.assert_close(speeds, slowed[:, 4::5])
 
