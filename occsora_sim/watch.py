@@ -7,7 +7,8 @@ named, moved to one, or computed from what is there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -105,8 +106,21 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def mark(tree: Any) -> None:
-    """Let every tensor of a tree count as `there`."""
-    for one in tree_leaves(tree):
-        if isinstance(one, torch.Tensor):
-            setattr(one, "there", True)  # noqa: B010
+def tensors_in(held: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in a value: in dataclasses, modules, dictionaries, lists and tuples, however deep."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif isinstance(held, torch.nn.Module):
+        yield from (*held.parameters(), *held.buffers())
+    elif is_dataclass(held):
+        for entry in fields(held):
+            yield from tensors_in(getattr(held, entry.name))
+    elif isinstance(held, dict | list | tuple):
+        for one in held.values() if isinstance(held, dict) else held:
+            yield from tensors_in(one)
+
+
+def mark(*held: Any) -> None:
+    """Let every tensor in some values count as `there`."""
+    for one in tensors_in(held):
+        setattr(one, "there", True)  # noqa: B010

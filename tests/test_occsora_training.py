@@ -10,7 +10,7 @@ import torch
 
 from occsora_sim.checkpoint import read_header, read_tensors
 from occsora_sim.cli import main
-from occsora_sim.commands.bench import paper_seconds
+from occsora_sim.commands.paper_cost import paper_seconds
 from occsora_sim.errors import CheckpointError, ConfigurationError, SceneError
 from occsora_sim.grid import CAR
 from occsora_sim.models.occsora_world import OccSora, pose_steps

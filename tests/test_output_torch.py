@@ -140,17 +140,7 @@ def test_an_end_of_one_row_leaves_the_others_alone(options):
 
 def watched(env, actions):
     """What is seen of a step, of which all that the environment holds is on the device."""
-    state = env.episodes.state
-    for held in (
-        state.world,
-        state.world.memory,
-        state.world.users,
-        state,
-        state.episodes,
-        state.episodes.routes,
-    ):
-        mark(vars(held))
-    mark((vars(env.episodes), actions))
+    mark(env.episodes.state, vars(env.episodes), actions)
     with Watch() as watch, Operations() as operations:
         observation, *found, infos = env.step(actions)
     assert all(value.there for _, value in leaves({**observation, **infos})) and all(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occsora_sim.commands.output import output_file, write_json
+from occsora_sim.commands.paper_cost import paper_seconds
+from occsora_sim.commands.step_costs import step_figures, timed
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from occsora_sim.models.occsora_world import OccSoraConfig
     from occsora_sim.scenes.start import Start
     from occsora_sim.worlds.diffusion import DiffusionWorld
 
@@ -35,7 +35,7 @@ class Options:
         weights: weights of the generated world; by default the shipped ones.
         preset: time this closed-loop preset with untrained weights instead; they cost the same time.
         scenes: where the cars start: a file, a folder or `traffic:A-B`; by default the shipped scenes.
-        batches: how many worlds at once.
+        batches: how many worlds, and environments, at once.
         chunks: how many chunks each measurement takes the mean of.
         skip_paper: leave out OccSora's own model at full size (it takes some minutes on a CPU).
         device: cpu, cuda, cuda:1...
@@ -47,7 +47,7 @@ class Options:
     weights: Path | None = None
     preset: str | None = None
     scenes: str | None = None
-    batches: tuple[int, ...] = (1, 4)
+    batches: tuple[int, ...] = (1, 16)
     chunks: int = 8
     skip_paper: bool = False
     device: str = "cpu"
@@ -75,7 +75,17 @@ def run(options: Options) -> None:
     table = Table("what", "figure", title=f"preset {figures['preset']} on {figures['device']}")
     for row in figures["world"]:
         table.add_row(f"world, batch {row['batch']}", f"{row['frames_per_second']:.2f} frames/s")
-    table.add_row("environment", f"{figures['env_steps_per_second']:.2f} steps/s")
+    table.add_row("environment alone, arrays", f"{figures['env_steps_per_second']:.2f} steps/s")
+    for row in figures["env"]:
+        operations = figures["operations_per_step"][str(row["batch"])]
+        table.add_row(
+            f"environment, tensors, batch {row['batch']}",
+            f"{row['steps_per_second']:.2f} steps/s, {operations} operations a step",
+        )
+        shares = (f"{part} {1e3 * seconds:.1f}" for part, seconds in row["seconds_by_part"].items())
+        table.add_row("", f"ms a step: {', '.join(shares)}")
+    table.add_row("host waits a step", f"{figures['host_waits_per_step']}")
+    table.add_row("memory of an environment", f"{figures['env'][-1]['memory_mb']:.1f} MB")
     for row in figures["voxeliser"]:
         table.add_row(
             f"voxeliser, batch {row['batch']}, {'one core' if options.device == 'cpu' else options.device}",
@@ -114,6 +124,7 @@ def measure(options: Options) -> dict[str, Any]:
         "preset": world.model.config.preset,
         "world": rates,
         "env_steps_per_second": env_rate(env, options),
+        **step_figures(world, starts, options.batches, options.chunks, options.seed),
         "voxeliser": voxeliser_rates(starts, options),
         "paper_seconds_per_clip": None,
         "speedup_vs_paper": None,
@@ -141,21 +152,6 @@ def open_world(options: Options) -> DiffusionWorld:
     from occsora_sim.presets import closed_loop_preset
 
     return DiffusionWorld(WorldModel(closed_loop_preset(options.preset)).to(options.device))
-
-
-def timed(work: Callable[[], Any], device: str) -> float:
-    """Seconds that `work` takes, with what it started on a GPU."""
-    import torch
-
-    def wait() -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    wait()
-    begin = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - begin
 
 
 def world_rate(world: DiffusionWorld, starts: Sequence[Start], batch: int, options: Options) -> float:
@@ -229,47 +225,3 @@ def voxeliser_rates(starts: Sequence[Start], options: Options) -> list[dict[str,
         return rates
     finally:
         torch.set_num_threads(threads)
-
-
-def paper_seconds(
-    device: str, seed: int, config: OccSoraConfig | None = None, steps: int = 3
-) -> tuple[float, dict[str, Any]]:
-    """Seconds that OccSora's model takes for one clip [s], untrained, which costs the same; and how that is known.
-
-    All its steps would take hours on a CPU. They cost the same each, so a sample in a few (`steps`, at least 1) is
-    timed, with guidance, and multiplied up to the schedule's number; one decoding is added.
-
-    Args:
-        device: where.
-        seed: of the sample's noise.
-        config: by default the preset `paper`, at full size.
-        steps: how many are timed.
-
-    """
-    import torch
-
-    from occsora_sim.grid import FRAME_SECONDS
-    from occsora_sim.models.occsora_world import OccSora
-    from occsora_sim.presets import paper
-
-    config = config or paper()
-    model = OccSora(config).to(device).eval()
-    prompt = torch.zeros(1, config.tokenizer.frames, 2)
-    prompt[..., 0] = SPEED * FRAME_SECONDS
-
-    def sample(count: int) -> torch.Tensor:
-        return model.sample_latents(prompt, [torch.Generator().manual_seed(seed)], count)
-
-    latents = sample(1)  # the first call of a kind is slower
-    step_seconds = timed(lambda: sample(steps), device) / steps
-    decode_seconds = timed(lambda: model.tokenizer.draw(latents), device)
-    return config.diffusion_steps * step_seconds + decode_seconds, {
-        "preset": config.preset,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps_timed": steps,
-        "diffusion_steps": config.diffusion_steps,
-        "seconds_per_step": step_seconds,
-        "seconds_decoding": decode_seconds,
-        "frames": config.tokenizer.frames,
-        "guidance": config.guidance,
-    }
