@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.grid import Grid
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.voxels.shape_cells import GROWN, shape_bits
@@ -35,7 +36,6 @@ class Cover:
 
     Attributes:
         cells: (c,) int64 flat (b, x, y) indices of the columns that were looked at; some repeat.
-        world: (c,) int64, the world of each.
         code: (b * x * y,) (slot + 1) << layers | what the road user that has the column fills there: a bit for each
             layer above the ground, the lowest first. 0: no road user.
         layers: above the ground.
@@ -43,7 +43,6 @@ class Cover:
     """
 
     cells: Tensor
-    world: Tensor
     code: Tensor
     layers: int
 
@@ -51,7 +50,7 @@ class Cover:
 def piece_counts(size: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Pieces along the lengths and the widths of boxes of `size` (..., 2 or 3) [m], (...) each, whole numbers."""
     side = PIECE * grid.voxel
-    along, across = (torch.ceil(size[..., k] / side - 1e-4).clamp(min=1) for k in (0, 1))
+    along, across = torch.ceil(size[..., :2] / side - 1e-4).clamp(min=1).unbind(-1)
     return along, across
 
 
@@ -79,7 +78,7 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
     layers = max(z - grid.ground - 1, 1)
     if not n:
         nobody = torch.zeros(b * x * y, dtype=torch.int32, device=device)
-        return Cover(cells=nobody[:0].long(), world=nobody[:0].long(), code=nobody, layers=layers)
+        return Cover(cells=nobody[:0].long(), code=nobody, layers=layers)
     size, shaped = _looked_at(users, grid)
     centre, cos, sin, near = _boxes(users, pose, grid)
     # Later slots in the higher bits: the largest value is what the last of all has there.
@@ -88,44 +87,48 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
     code = rank | _box_layers(users, grid).to(kind)
 
     # All worlds' slots in one row: a world with few road users leaves its pieces to the others.
-    slot, live, place = _pieces(size, near, b * default_pieces(n) if pieces is None else pieces, grid)
-    cx, cy, cos, sin, half_l, half_w = (
-        value.flatten()[slot] for value in (*centre.unbind(-1), cos, sin, *(size / 2).unbind(-1))
+    slot, live, (middle, share) = _pieces(
+        size, near, b * default_pieces(n) if pieces is None else pieces, grid
     )
+    boxes = torch.stack((*centre.unbind(-1), cos, sin, *(size / 2).unbind(-1))).flatten(1)  # (6, b n)
+    at, ahead, half = boxes.index_select(1, slot).split(2)  # (2, p) each, from here on
+    cos, sin = ahead
+    across = torch.stack((-sin, cos))
     # The columns from the lowest corner of each piece on.
-    u, v, part_l, part_w = (share * half for share, half in zip(place, 2 * (half_l, half_w), strict=True))
-    low_x = cx + cos * u - sin * v - cos.abs() * part_l - sin.abs() * part_w
-    low_y = cy + sin * u + cos * v - sin.abs() * part_l - cos.abs() * part_w
-    around = torch.arange(PIECE_COLUMNS, device=device)[:, None]
-    i = torch.ceil((low_x - grid.lower[0]) / grid.voxel - 0.5 - _ROUNDING).long() + around
-    j = torch.ceil((low_y - grid.lower[1]) / grid.voxel - 0.5 - _ROUNDING).long() + around
-    i, j = i[:, None], j[None]  # (d, 1, p), (1, d, p): loops run over the pieces, which are many
-    inside = ((i >= 0) & (i < x) & live) & ((j >= 0) & (j < y))
-    dx = (i + 0.5) * grid.voxel + grid.lower[0] - cx
-    dy = (j + 0.5) * grid.voxel + grid.lower[1] - cy
+    (u, v), (part_l, part_w) = middle * half, share * half
+    low = at + ahead * u + across * v - ahead.abs() * part_l - across.abs() * part_w
+    lower, sides = (constant(side, device)[:, None] for side in (grid.lower[:2], (float(x), float(y))))
+    first = torch.ceil((low - lower) / grid.voxel - 0.5 - _ROUNDING)
+    cell = first[:, None] + torch.arange(PIECE_COLUMNS, device=device)[:, None]  # (2, d, p), whole numbers
+    within = (cell >= 0) & (cell < sides[..., None])
+    off = (cell + 0.5) * grid.voxel + lower[..., None] - at[:, None]
+    # Along x, along y: loops run over the pieces, which are many.
+    (i, j), (dx, dy) = (
+        (part.long() for part in (cell[0, :, None], cell[1, None])),
+        (off[0, :, None], off[1, None]),
+    )
+    inside = (within[0] & live)[:, None] & within[1]
     forward, left = cos * dx + sin * dy, cos * dy - sin * dx  # (d, d, p) in the box's own frame
     # Half-open faces: a box of a whole number of voxels fills that number, wherever it stands.
-    held = (forward >= -half_l - _EDGE) & (forward < half_l - _EDGE)
-    held &= (left >= -half_w - _EDGE) & (left < half_w - _EDGE)
+    held = ((forward + _EDGE).abs() < half[0]) & ((left + _EDGE).abs() < half[1])
     value = torch.where(inside & held, code.flatten()[slot], 0)
     if users.shape is not None and shaped is not None:
         bits = shape_bits(users.shape, slot, forward, left, grid).to(kind) & ((1 << layers) - 1)
         seen = torch.where(inside & (bits > 0), rank.expand(b, n).flatten()[slot] | bits, 0)
         value = torch.where(shaped.flatten()[slot], seen, value)
         near = near & ~shaped
-    of_slot = torch.arange(b, device=device)[:, None].expand(b, n)
-    of_piece = of_slot.flatten()[slot]
-    cells = (of_piece * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
+    cells = (slot // n * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
 
     # The column of a box's own centre.
-    i, j = (torch.floor((centre[..., k] - grid.lower[k]) / grid.voxel).long() for k in (0, 1))
-    near = near & (i >= 0) & (i < x) & (j >= 0) & (j < y)
-    own = (of_slot * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
+    own = torch.floor((centre - lower[:, 0]) / grid.voxel)
+    near = near & ((own >= 0) & (own < sides[:, 0])).all(-1)
+    i, j = own.long().unbind(-1)
+    worlds = torch.arange(b, device=device)[:, None]
+    own = (worlds * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
     cells = torch.cat((cells.flatten(), own.flatten()))
     value = torch.cat((value.flatten(), torch.where(near, code, 0).flatten()))
     won = torch.zeros(b * x * y, dtype=kind, device=device).scatter_reduce_(0, cells, value, "amax")
-    world = torch.cat((of_piece.expand(inside.shape).flatten(), of_slot.flatten()))
-    return Cover(cells=cells, world=world, code=won, layers=layers)
+    return Cover(cells=cells, code=won, layers=layers)
 
 
 def pieces_in_view(users: RoadUsers, pose: Tensor, grid: Grid) -> Tensor:
@@ -159,32 +162,30 @@ def _boxes(users: RoadUsers, pose: Tensor, grid: Grid) -> tuple[Tensor, Tensor, 
     )
     yaw = (now[..., 2] - pose[..., 2]).float().to(now)
     reach = (users.size[..., :2].norm(dim=-1) / 2 + 2 * grid.voxel).to(now)
-    near = users.valid
-    for axis in (0, 1):
-        near = near & (centre[..., axis] > grid.lower[axis] - reach)
-        near = near & (centre[..., axis] < grid.upper[axis] + reach)
+    reach = reach[..., None]
+    lower, upper = (constant(side[:2], now.device, now.dtype) for side in (grid.lower, grid.upper))
+    near = users.valid & ((centre > lower - reach) & (centre < upper + reach)).all(-1)
     return centre.float(), torch.cos(yaw).float(), torch.sin(yaw).float(), near
 
 
 def _pieces(
     size: Tensor, near: Tensor, count: int, grid: Grid
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Boxes of `size` (b, n, 2) cut into `count` = p pieces: the flat (b, n) index of the box of each (p,), which exist
-    (p,), and their middles, forward and left, and half lengths and widths (p,) as shares of the box's half length and
-    width.
+    (p,), and their middles and half sizes, along and across (2, p), as shares of the box's half length and width.
     """
-    along, across = (value.flatten() for value in piece_counts(size, grid))
-    needed = (along * across * near.flatten()).long()
+    sides = torch.stack(piece_counts(size, grid)).flatten(1)  # (2, b n)
+    needed = (sides.prod(0) * near.flatten()).long()
     ends = needed.cumsum(0)
     number = torch.arange(count, device=size.device)
     slot = torch.searchsorted(ends, number, right=True)
     live = slot < len(ends)
     slot = slot.clamp(max=len(ends) - 1)
     which = number - (ends - needed)[slot]
-    along, across = along[slot], across[slot]
-    row = torch.floor((which + 0.5) / across)
-    column = which - row * across
-    return slot, live, ((2 * row + 1) / along - 1, (2 * column + 1) / across - 1, 1 / along, 1 / across)
+    sides = sides.index_select(1, slot)
+    row = torch.floor((which + 0.5) / sides[1])
+    place = torch.stack((row, which - row * sides[1]))
+    return slot, live, ((2 * place + 1) / sides - 1, 1 / sides)
 
 
 def _box_layers(users: RoadUsers, grid: Grid) -> Tensor:

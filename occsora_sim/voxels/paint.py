@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, reduce
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,8 @@ def paint_road_users(
     # Every column that was looked at is written as its winner leaves it, so the order of writing is free.
     code = cover.code.index_select(0, cells)
     slot = (code >> cover.layers).long() - 1
-    label = users.label.flatten()[cover.world * n + slot.clamp(min=0)]  # of nobody: masked below
+    world = cells // (grid.shape[0] * grid.shape[1])
+    label = users.label.flatten().index_select(0, world * n + slot.clamp(min=0))  # of nobody: masked below
     painted = take_columns(columns, cells)
     brush = take_columns(_labels(grid, out.device), label.int())
     painted ^= (painted ^ brush) & _layer_mask(code, cover.layers, grid)
@@ -50,23 +53,31 @@ def paint_road_users(
     return out
 
 
+@lru_cache(maxsize=16)
 def _labels(grid: Grid, device: torch.device) -> Tensor:
     """Columns of one label throughout, (256, z) uint8."""
     return torch.arange(256, dtype=torch.uint8, device=device)[:, None].expand(-1, grid.shape[2]).contiguous()
 
 
+@lru_cache(maxsize=16)
+def _layer_tables(layers: int, grid: Grid, device: torch.device) -> list[Tensor]:
+    """For each eight layers above the ground what their bits, together, mean: (256, z) uint8, 255 in those set."""
+    byte = torch.arange(256, device=device)[:, None]
+    tables = []
+    for first in range(0, layers, 8):
+        bit = torch.arange(grid.shape[2], device=device) - grid.ground - 1 - first
+        on = (byte >> bit.clamp(0, 7) & 1).bool() & (bit >= 0) & (bit < min(8, layers - first))
+        tables.append(on.to(torch.uint8) * 255)
+    return tables
+
+
 def _layer_mask(code: Tensor, layers: int, grid: Grid) -> Tensor:
     """255 in the layers above the ground whose bits are set in `code` (c,), 0 elsewhere: (c, z) uint8."""
-    z, device = grid.shape[2], code.device
-    byte = torch.arange(256, device=device)[:, None]
-    mask = None
-    for first in range(0, layers, 8):  # eight layers at a time, from a table
-        bit = torch.arange(z, device=device) - grid.ground - 1 - first
-        on = (byte >> bit.clamp(0, 7) & 1).bool() & (bit >= 0) & (bit < min(8, layers - first))
-        part = take_columns(on.to(torch.uint8) * 255, (code >> first & 255).int())
-        mask = part if mask is None else mask | part
-    assert mask is not None
-    return mask
+    parts = [
+        take_columns(table, (code >> 8 * k & 255).int())
+        for k, table in enumerate(_layer_tables(layers, grid, code.device))
+    ]
+    return reduce(torch.bitwise_or, parts)
 
 
 def word_of(layers: int, device: torch.device) -> torch.dtype | None:
