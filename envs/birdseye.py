@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.constants import constant
-from occsora_sim.geometry import relative, to_world
-from occsora_sim.grid import DRIVEABLE, NUM_CLASSES, Grid
+from occsora_sim.geometry import relative
+from occsora_sim.grid import DRIVEABLE, Grid
 from occsora_sim.scoring.driving import OFF_ROAD
 from occsora_sim.scoring.footprint import ROAD_USERS, STATIC, obstacle_layers
 
@@ -20,7 +21,7 @@ ROUTE_HALF_WIDTH = 1.0
 PIXEL = 0.8
 """Edge of a pixel of the aligned image [m], where whole voxels make one up."""
 
-_DRIVABLE, _OFF_ROAD, _ROAD_USER, _STATIC = _BITS = (1, 2, 4, 8)
+_BITS = (1, 2, 4, 8)  # a bit each of CHANNELS
 
 
 def birdseye_channels(frames: int) -> int:
@@ -70,14 +71,8 @@ def aligned_image(frames: Tensor, poses: Tensor, route: Tensor, grid: Grid) -> T
     """
     kinds, pool = _kinds(frames, grid), _pool(grid)
     if frames.shape[1] > 1:
-        now = relative(poses[:, :-1].double(), poses[:, -1:].double()).float()  # (b, f - 1, 3)
-        points = to_world(grid.centres_xy(frames.device), now[:, :, None, None])  # (b, f - 1, x, y, 2)
-        cell = ((points - constant(grid.lower[:2], frames.device)) / grid.voxel).floor().int()
-        size = constant(grid.shape[:2], frames.device, torch.int32)
-        inside = ((cell >= 0) & (cell < size)).all(dim=-1)
-        at = (cell[..., 0] * grid.shape[1] + cell[..., 1]).masked_fill(~inside, 0).flatten(2).long()
-        older = kinds[:, :-1].flatten(2).gather(2, at).view(inside.shape) * inside
-        kinds = torch.cat((older, kinds[:, -1:]), dim=1)
+        now = relative(poses[:, :-1].double(), poses[:, -1:].double())  # (b, f - 1, 3)
+        kinds = torch.cat((_seen_from(now, kinds[:, :-1], grid), kinds[:, -1:]), dim=1)
     way = _route_mask(route, grid)
     if pool > 1:
         kinds = _any_of_squares(kinds, pool)
@@ -87,21 +82,35 @@ def aligned_image(frames: Tensor, poses: Tensor, route: Tensor, grid: Grid) -> T
 
 def _kinds(frames: Tensor, grid: Grid) -> Tensor:
     """What each column (b, f, x, y) of frames shows: uint8, the sum of _BITS."""
-    ground, tall = (
-        constant(
-            tuple(one * (label in ones) + two * (label in twos) for label in range(NUM_CLASSES + 1)),
-            frames.device,
-            torch.uint8,
-        )
-        for one, ones, two, twos in (
-            (_DRIVABLE, (DRIVEABLE,), _OFF_ROAD, OFF_ROAD),
-            (_ROAD_USER, ROAD_USERS, _STATIC, STATIC),
-        )
-    )
-    kinds = ground[frames[..., grid.ground].long()]
-    for layer in tall[frames[..., obstacle_layers(grid)].long()].unbind(-1):
-        kinds = kinds | layer
+    one = constant(1, frames.device, torch.int32)
+    ground = torch.bitwise_left_shift(one, frames[..., grid.ground].int())  # each label a bit
+    tall = torch.zeros_like(ground)
+    for layer in frames[..., obstacle_layers(grid)].unbind(-1):
+        tall = tall | torch.bitwise_left_shift(one, layer.int())
+    pairs = ((ground, (DRIVEABLE,)), (ground, OFF_ROAD), (tall, ROAD_USERS), (tall, STATIC))
+    kinds = torch.zeros_like(ground, dtype=torch.uint8)
+    for (labels, wanted), bit in zip(pairs, _BITS, strict=True):
+        shown = (labels & sum(1 << label for label in wanted)) != 0
+        kinds = kinds.add(shown, alpha=bit)
     return kinds
+
+
+def _seen_from(now: Tensor, kinds: Tensor, grid: Grid) -> Tensor:
+    """Columns (b, f, x, y) uint8 seen from poses (b, f, 3) in their frames: the one that holds the centre of each of
+    the new columns, 0 where that lies outside.
+    """
+    x, y = grid.shape[:2]
+    centres = grid.centres_xy(now.device).double()
+    along, across = centres[:, 0, 0], centres[0, :, 1]
+    cos, sin = now[..., 2:].cos(), now[..., 2:].sin()
+    rows = (
+        cos * along + now[..., :1] - grid.lower[0]
+    ) / grid.voxel + 1  # of a canvas with a border of one column
+    columns = (sin * along + now[..., 1:2] - grid.lower[1]) / grid.voxel + 1
+    rows, aside = rows.float()[..., None], (sin * across / grid.voxel).float()[..., None, :]
+    columns, ahead = columns.float()[..., None], (cos * across / grid.voxel).float()[..., None, :]
+    at = (rows - aside).clamp(0, x + 1).long() * (y + 2) + (columns + ahead).clamp(0, y + 1).long()
+    return F.pad(kinds, (1, 1, 1, 1)).flatten(2).gather(2, at.flatten(2)).view_as(kinds)
 
 
 def _any_of_squares(bits: Tensor, pool: int) -> Tensor:

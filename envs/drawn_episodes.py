@@ -43,7 +43,7 @@ class DrawnEpisodes:
         self.state = begun if everyone else self.simulation.replace(self.state, rows, begun)  # type: ignore[arg-type]
         self._ended[list(rows)] = False
         told = tell(begun, self.simulation.config)
-        return self.simulation.look(self.state), array_infos(count, [(rows, told)])
+        return self.simulation.look(self.state)[0], array_infos(count, [(rows, told)])
 
     def step(self, actions: Any) -> Step:
         """Drive on.
@@ -79,7 +79,7 @@ class DrawnEpisodes:
         self._ended = np.asarray(ended.any(axis=0))
         if self.at_once and self._ended.any():
             told = self._begin_at_once(told)
-        return simulation.look(self.state), reward, ended[0], ended[1], array_infos(count, told)
+        return simulation.look(self.state)[0], reward, ended[0], ended[1], array_infos(count, told)
 
     def _begin_at_once(self, told: list[tuple[list[int], Infos]]) -> list[tuple[list[int], Infos]]:
         """Put new episodes in the place of those that have ended; what is told then, last observation and info too."""
@@ -88,7 +88,7 @@ class DrawnEpisodes:
         rows, others = (np.flatnonzero(which).tolist() for which in (self._ended, ~self._ended))
         ((live, all_told),) = told  # with autoreset at once all rows are live
         assert len(live) == self.beginnings.count
-        last = simulation.look(simulation.select(state, rows))
+        last, _ = simulation.look(simulation.select(state, rows))
         begun = simulation.begin(*self.beginnings.draw(rows))
         fresh = {**tell(begun, simulation.config), "final_obs": last, "final_info": _pick(all_told, rows)}
         self.state = simulation.replace(state, rows, begun)

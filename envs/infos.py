@@ -19,12 +19,17 @@ Infos = dict[str, Any]
 """By name tensors with the batch axis first, or dictionaries of these."""
 
 
-def tell(state: DriveState, config: DriveConfig, outcome: Outcome | None = None) -> Infos:
+def tell(
+    state: DriveState,
+    config: DriveConfig,
+    outcome: Outcome | None = None,
+    ids: torch.Tensor | None = None,
+) -> Infos:
     """The infos of b episodes as tensors on the world's device, each (b, ...).
 
     ego_pose (3,), ego_poses (f, 3), speed [m/s], progress [m], start (its index among the simulation's starts, -1 for
     one from nothing). Where "road_users" are observed also road_user_ids (n,) int64, in their order: -1 where there are
-    fewer.
+    fewer; `ids` are these, if they are known already.
 
     After a step also reward_terms, terms (of the driving score), trajectory (f, 3) and episode_score: from the
     episode's beginning until now, so the last one is the episode's, whoever ends it.
@@ -38,9 +43,9 @@ def tell(state: DriveState, config: DriveConfig, outcome: Outcome | None = None)
         "start": state.start,
     }
     if "road_users" in config.observation:
-        told["road_user_ids"] = observe_road_users(state.world.users, state.poses[:, -1], config.road_users)[
-            1
-        ]
+        if ids is None:
+            ids = observe_road_users(state.world.users, state.poses[:, -1], config.road_users)[1]
+        told["road_user_ids"] = ids
     if outcome is not None:
         told["reward_terms"] = outcome.terms
         told["terms"] = {entry.name: getattr(outcome.score, entry.name) for entry in fields(StepScore)}

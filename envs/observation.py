@@ -18,9 +18,12 @@ ROUTE_POINTS, ROUTE_SPACING, ROUTE_BOUND = 20, 2.0, 200.0
 """The observed route: points, distance between them [m], largest coordinate [m]."""
 
 
-def look(state: DriveState, config: DriveConfig, grid: Grid) -> dict[str, Tensor]:
-    """The observation, each part with the batch axis first; it may be the state's memory."""
+def look(state: DriveState, config: DriveConfig, grid: Grid) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The observation, each part with the batch axis first, and the ids (b, n) of the road users that are observed, if
+    they are. The occupancy is the state's own memory.
+    """
     parts: dict[str, Tensor] = {}
+    ids = None
     route = route_ahead(state)
     for name in config.observation:
         if name == "occupancy":
@@ -33,10 +36,10 @@ def look(state: DriveState, config: DriveConfig, grid: Grid) -> dict[str, Tensor
             bounds = constant(tuple(EGO_BOUNDS.tolist()), route.device)
             parts[name] = state.motion.float().clamp(-bounds, bounds)
         elif name == "road_users":
-            parts[name] = observe_road_users(state.world.users, state.poses[:, -1], config.road_users)[0]
+            parts[name], ids = observe_road_users(state.world.users, state.poses[:, -1], config.road_users)
         else:
             parts[name] = route.float().clamp(-ROUTE_BOUND, ROUTE_BOUND)
-    return parts
+    return parts, ids
 
 
 def route_ahead(state: DriveState) -> Tensor:

@@ -2,7 +2,8 @@
 
 `reset` begins a pool of episodes beside those that are driven. A row that ends takes the next of the pool, in a world
 of its own seed, so what it meets is new although it begins where others have begun. Which rows end and what they take
-is told by masks and positions that stay on the device: the same operations whatever happens.
+is told by masks and positions that stay on the device: the same operations whatever happens. A CPU is the host and has
+nothing to wait for, so there a look at the mask saves the copying of worlds when nobody has ended.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from occsora_sim.worlds.protocol import World, WorldState
 
 LARGEST_POOL = 32
 """Beginnings that are prepared unless the option `pool` says how many; a world of each is kept."""
+
+_LARGE = 1 << 15  # numbers in a row from which on rows are put in one by one where the mask may be looked at
 
 Step = tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Infos]
 
@@ -45,11 +48,16 @@ class PooledEpisodes:
         at_once: whether an episode that has ended begins anew at once, or in the next step, whose action it ignores.
         size: of the pool.
 
+    Attributes:
+        state: the episodes under way. Where rows begin anew, the tensors of its world may be written into.
+        looks: whether the mask of the rows that begin anew is looked at, which waits for the device.
+
     """
 
     def __init__(self, simulation: DriveSimulation, beginnings: Beginnings, at_once: bool, size: int) -> None:
         self.simulation, self.beginnings, self.at_once, self.size = simulation, beginnings, at_once, size
         self.state: DriveState | None = None
+        self.looks = simulation.device.type == "cpu"
 
     def reset(
         self, rows: Sequence[int], chosen: Sequence[int | str] | None
@@ -68,7 +76,8 @@ class PooledEpisodes:
             both = simulation.begin(*(mine + pooled for mine, pooled in drawn))
             self.pool = simulation.select(both, range(count, count + self.size))
             self._pooled = tensors_of(self.pool)
-            self._sights, self._told = simulation.look(self.pool), tell(self.pool, simulation.config)
+            self._sights, ids = simulation.look(self.pool)
+            self._told = tell(self.pool, simulation.config, ids=ids)
             self.state = map_state(simulation.select(both, range(count)), lambda tensor: tensor)
             self._taken = torch.zeros((), dtype=torch.int64, device=device)  # of the pool, since it was made
             assert self.beginnings.generators is not None
@@ -81,8 +90,8 @@ class PooledEpisodes:
                 )
             self.state, _ = self._begin(self.state, anew)
             self._over = self._over & ~anew
-        told = masked(tell(self.state, simulation.config), anew)
-        return _copied(simulation.look(self.state)), _copied(told)
+        seen, ids = simulation.look(self.state)
+        return _copied(seen), _copied(masked(tell(self.state, simulation.config, ids=ids), anew))
 
     @torch.no_grad()
     def step(self, actions: Any) -> Step:
@@ -95,39 +104,51 @@ class PooledEpisodes:
         assert self.state is not None
         simulation = self.simulation
         after, outcome = simulation.step(self.state, simulation.clamp(actions, self.beginnings.count))
-        seen, told = simulation.look(after), tell(after, simulation.config, outcome)
+        seen, ids = simulation.look(after)
+        if "occupancy" in seen:  # is the state's own memory
+            seen["occupancy"] = seen["occupancy"].clone()
+        told = tell(after, simulation.config, outcome, ids)
         over = outcome.terminated | outcome.truncated
         anew = over if self.at_once else self._over
         self.state, place = self._begin(after, anew)
-        fresh = {name: _where(anew, self._told[name][place], told[name]) for name in self._told}
+        sight, fresh = dict(seen), {name: told[name] for name in self._told}
+        if place is not None:
+            sight = {name: _where(anew, self._sights[name], place, value) for name, value in seen.items()}
+            fresh = {name: _where(anew, self._told[name], place, value) for name, value in fresh.items()}
         stepped = {name: value for name, value in told.items() if name not in fresh}
         infos = {**masked(fresh, torch.ones_like(anew)), **masked(stepped, ~anew)}
-        sight = {name: _where(anew, self._sights[name][place], value) for name, value in seen.items()}
         if self.at_once:
             last = {
-                "final_obs": seen,
-                "_final_obs": over,
-                "final_info": masked(told, over),
-                "_final_info": over,
-            }
+                "final_obs": seen, "_final_obs": over, "final_info": masked(told, over), "_final_info": over,
+            }  # fmt: skip
             return sight, outcome.reward, outcome.terminated, outcome.truncated, {**infos, **last}
         self._over = over & ~anew
-        return (
-            sight, torch.where(anew, 0.0, outcome.reward), outcome.terminated & ~anew, outcome.truncated & ~anew,
-            infos,
-        )  # fmt: skip
+        reward = outcome.reward.masked_fill(anew, 0.0)
+        return sight, reward, outcome.terminated & ~anew, outcome.truncated & ~anew, infos
 
-    def _begin(self, state: DriveState, anew: Tensor) -> tuple[DriveState, Tensor]:
-        """`state` with the rows `anew` (b,) bool taken from the pool, each the next; and their places in it (b,)."""
+    def _begin(self, state: DriveState, anew: Tensor) -> tuple[DriveState, Tensor | None]:
+        """`state` with the rows `anew` (b,) bool taken from the pool, each the next; and their places in it (b,), None
+        where it was looked at and there are none.
+        """
         number = self._taken + anew.cumsum(0)  # of each beginning, from 1 on
-        self._taken = number[-1]
         place = (number - 1) % self.size
+        if self.looks and not bool(anew.any()):
+            return state, None
+        rows = anew.nonzero()[:, 0] if self.looks else None
+        self._taken = number[-1]
         pooled = iter(self._pooled)
-        put = map_state(state, lambda mine: _where(anew, next(pooled)[place], mine))
-        memory = put.world.memory
+
+        def put(mine: Tensor) -> Tensor:
+            theirs = next(pooled)
+            if rows is None or mine[0].numel() < _LARGE:
+                return _where(anew, theirs, place, mine)
+            return mine.index_copy_(0, rows, theirs.index_select(0, place[rows]))
+
+        state = map_state(state, put)
+        memory = state.world.memory
         seed = torch.where(anew, self._seed + number, memory.key[:, 0])
         memory = replace(memory, key=torch.stack((seed, memory.key[:, 1]), dim=1))
-        return replace(put, world=replace(put.world, memory=memory)), place
+        return replace(state, world=replace(state.world, memory=memory)), place
 
 
 def map_state(state: DriveState, change: Callable[[Tensor], Tensor]) -> DriveState:
@@ -170,9 +191,9 @@ def masked(told: Infos, mask: Tensor) -> Infos:
     return out
 
 
-def _where(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Rows of `one` where the mask (b,) is set, else of `other`."""
-    return torch.where(mask.view(-1, *[1] * (other.ndim - 1)), one, other)
+def _where(mask: Tensor, pooled: Tensor, place: Tensor, mine: Tensor) -> Tensor:
+    """Rows of the pool (p, ...) at `place` (b,) where the mask (b,) is set, else those of `mine` (b, ...)."""
+    return torch.where(mask.view(-1, *[1] * (mine.ndim - 1)), pooled.index_select(0, place), mine)
 
 
 def _copied(tree: dict[str, Any]) -> dict[str, Any]:

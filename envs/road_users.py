@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
 from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import relative, rotate
 from occsora_sim.grid import NUM_CLASSES
-from occsora_sim.road_users import RoadUsers
+from occsora_sim.road_users import FEATURES, RoadUsers
 
 REACH = 64.0
 """Road users up to this distance from the ego are told [m]."""
@@ -37,7 +40,7 @@ def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tupl
     """The `count` road users nearest to the egos at `ego` (b, 3), and their ids.
 
     Returns:
-        (b, count, FEATURES) float32 in the ego frame, zero where there are fewer (`RoadUsers.observe`), and
+        (b, count, FEATURES) float32 in the ego frame, zero where there are fewer, and
         (b, count) int64 ids, -1 there.
 
     Raises:
@@ -49,6 +52,25 @@ def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tupl
             'observation "road_users": this world tells no road users apart; observe "occupancy" or "birdseye", or '
             'drive in tracked scenes with world="replay" or "traffic"'
         )
+    seen, distance = _features(users, ego.double()), (users.now[..., :2] - ego[:, None, :2]).norm(dim=-1)
+    distance = distance.masked_fill(~(users.valid & (distance <= REACH)), torch.inf)
+    distance, slots = (value[:, :count] for value in distance.sort(dim=1, stable=True))
+    there = distance < torch.inf
+    seen = seen.gather(1, slots[..., None].expand(*slots.shape, FEATURES)) * there[..., None]
+    ids = users.id.gather(1, slots).masked_fill(~there, -1)
+    if (missing := count - slots.shape[1]) > 0:
+        seen, ids = F.pad(seen, (0, 0, 0, missing)), F.pad(ids, (0, missing), value=-1)
     low, high = (constant(tuple(bound.tolist()), ego.device) for bound in (-BOUNDS * _SIGNED, BOUNDS))
-    near = users.nearest(ego[:, :2].double(), count, REACH)
-    return near.observe(ego, count, REACH).clamp(low, high), near.id
+    return seen.float().clamp(low, high), ids
+
+
+def _features(users: RoadUsers, ego: Tensor) -> Tensor:
+    """What is told of each slot, valid or not: (b, n, FEATURES) float64, seen from `ego` (b, 3) float64."""
+    local = relative(ego[:, None], users.now)
+    velocity = rotate(users.velocity.double(), -ego[:, 2:].expand(users.velocity.shape[:2]))
+    yaw = local[..., 2:]
+    parts = (
+        torch.ones_like(yaw), local[..., :2], yaw.cos(), yaw.sin(), velocity, users.size[..., :2].double(),
+        users.label[..., None].double(),
+    )  # fmt: skip
+    return torch.cat(parts, dim=-1)

@@ -233,10 +233,12 @@ class DriveSimulation:
         """The route ahead (b, 20, 2) [m], in the ego frame."""
         return route_ahead(state)
 
-    def look(self, state: DriveState) -> dict[str, torch.Tensor]:
-        """The observation on the world's device, each part with the batch axis first; it may be the state's memory."""
+    def look(self, state: DriveState) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """The observation on the world's device, each part with the batch axis first, and the ids of the road users in
+        it; the occupancy is the state's own memory.
+        """
         return look(state, self.config, self.world.grid)
 
     def observe(self, state: DriveState) -> dict[str, np.ndarray]:
         """The observation as arrays of the receiver's own, to be written into at will."""
-        return {name: own_copy(value) for name, value in self.look(state).items()}
+        return {name: own_copy(value) for name, value in self.look(state)[0].items()}

@@ -149,6 +149,26 @@ def watched(env, actions):
     return watch, operations
 
 
+@pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
+def test_looking_at_who_has_ended_changes_nothing(options, autoreset):
+    seen = ("occupancy", "birdseye", "road_users", "ego", "route")
+    envs = [make(options, seconds=1.5, pool=2, autoreset=autoreset, observation=seen) for _ in range(2)]
+    told: list[list[Any]] = [[], []]
+    for number, (env, kept) in enumerate(zip(envs, told, strict=True)):
+        assert env.episodes.looks  # on a CPU
+        env.episodes.looks = number == 0
+        mask = {"reset_mask": np.array([True, False, False])}
+        kept += [env.reset(seed=0), env.step(AHEAD), env.reset(options=mask)]
+        kept += [env.step(AHEAD) for _ in range(4)]  # rows end at different times
+    for one, other in zip(*told, strict=True):
+        parts: tuple[list[Any], ...] = ([], [])
+        for found, part in zip((one, other), parts, strict=True):
+            part += [value for held in found if isinstance(held, dict) for value in leaves(held)]
+            part += [("", value) for value in found if isinstance(value, torch.Tensor)]
+        for (path, mine), (_, theirs) in zip(*parts, strict=True):
+            assert torch.equal(mine, theirs), path
+
+
 @pytest.mark.parametrize("action", ["controls", "trajectory", "manoeuvre"])
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step"])
 def test_a_step_waits_for_nothing_and_takes_as_many_operations_for_any_batch(options, action, autoreset):
@@ -156,6 +176,7 @@ def test_a_step_waits_for_nothing_and_takes_as_many_operations_for_any_batch(opt
     for count in (1, 3):
         env = make(options, count, autoreset=autoreset, action=action, seconds=2.0, pool=2)
         env.reset(seed=0)
+        env.episodes.looks = False  # as on a device that is not the host
         actions = torch.zeros(env.action_space.shape).to(
             torch.int64 if action == "manoeuvre" else torch.float32
         )
