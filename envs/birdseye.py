@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,7 @@ ROUTE_HALF_WIDTH = 1.0
 PIXEL = 0.8
 """Edge of a pixel of the aligned image [m], where whole voxels make one up."""
 
-_BITS = (1, 2, 4, 8)  # a bit each of CHANNELS
+_BITS = (1, 2, 4, 8)  # of CHANNELS, in one number
 
 
 def birdseye_channels(frames: int) -> int:
@@ -75,8 +77,7 @@ def aligned_image(frames: Tensor, poses: Tensor, route: Tensor, grid: Grid) -> T
         kinds = torch.cat((_seen_from(now, kinds[:, :-1], grid), kinds[:, -1:]), dim=1)
     way = _route_mask(route, grid)
     if pool > 1:
-        kinds = _any_of_squares(kinds, pool)
-        way = _any_of_squares(way.to(torch.uint8), pool) > 0
+        kinds, way = _any_of_squares(kinds, pool), _any_of_squares(way, pool)
     return _image(kinds, way)
 
 
@@ -84,14 +85,13 @@ def _kinds(frames: Tensor, grid: Grid) -> Tensor:
     """What each column (b, f, x, y) of frames shows: uint8, the sum of _BITS."""
     one = constant(1, frames.device, torch.int32)
     ground = torch.bitwise_left_shift(one, frames[..., grid.ground].int())  # each label a bit
-    tall = torch.zeros_like(ground)
-    for layer in frames[..., obstacle_layers(grid)].unbind(-1):
-        tall = tall | torch.bitwise_left_shift(one, layer.int())
-    pairs = ((ground, (DRIVEABLE,)), (ground, OFF_ROAD), (tall, ROAD_USERS), (tall, STATIC))
+    layers = frames[..., obstacle_layers(grid)].unbind(-1)
+    tall = reduce(torch.bitwise_or, [torch.bitwise_left_shift(one, layer.int()) for layer in layers])
     kinds = torch.zeros_like(ground, dtype=torch.uint8)
-    for (labels, wanted), bit in zip(pairs, _BITS, strict=True):
-        shown = (labels & sum(1 << label for label in wanted)) != 0
-        kinds = kinds.add(shown, alpha=bit)
+    for labels, wanted, bit in (
+        (ground, (DRIVEABLE,), 1), (ground, OFF_ROAD, 2), (tall, ROAD_USERS, 4), (tall, STATIC, 8),
+    ):  # fmt: skip
+        kinds = kinds.add((labels & sum(1 << label for label in wanted)) != 0, alpha=bit)
     return kinds
 
 
@@ -100,8 +100,7 @@ def _seen_from(now: Tensor, kinds: Tensor, grid: Grid) -> Tensor:
     the new columns, 0 where that lies outside.
     """
     x, y = grid.shape[:2]
-    centres = grid.centres_xy(now.device).double()
-    along, across = centres[:, 0, 0], centres[0, :, 1]
+    along, across = _axes(grid, now.device)
     cos, sin = now[..., 2:].cos(), now[..., 2:].sin()
     rows = (
         cos * along + now[..., :1] - grid.lower[0]
@@ -113,8 +112,15 @@ def _seen_from(now: Tensor, kinds: Tensor, grid: Grid) -> Tensor:
     return F.pad(kinds, (1, 1, 1, 1)).flatten(2).gather(2, at.flatten(2)).view_as(kinds)
 
 
+@lru_cache(maxsize=32)
+def _axes(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres of the columns along x and along y [m], float64. They are shared: nobody may write into them."""
+    centres = grid.centres_xy().double()
+    return centres[:, 0, 0].to(device), centres[0, :, 1].to(device)
+
+
 def _any_of_squares(bits: Tensor, pool: int) -> Tensor:
-    """(..., x, y) -> (..., x / pool, y / pool) uint8: the bits of all in each square."""
+    """(..., x, y) -> (..., x / pool, y / pool), whole numbers or truth values: the bits of all in each square."""
     out = bits[..., ::pool, ::pool]
     for k in range(1, pool * pool):
         out = out | bits[..., k // pool :: pool, k % pool :: pool]
@@ -136,8 +142,7 @@ def _pool(grid: Grid) -> int:
 
 def _route_mask(route: Tensor, grid: Grid) -> Tensor:
     """Voxel columns (b, x, y) bool within ROUTE_HALF_WIDTH of a point of `route` (b, r, 2), along each axis."""
-    centres = grid.centres_xy(route.device).to(route.dtype)
-    x, y = centres[:, 0, 0], centres[0, :, 1]
+    x, y = (axis.to(route.dtype) for axis in _axes(grid, route.device))
     half = max(ROUTE_HALF_WIDTH, grid.voxel)
     near_x = (x[None, None] - route[..., :1]).abs() <= half  # (b, r, x)
     near_y = (y[None, None] - route[..., 1:]).abs() <= half  # (b, r, y)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from occsora_sim import constants
+from occsora_sim.envs.birdseye import _axes
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.pooled_episodes import PooledEpisodes
 from occsora_sim.errors import ActionError, ConfigurationError
@@ -180,7 +181,7 @@ def test_a_step_waits_for_nothing_and_takes_as_many_operations_for_any_batch(opt
         actions = torch.zeros(env.action_space.shape).to(
             torch.int64 if action == "manoeuvre" else torch.float32
         )
-        for cache in (constants._made, footprint_lattice, _ground_cells):
+        for cache in (constants._made, footprint_lattice, _ground_cells, _axes):
             cache.cache_clear()
         watched(env, actions)  # in which constants are made
         for _ in range(3):  # an end and a beginning are among them

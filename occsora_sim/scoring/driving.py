@@ -7,6 +7,7 @@ drivable area is the voxels labelled so. All functions are batched over b instan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -127,7 +128,8 @@ def find_contact(
     """
     if poses is None:
         poses = torch.zeros(*occupancy.shape[:-3], 1, 3, device=occupancy.device)
-    return _contact(footprint_labels(occupancy, grid, vehicle, poses), grid, vehicle, config)
+    labels = footprint_labels(occupancy, grid, vehicle, poses)
+    return _contacts(labels, (slice(None),), grid, vehicle, config)[0]
 
 
 def find_swept_contact(
@@ -158,29 +160,36 @@ def find_swept_contact(
     poses = motion[..., None, :] * fraction[:, None]  # (..., parts - 1, 3)
     back = relative(motion[..., None, :].expand_as(poses), poses)
     here = torch.zeros_like(motion)[..., None, :]
-    labels = footprint_labels(after, grid, vehicle, torch.cat((here, back), dim=-2))
-    at_end = _contact(labels[..., :1, :, :], grid, vehicle, config)
-    new = _contact(labels[..., 1:, :, :], grid, vehicle, config)
-    old = _contact(footprint_labels(before, grid, vehicle, poses), grid, vehicle, config)
+    new = footprint_labels(after, grid, vehicle, torch.cat((here, back), dim=-2))
+    old = footprint_labels(before, grid, vehicle, poses)
+    groups = slice(0, 1), slice(1, parts), slice(parts, None)
+    end, later, earlier = _contacts(torch.cat((new, old), dim=-3), groups, grid, vehicle, config)
     return Contact(
-        road_user=at_end.road_user | old.road_user & new.road_user,
-        static=at_end.static | old.static & new.static,
-        behind=torch.where(at_end.road_user, at_end.behind, old.behind & new.behind),
+        road_user=end.road_user | earlier.road_user & later.road_user,
+        static=end.static | earlier.static & later.static,
+        behind=torch.where(end.road_user, end.behind, earlier.behind & later.behind),
     )
 
 
-def _contact(labels: torch.Tensor, grid: Grid, vehicle: Vehicle, config: ScoreConfig) -> Contact:
-    """What labels (..., p, n, l) in the footprint mean: a contact at any of the p poses."""
+def _contacts(
+    labels: torch.Tensor, groups: Sequence[slice], grid: Grid, vehicle: Vehicle, config: ScoreConfig
+) -> list[Contact]:
+    """What labels (..., p, n, l) in the footprint mean: for each group of the p poses, a contact at any of them."""
     lattice = footprint_lattice(vehicle, grid.voxel, labels.device)[:, 0]
     kind = constant(_KINDS, labels.device, torch.uint8)[labels.long()]  # 1 road user, 2 static
     users, static = (kind == 1).sum(dim=-1), (kind == 2).sum(dim=-1)  # (..., p, n)
     hits = users + static
-    mean = (hits * lattice).sum(dim=(-2, -1)) / hits.sum(dim=(-2, -1)).clamp(min=1)
-    return Contact(
-        road_user=users.sum(dim=-1).amax(dim=-1) >= config.min_voxels,
-        static=static.sum(dim=-1).amax(dim=-1) >= config.min_voxels,
-        behind=mean < vehicle.rear + config.rear_part * vehicle.length,
-    )
+    lever, count = (hits * lattice).sum(dim=-1), hits.sum(dim=-1)  # (..., p)
+    enough = [part.sum(dim=-1) >= config.min_voxels for part in (users, static)]
+    rear = vehicle.rear + config.rear_part * vehicle.length
+    return [
+        Contact(
+            road_user=enough[0][..., group].any(dim=-1),
+            static=enough[1][..., group].any(dim=-1),
+            behind=lever[..., group].sum(dim=-1) < rear * count[..., group].sum(dim=-1).clamp(min=1),
+        )
+        for group in groups
+    ]
 
 
 def no_collision(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.constants import constant
@@ -13,7 +14,7 @@ from occsora_sim.grid import FRAME_SECONDS, class_mask
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scoring.driving import ScoreConfig
 from occsora_sim.scoring.footprint import ROAD_USERS
-from occsora_sim.scoring.oriented_boxes import ego_box, separation
+from occsora_sim.scoring.oriented_boxes import separation
 from occsora_sim.vehicle import Vehicle
 
 _BEHIND = math.cos(math.radians(30.0))
@@ -45,8 +46,8 @@ def moving_time_to_collision(
     velocity = rotate(velocity, -ego_pose[:, :, None, 2].to(pose).expand(velocity.shape[:3]))
     times = constant(config.instants, pose.device, pose.dtype)
     ahead = speed.to(pose)[..., None] * times  # (b, f, p)
-    driven = torch.stack((ahead, torch.zeros_like(ahead), torch.zeros_like(ahead)), dim=-1)
-    centre, size = ego_box(driven, vehicle)
+    centre = F.pad((ahead + (vehicle.front + vehicle.rear) / 2)[..., None], (0, 2))  # (b, f, p, 3)
+    size = constant((vehicle.length, vehicle.width), pose.device, pose.dtype)
     moved = pose[:, :, None, :, :2] + velocity[:, :, None] * times[:, None, None]  # (b, f, p, n, 2)
     boxes = torch.cat((moved, pose[:, :, None, :, 2:].expand(*moved.shape[:-1], 1)), dim=-1)
     sizes = users.size[:, None, None, :, :2].to(pose)
@@ -55,8 +56,8 @@ def moving_time_to_collision(
         :, :, None
     ]
     first = meets & (meets.cumsum(dim=2) == 1)
-    offset = moved - driven[..., None, :2]
-    behind = offset[..., 0] < -_BEHIND * offset.norm(dim=-1)
+    back, side = moved[..., 0] - ahead[..., None], moved[..., 1]
+    behind = back < -_BEHIND * torch.hypot(back, side)
     hit = (first & ~behind).flatten(2).any(dim=2)
     return torch.where(hit & (speed > config.moving), 0.0, 1.0)
 

@@ -29,19 +29,13 @@ def separation(pose: Tensor, size: Tensor, other_pose: Tensor, other_size: Tenso
 
     """
     offset = other_pose[..., :2] - pose[..., :2]
-    turn = other_pose[..., 2] - pose[..., 2]
-    cos, sin = turn.cos().abs(), turn.sin().abs()
+    yaw, other_yaw = pose[..., 2].expand_as(offset[..., 0]), other_pose[..., 2].expand_as(offset[..., 0])
+    turn = other_yaw - yaw
+    cos, sin = turn.cos().abs()[..., None], turn.sin().abs()[..., None]
     half, other = size / 2, other_size / 2
-    (length, width), (far_length, far_width) = half.unbind(-1), other.unbind(-1)
-    mine = rotate(offset, -pose[..., 2].expand_as(turn)).abs()
-    theirs = rotate(offset, -other_pose[..., 2].expand_as(turn)).abs()
-    gaps = (
-        mine[..., 0] - length - cos * far_length - sin * far_width,
-        mine[..., 1] - width - sin * far_length - cos * far_width,
-        theirs[..., 0] - far_length - cos * length - sin * width,
-        theirs[..., 1] - far_width - sin * length - cos * width,
-    )
-    return torch.stack(gaps).amax(dim=0)
+    mine = rotate(offset, -yaw).abs() - half - cos * other - sin * other.flip(-1)
+    theirs = rotate(offset, -other_yaw).abs() - other - cos * half - sin * half.flip(-1)
+    return torch.maximum(mine, theirs).amax(dim=-1)
 
 
 def signed_distance(pose: Tensor, size: Tensor, other_pose: Tensor, other_size: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import to_frame
 
@@ -97,7 +98,7 @@ class Routes:
 
     def ahead(self, pose: torch.Tensor, arc: torch.Tensor, count: int, spacing: float) -> torch.Tensor:
         """The next `count` points (b, count, 2) [m] after `arc` (b,), `spacing` apart, in the ego frame."""
-        steps = torch.arange(1, count + 1, device=arc.device) * spacing
+        steps = constant(tuple(spacing * k for k in range(1, count + 1)), arc.device, arc.dtype)
         return to_frame(self.at(arc[:, None] + steps), pose[:, None])
 
 
