@@ -95,6 +95,6 @@ def normal_from(pairs: Tensor) -> Tensor:
     return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1).float()
 
 
-def choice(logits: Tensor, drawn: Tensor) -> Tensor:
-    """A choice from logits (..., k) by uniform numbers (..., k), with Gumbel noise: (...) int64."""
-    return (logits.float() - torch.log(-torch.log(drawn))).argmax(dim=-1)
+def gumbel_from(drawn: Tensor) -> Tensor:
+    """Gumbel noise of any shape from uniform numbers: logits plus noise are largest at a choice by them."""
+    return -torch.log(-torch.log(drawn))

@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.geometry import compose, relative, rotate
+from occsora_sim.constants import constant
+from occsora_sim.geometry import relative, rotate
 from occsora_sim.grid import CAR, FRAME_SECONDS, Grid
 from occsora_sim.vehicle import Vehicle
 
@@ -248,7 +250,7 @@ def seen_from(users: RoadUsers, poses: Tensor, grid: Grid) -> Tensor:
     """Whose centre (b, n) bool was in view in one of the last frames, from ego poses (b, h, 3), the newest last."""
     count = min(poses.shape[1], users.pose.shape[2])
     local = relative(poses[:, None, -count:].to(users.pose), users.pose[:, :, -count:])[..., :2]
-    low, up = (local.new_tensor(corner[:2]) for corner in (grid.lower, grid.upper))
+    low, up = (constant(corner[:2], local.device, local.dtype) for corner in (grid.lower, grid.upper))
     return (((local >= low) & (local < up)).all(-1) & users.present[:, :, -count:]).any(-1)
 
 
@@ -258,14 +260,15 @@ def of_ego(poses: Tensor, vehicle: Vehicle, history: int) -> RoadUsers:
     """
     b, h = poses.shape[:2]
     size = (vehicle.length, vehicle.width, 1.6)
-    middle = poses.new_tensor([vehicle.length / 2 - vehicle.rear_overhang, 0.0, 0.0]).double()
-    box = compose(poses.double(), middle.expand(b, h, 3))
+    poses = poses.double()
+    ahead = torch.stack((poses[..., 2].cos(), poses[..., 2].sin()), dim=-1)
+    box = poses + F.pad(ahead * (vehicle.length / 2 - vehicle.rear_overhang), (0, 1))
     lacking = max(history - h, 0)
     box = torch.cat((box[:, :1].expand(b, lacking, 3), box), dim=1)[:, -history:]
     present = torch.arange(lacking + h, device=poses.device)[-history:] >= lacking
     return RoadUsers(
         label=torch.full((b, 1), CAR, dtype=torch.uint8, device=poses.device),
-        size=box.new_tensor(size).float().expand(b, 1, 3),
+        size=constant(size, poses.device).expand(b, 1, 3),
         pose=box[:, None],
         present=present.expand(b, 1, history),
         velocity=velocity_of(box, present.expand(b, history))[:, None],

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occsora_sim.constants import constant
-from occsora_sim.counter_random import choice
+from occsora_sim.counter_random import gumbel_from
 from occsora_sim.grid import DYNAMIC
 from occsora_sim.models.entry_view import GROUPS, group_of
 from occsora_sim.models.one_hot import one_hot
@@ -98,15 +98,15 @@ class Marks(nn.Module):
             kind (b, k) int64, index in DYNAMIC; part of the cell (b, k, 2), 0 to 1; yaw [rad] and speed [m/s] (b, k).
 
         """
-        by = drawn.split(_DRAWN, dim=-1)
+        by, noise = drawn.split(_DRAWN, dim=-1), gumbel_from(drawn).split(_DRAWN, dim=-1)
         which, where = self._where(f, group)
-        kind, sub = choice(which, by[0]), choice(where, by[1])
+        kind, sub = (which + noise[0]).argmax(-1), (where + noise[1]).argmax(-1)
         part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + by[4]) / _SUB
         named = one_hot(kind, len(DYNAMIC))
         bins, rest = self._heading(f, named, part)
-        turn = choice(bins, by[2])
+        turn = (bins + noise[2]).argmax(-1)
         yaw = (turn + rest.gather(-1, turn[..., None])[..., 0]) * _TURN
-        pace = choice(self._speed(f, named, part, yaw), by[3])
+        pace = (self._speed(f, named, part, yaw) + noise[3]).argmax(-1)
         low, up = F.embedding(pace, constant(_PACES, f.device)).unbind(-1)
         speed = torch.where(pace > 0, low + (up - low) * by[5][..., 0], 0.0)
         return kind, part, yaw, speed

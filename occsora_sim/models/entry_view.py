@@ -66,7 +66,8 @@ def ground_of(columns: Tensor, grid: Grid) -> Tensor:
     low = slice(grid.ground + 1, grid.ground + 1 + _CLEARANCE)
     anywhere = _rank(columns, high, flat).amax(-1)
     in_the_way = _rank(columns[..., low], flat, len(_RANKS)).amax(-1)
-    return constant(_RANKS, columns.device, torch.uint8)[torch.maximum(anywhere, in_the_way)]
+    rank = torch.maximum(anywhere, in_the_way)
+    return constant(_RANKS, columns.device, torch.uint8).index_select(0, rank.flatten()).view(rank.shape)
 
 
 def _rank(columns: Tensor, first: int, end: int) -> Tensor:
@@ -139,12 +140,13 @@ def view_image(
     if route is not None:
         counts = torch.add(counts, route > 0, alpha=1 << 3 * (planes + 1))
     b, x, y = ground.shape
-    counts = counts.view(b, 1, x // POOL, POOL, y // POOL, POOL).sum((3, 5), dtype=torch.int32)
+    counts = counts.view(b, x // POOL, POOL, y // POOL, POOL, 1).sum((2, 4), dtype=torch.int32)
     shift = constant(tuple(range(0, 3 * (planes + 2), 3)), ground.device, torch.int32)
-    shares = (counts >> shift[:, None, None] & 7).float() / POOL**2
+    shares = F.pad((counts >> shift & 7).float() / POOL**2, (0, 0, *(margin,) * 4))
     around = _who(users, in_frame(users, pose) if local is None else local, pose, grid, margin)
     place = _places(grid, margin, pose.device).expand(b, -1, -1, -1)
-    return torch.cat((F.pad(shares, (margin,) * 4), place, around), dim=1)
+    # In memory the channels of a cell lie side by side: convolutions want them so.
+    return torch.cat((shares, place, around), dim=-1).permute(0, 3, 1, 2)
 
 
 _PLANE_BITS = tuple(
@@ -154,7 +156,7 @@ _PLANE_BITS = tuple(
 
 @lru_cache(maxsize=16)
 def _places(grid: Grid, margin: int, device: torch.device) -> Tensor:
-    """Distance inside the edge of the view and x, y of the cells: (3, X, Y)."""
+    """Distance inside the edge of the view and x, y of the cells: (X, Y, 3)."""
     step = POOL * grid.voxel
     axes = [
         (torch.arange(n // POOL + 2 * margin, device=device) - margin + 0.5) * step + low
@@ -163,7 +165,7 @@ def _places(grid: Grid, margin: int, device: torch.device) -> Tensor:
     x, y = torch.meshgrid(*axes, indexing="ij")
     low, up = grid.lower, grid.upper
     inside = torch.stack((x - low[0], up[0] - x, y - low[1], up[1] - y)).amin(0)
-    return torch.stack(((inside / _EDGE).clamp(-1, 1), x / up[0], y / up[1]))
+    return torch.stack(((inside / _EDGE).clamp(-1, 1), x / up[0], y / up[1]), dim=-1)
 
 
 @lru_cache(maxsize=16)
@@ -174,7 +176,7 @@ def _points(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _who(users: RoadUsers, local: Tensor, pose: Tensor, grid: Grid, margin: int) -> Tensor:
-    """Road users from above: group, velocity, cosine and sine of the heading: (b, len(GROUPS) + 4, X, Y)."""
+    """Road users from above: group, velocity, cosine and sine of the heading: (b, X, Y, len(GROUPS) + 4)."""
     (b, n), device = users.label.shape, local.device
     sides = tuple(side // POOL + 2 * margin for side in grid.shape[:2])
     cells = sides[0] * sides[1]
@@ -196,6 +198,7 @@ def _who(users: RoadUsers, local: Tensor, pose: Tensor, grid: Grid, margin: int)
     vx, vy = users.velocity.unbind(-1)
     tcos, tsin = turned.cos(), turned.sin()
     numbers = ((tcos * vx + tsin * vy) / _SPEED, (tcos * vy - tsin * vx) / _SPEED, cos, sin)
-    marks = torch.cat((one_hot(group_of(users.label), len(GROUPS)).mT, torch.stack(numbers, dim=1)), dim=1)
-    marks = F.pad(marks, (1, 0))  # slot 0 is nobody
-    return marks.gather(2, image[:, None].expand(-1, marks.shape[1], -1)).view(b, -1, *sides)
+    marks = torch.cat((one_hot(group_of(users.label), len(GROUPS)), torch.stack(numbers, dim=-1)), dim=-1)
+    marks = F.pad(marks, (0, 0, 1, 0)).flatten(0, 1)  # slot 0 is nobody
+    image = image + torch.arange(0, len(marks), n + 1, device=device)[:, None]
+    return marks.index_select(0, image.flatten()).view(b, *sides, -1)

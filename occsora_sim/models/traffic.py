@@ -108,16 +108,19 @@ class RelativeAttention(nn.Module):
         self.out = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor, edges: Tensor, hidden: Tensor) -> Tensor:
-        """Tokens x (b, n, c), edges (b, n, n, e), hidden (b, 1, n, n) bool -> (b, n, c)."""
+        """Tokens x (b, n, c), edges (b, n, n, e), hidden (b, n, n) bool -> (b, n, c)."""
         b, n, c = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # (b, h, n, d)
-        asks = torch.einsum("bhnd,hde->bnhe", q, self.to_key.to(q.dtype))
-        logits = q @ k.transpose(-1, -2) + (asks @ edges.transpose(-1, -2)).transpose(1, 2)
+        # Heads first: the products with `to_key` and `to_value` are one for each head, however many worlds there are.
+        q, k, v = (
+            self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 3, 0, 1, 4).contiguous().unbind(0)
+        )  # (h, b, n, d)
+        asks = torch.bmm(q.flatten(1, 2), self.to_key.to(q.dtype)).unflatten(1, (b, n))  # (h, b, n, e)
+        logits = q @ k.mT + (asks.permute(1, 2, 0, 3) @ edges.mT).permute(2, 0, 1, 3)
         logits = (logits * q.shape[-1] ** -0.5).masked_fill(hidden, -3e4)
-        share = logits.float().softmax(dim=-1).to(v.dtype)  # (b, h, n, n)
-        about = share.transpose(1, 2) @ edges  # (b, n, h, e)
-        mixed = (share @ v).transpose(1, 2) + torch.einsum("bnhe,hed->bnhd", about, self.to_value.to(v.dtype))
-        return self.out(mixed.reshape(b, n, c))
+        share = logits.float().softmax(dim=-1).to(v.dtype)  # (h, b, n, n)
+        about = (share.permute(1, 2, 0, 3) @ edges).permute(2, 0, 1, 3).flatten(1, 2)  # (h, b n, e)
+        mixed = share @ v + torch.bmm(about, self.to_value.to(v.dtype)).unflatten(1, (b, n))
+        return self.out(mixed.permute(1, 2, 0, 3).reshape(b, n, c))
 
 
 class Block(nn.Module):
@@ -182,7 +185,7 @@ class TrafficModel(nn.Module):
         known = torch.cat((self.describe(users, ego), rays(crops)), dim=-1)
         x = self.own(known) + self.look(crops)
         x = x + self.place(place.remainder(len(PLACES) + 1))[:, None]
-        pair, hidden = self.pair(edges), ~seen[:, None]
+        pair, hidden = self.pair(edges), ~seen
         for block in self.blocks:
             x = block(x, pair, hidden)
         return self.norm(x).float()
@@ -213,12 +216,13 @@ class TrafficModel(nn.Module):
         pose, present = users.pose[:, :, -h:], users.present[:, :, -h:]
         came = (pose[..., 1:, :2] - pose[..., :-1, :2]).norm(dim=-1).float()  # (b, n, h - 1)
         known = (present[..., 1:] & present[..., :-1]).float()
-        travel = travel_of(users)
-        still = ((came < STANDS) | (known == 0)).all(-1) & (travel < STANDS)
-        now = torch.stack((travel / 3, (travel < STANDS).float(), still.float()), dim=-1)
+        went, travel = came * known, travel_of(users)
+        slow = travel < STANDS
+        still = (went < STANDS).all(-1) & slow
+        now = torch.stack((travel / 3, slow, still), dim=-1)
         size = users.size / constant((5.0, 2.0, 2.0), ego.device)
         role = constant(_ROLE_OF, ego.device, torch.int64)[users.label.int()].masked_fill(ego, _ROLES - 1)
-        return torch.cat((came / 3 * known, known, now, size, one_hot(role, _ROLES)), dim=-1)
+        return torch.cat((went / 3, known, now, size, one_hot(role, _ROLES)), dim=-1)
 
     def pairs(self, users: RoadUsers) -> tuple[Tensor, Tensor]:
         """How road users see each other: features (b, n, n, _EDGES) of j in the frame of i, and which (b, n, n) do."""

@@ -77,7 +77,7 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
     faults = reduce(torch.add, (off + _HIT / frames * hits).unbind(1))
     # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
     stuck = hits[:, 0, :-1].all(1)
-    faults[:, -1] = torch.where(stuck, 0.0, torch.inf)
+    faults[:, -1].fill_(torch.inf).masked_fill_(stuck, 0.0)
     best = faults.argmin(dim=1, keepdim=True)  # the first of the least
     more, turn, stand = (part.gather(1, best)[:, 0] for part in (more, turn, stand))
     return Motion(more=more, turn=turn, stand=stand)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from occsora_sim.constants import constant
-from occsora_sim.counter_random import choice, normal_from, uniforms
+from occsora_sim.counter_random import gumbel_from, normal_from, uniforms
 from occsora_sim.models.traffic_motion import Motion
 
 _GATE, _NOISE, _MORE, _TURN, _WITHIN = range(100, 105)  # uses of random numbers
@@ -179,8 +179,8 @@ class TokenHead(nn.Module):
             _WITHIN: (n, 2),
         }
         gate, more, turn, within = _drawn(key, shapes)
-        first = choice(self.first(seen), more)
-        second = choice(self.second(seen + self.chosen(first)), turn)
+        first = (self.first(seen) + gumbel_from(more)).argmax(-1)
+        second = (self.second(seen + self.chosen(first)) + gumbel_from(turn)).argmax(-1)
         return Motion(
             more=self._value(first, self.more_bins, within[..., 0]),
             turn=self._value(second, self.turn_bins, within[..., 1]),
