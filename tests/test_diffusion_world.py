@@ -192,10 +192,13 @@ def test_the_expectation_of_new_ground_is_the_code_of_which_most_is_expected_to_
 
 def test_a_budget_of_tiles_is_kept_and_what_is_not_drawn_in_time_is_no_void(world):
     state = world.reset([start(world)], [0])
-    fast = torch.tensor([[[12.0, 0.0, 0.0]]])
-    whole, one = (DiffusionWorld(world.model, tiles=tiles).step(state, fast) for tiles in (None, 1))
-    drawn = [each.memory.ground.canvas.fine.known.sum() for each in (state, one, whole)]
-    assert drawn[0] < drawn[1] < drawn[2]
+    fast = torch.tensor([[[6.0, 0.0, 0.0], [12.0, 0.0, 0.0]]])
+    before = state.memory.ground.canvas
+    one, four = (DiffusionWorld(world.model, tiles=tiles).step(state, fast) for tiles in (1, 4))
+    tile = world.model.config.ground.tile**2
+    new = [one.memory.ground.canvas.plan.known.sum() - before.plan.known.sum() for one in (one, four)]
+    assert 0 < new[0] <= tile and new[0] < new[1] <= 4 * tile  # once in a chunk, not in each frame
+    assert four.memory.ground.canvas.fine.known.sum() > before.fine.known.sum()
     assert (one.occupancy <= FREE).all()
 
 
@@ -285,12 +288,9 @@ def test_weights_travel_with_their_configuration(tmp_path, world):
     model, header = load_world_model(path)
     assert model.config == world.model.config and header["trained_on"] == "nothing"
     # A finished model is stored in float16.
-    rounded = DiffusionWorld(copy.deepcopy(world.model))
-    whole = world.model.state_dict()
-    rounded.model.load_state_dict(
-        {k: v.half().float() if v.is_floating_point() else v for k, v in whole.items()}
-    )
-    a, _ = roll(rounded, [start(world)], [5], [AHEAD[None]])
+    rounded, whole = copy.deepcopy(world.model), world.model.state_dict()
+    rounded.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in whole.items()})
+    a, _ = roll(DiffusionWorld(rounded), [start(world)], [5], [AHEAD[None]])
     b, _ = roll(load_world(path), [start(world)], [5], [AHEAD[None]])
     assert torch.equal(a, b)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors"]

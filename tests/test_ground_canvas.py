@@ -58,10 +58,16 @@ def test_the_nearest_tile_with_hidden_ground_comes_first():
     codes = torch.zeros(1, 1, 32, 32, dtype=torch.int64)
     layer = canvas.fine.put(codes, torch.ones_like(codes, dtype=torch.bool), torch.tensor([[[-16, -16]]]))
     canvas = replace(canvas, fine=layer)
-    tile, wanted = canvas.urgent(poses([10.0, 2.0, 0.0]), 20.0)
-    assert tile.tolist() == [[1, 0]] and wanted.tolist() == [True]
-    _, wanted = canvas.urgent(poses([10.0, 2.0, 0.0]), 14.0)
-    assert wanted.tolist() == [False]
+    _, wanted, plan, planned = canvas.urgent(poses([10.0, 2.0, 0.0]), 20.0, 32)
+    # Its window begins at x = 12.8 m and lies across four tiles of the plan, of which nothing is known: the plan first.
+    assert plan.tolist() == [[0, 0]] and planned.tolist() == [True] and wanted.tolist() == [False]
+    codes = torch.zeros(1, 1, 64, 64, dtype=torch.int64)
+    layer = canvas.plan.put(codes, torch.ones_like(codes, dtype=torch.bool), torch.tensor([[[-32, -32]]]))
+    canvas = replace(canvas, plan=layer)
+    tile, wanted, _, planned = canvas.urgent(poses([10.0, 2.0, 0.0]), 20.0, 32)
+    assert tile.tolist() == [[1, 0]] and wanted.tolist() == [True] and planned.tolist() == [False]
+    _, wanted, _, planned = canvas.urgent(poses([10.0, 2.0, 0.0]), 14.0, 32)
+    assert wanted.tolist() == planned.tolist() == [False]
 
 
 def test_nothing_in_view_stays_hidden_whichever_way_the_ego_looks(made):
@@ -107,8 +113,9 @@ def to_world_pose(origin, ahead):
 def test_a_budget_draws_as_many_tiles_in_every_world(made):
     canvas = GroundCanvas.empty(poses([0.0, 0.0, 0.0], [9.0, 0.0, 1.0]), TOKEN, TILE)
     told = torch.full((2, 4, 2), torch.nan), torch.tensor([-1, -1]), torch.tensor([3, 4])
-    after = made.draw(canvas, canvas.origin, *told, 30.0, steps=1, tiles=2)
-    assert after.fine.known.flatten(1).sum(1).tolist() == [2 * TILE**2] * 2
+    after = made.draw(canvas, canvas.origin, *told, 30.0, steps=1, tiles=4)
+    assert after.fine.known.flatten(1).sum(1).tolist() == [4 * TILE**2] * 2
+    assert after.plan.known.flatten(1).sum(1).tolist() == [4 * TILE**2] * 2
 
 
 def test_a_canvas_follows_the_ego_and_forgets_what_is_far_behind(made):
@@ -131,7 +138,7 @@ def test_what_was_seen_is_shown_as_it_was_and_the_rest_as_it_was_drawn(made):
     frames[:, :, :8] = UNSEEN
     at = poses([3.0, 4.0, 0.5], [3.0, 4.0, 0.5])[None]
     ground = Ground.of(frames, at, made, GRID)
-    shown = ground.read(at[:, -1], made, GRID)
+    shown = ground.read(at[:, -1], made, GRID).columns()
     assert torch.equal(shown[:, 8:], frames[:, -1, 8:])
     assert (shown <= FREE).all()  # what was never drawn is no void
     other = copy.deepcopy(made)
@@ -139,7 +146,7 @@ def test_what_was_seen_is_shown_as_it_was_and_the_rest_as_it_was_drawn(made):
         other.fine.answer.bias[3] = 50.0
     told = torch.full((1, 4, 2), torch.nan), torch.tensor([-1]), torch.tensor([3])
     drawn = ground.drawn(other, GRID, at[:, -1], *told, steps=2)
-    shown = drawn.read(at[:, -1], other, GRID)
+    shown = drawn.read(at[:, -1], other, GRID).columns()
     assert torch.equal(shown[:, 8:], frames[:, -1, 8:]) and (shown[:, :8] == other.palette[3]).all()
     crop = drawn.crops(at[:, -1:].double(), other, GRID)
     assert crop.shape[:2] == (1, 1) and len(crop.unique()) >= 2

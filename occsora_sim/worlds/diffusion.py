@@ -14,7 +14,7 @@ from torch import Tensor
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, to_frame, to_world
 from occsora_sim.grid import FRAME_SECONDS, Grid
-from occsora_sim.models.columns import UNSEEN, without_road_users
+from occsora_sim.models.columns import without_road_users
 from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS
 from occsora_sim.models.entry_view import ground_of, in_view
 from occsora_sim.models.route_mask import route_mask
@@ -25,11 +25,15 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.road_users import RoadUsers, join, of_ego, stack
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
-from occsora_sim.worlds.ground import Ground
+from occsora_sim.worlds.ground import Ground, View
 from occsora_sim.worlds.memory import DiffusionMemory, remember, road_users_in
 from occsora_sim.worlds.protocol import Start, WorldState
 
 Mode = Literal["sample", "mean"]
+
+MARGIN = 12.0
+"""How far beyond the view ground is drawn where a chunk has a budget of tiles [m]: an ego at 43 km/h comes as far in it,
+and what is drawn does not depend on where it goes."""
 
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]; it sees 40 m ahead and to each side."""
@@ -45,13 +49,14 @@ class DiffusionWorld:
         steps: calls of the network for a tile of new ground.
         follow_route: let the model see the route, so that new streets lead along it.
         vehicle: the ego as the others see it.
-        tiles: of new ground that are drawn in a frame, wanted or not, so that nothing waits for the device; None: as
-            many as are wanted.
+        tiles: of new ground and of its plan that are drawn in a chunk, wanted or not, so that nothing waits for the
+            device; what is wanted more shows the commonest column until it is drawn. None: in every frame as many as
+            are wanted.
 
     """
 
     def __init__(
-        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 8, follow_route: bool = True,
+        self, model: WorldModel, *, mode: Mode = "sample", steps: int = 4, follow_route: bool = True,
         vehicle: Vehicle | None = None, tiles: int | None = None,
     ) -> None:  # fmt: skip
         if mode not in ("sample", "mean") or steps < 1 or (tiles is not None and tiles < 1):
@@ -59,6 +64,7 @@ class DiffusionWorld:
                 f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} and tiles {tiles} at least 1"
             )
         self.model = model.eval()
+        self.ground = model.ground.quick()
         self.mode, self.steps, self.follow_route, self.tiles = mode, steps, follow_route, tiles
         self.vehicle = vehicle or Vehicle()
         self.device = next(model.parameters()).device
@@ -103,6 +109,8 @@ class DiffusionWorld:
         """Roll every world on along `trajectories` (b, f, 3)."""
         memory = state.memory
         poses = self._poses(memory, trajectories)
+        if self.tiles is not None:
+            memory = replace(memory, ground=self._draw(memory, memory.poses[:, -1], MARGIN, self.tiles))
         frames = []
         for pose in poses.unbind(1):
             memory, frame = self._advance(memory, pose)
@@ -116,18 +124,16 @@ class DiffusionWorld:
         """
         memory, grid = state.memory, self.grid
         poses, future = self._poses(memory, trajectories), future.to(self.device)
-        record, users, frames = memory.ground.record, memory.users, []
+        users, frames = memory.users, []
         for pose, labels in zip(poses.unbind(1), future.unbind(1), strict=True):
             users = keep_on(users)
-            seen = record.read(pose[:, None], grid)[:, 0]
-            ground = torch.where(
-                seen == UNSEEN, self.model.ground.given_back(without_road_users(labels)), seen
-            )
-            record = record.write(ground, pose, grid)
+            seen = memory.ground.seen.read(pose, grid)
+            drawn = self.model.ground.given_back(without_road_users(labels))
+            ground = torch.where((seen > 0)[..., None], memory.ground.seen.columns(seen), drawn)
             found = [road_users_in(row[None], at[None], grid) for row, at in zip(labels, pose, strict=True)]
             frames.append(paint_road_users(ground, stack(found), pose.double(), grid))
         kept = torch.cat((memory.poses, poses), dim=1)[:, -memory.poses.shape[1] :]
-        memory = replace(memory, ground=replace(memory.ground, record=record), users=users, poses=kept)
+        memory = replace(memory, users=users, poses=kept)
         return _state(memory, torch.stack(frames, dim=1), poses)
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
@@ -154,12 +160,14 @@ class DiffusionWorld:
     ) -> tuple[DiffusionMemory, Tensor]:
         """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z)."""
         users = self._move(memory)
-        ground = self._draw(memory, pose)
-        columns = ground.read(pose, self.model.ground, self.grid)
+        ground = memory.ground
+        if self.tiles is None or first:
+            ground = self._draw(memory, pose)
+        view = ground.read(pose, self.ground, self.grid)
         if self.mode == "sample":
-            users = self._enter(memory, users, columns, pose, first)
+            users = self._enter(memory, users, view, pose, first)
         users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
-        frame = paint_road_users(columns, users, pose.double(), self.grid)
+        frame = paint_road_users(view.columns(), users, pose.double(), self.grid)
         after = replace(
             memory, ground=ground, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
             key=memory.key + memory.key.new_tensor([0, 1]),
@@ -173,23 +181,27 @@ class DiffusionWorld:
         everyone = join(users, ego)
         is_ego = torch.zeros_like(everyone.valid)
         is_ego[:, -1] = True
-        crops = memory.ground.crops(everyone.now, self.model.ground, self.grid)
+        crops = memory.ground.crops(everyone.now, self.ground, self.grid)
         seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, :-1]
         if self.mode == "mean":
             return apply(users, model.head.mean(seen))
         draws = sample_several(model.head, seen, memory.key)
         return apply(users, choose(users, draws, crops[:, :-1], ego))
 
-    def _draw(self, memory: DiffusionMemory, pose: Tensor) -> Ground:
-        """The ground with everything drawn that comes into view at `pose` (b, 3)."""
+    def _draw(
+        self, memory: DiffusionMemory, pose: Tensor, margin: float = 0.0, tiles: int | None = None
+    ) -> Ground:
+        """The ground with everything drawn, or a budget of `tiles`, that is in view at `pose` (b, 3) or at most
+        `margin` [m] beyond.
+        """
         route = memory.route if self.follow_route else torch.full_like(memory.route, torch.nan)
         return memory.ground.drawn(
-            self.model.ground, self.grid, pose, route, memory.scene[:, 0].long(), memory.key[:, 0],
-            steps=self.steps, expected=self.mode == "mean", tiles=self.tiles,
+            self.ground, self.grid, pose, route, memory.scene[:, 0].long(), memory.key[:, 0],
+            steps=self.steps, expected=self.mode == "mean", margin=margin, tiles=tiles,
         )  # fmt: skip
 
     def _enter(
-        self, memory: DiffusionMemory, users: RoadUsers, ground: Tensor, pose: Tensor, first: bool
+        self, memory: DiffusionMemory, users: RoadUsers, view: View, pose: Tensor, first: bool
     ) -> RoadUsers:
         """The road users with those who come into view at `pose` (b, 3)."""
         grid, before = self.grid, memory.poses[:, -1]
@@ -197,7 +209,7 @@ class DiffusionWorld:
         new = ~in_view(to_frame(to_world(centres, pose[:, None, None]), before[:, None, None]), grid)
         entered = self.model.entries.enter(
             users,
-            ground=ground_of(ground, grid),
+            ground=view.each(ground_of(view.palette, grid)),
             pose=pose,
             speed=(pose - before)[:, :2].norm(dim=-1) / FRAME_SECONDS,
             new=torch.ones_like(new) if first else new,
@@ -244,7 +256,7 @@ def default_weights() -> Path:
 
 
 def load_world(
-    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 8,
+    weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 4,
     follow_route: bool = True, vehicle: Vehicle | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from occsora_sim.geometry import relative, to_world
 from occsora_sim.grid import Grid
-from occsora_sim.models.columns import UNSEEN
 from occsora_sim.models.ground.canvas import GroundCanvas
 from occsora_sim.models.ground.model import GroundModel
 from occsora_sim.models.ground.tokenizer import PATCH
 from occsora_sim.models.ground_crop import UNSEEN_GROUND, crop_points, kinds_of_columns
-from occsora_sim.models.record import Record
+from occsora_sim.models.seen import Seen
 
 _LATTICE = 256
 """Columns along the edge of the square that is entered on a canvas: the view, and what the frames before it saw."""
@@ -26,57 +25,93 @@ class Ground:
     """The ground of b worlds; a value.
 
     Attributes:
-        record: what the start's frames saw; it stays as it is.
+        seen: by the start's frames; it stays as it is.
         canvas: what was drawn since, and, as tokens, what was seen: the context of what is drawn.
 
     """
 
-    record: Record
+    seen: Seen
     canvas: GroundCanvas
 
     @staticmethod
     def of(frames: Tensor, poses: Tensor, model: GroundModel, grid: Grid) -> Ground:
         """The ground that frames (b, h, x, y, z) without road users saw from world poses (b, h, 3)."""
-        record = Record.of(frames, poses, grid)
+        seen = Seen.of(frames, poses, grid)
         corner = -_LATTICE // 2
         axis = (torch.arange(_LATTICE, device=frames.device) + corner + 0.5) * model.config.column
         lattice = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
-        columns, known = record.look(lattice.expand(len(frames), *lattice.shape), grid)
-        canvas = model.enter(record.origin, columns, known, corner // PATCH)
-        return Ground(record=record, canvas=canvas)
+        codes = seen.look(lattice.expand(len(frames), *lattice.shape), grid)
+        canvas = model.enter(seen.origin, seen.columns(codes), codes > 0, corner // PATCH)
+        return Ground(seen=seen, canvas=canvas)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Ground:
         """Every tensor changed in the same way: rows picked, say."""
-        return Ground(record=self.record.map(change), canvas=self.canvas.map(change))
+        return Ground(seen=self.seen.map(change), canvas=self.canvas.map(change))
 
     def drawn(
         self, model: GroundModel, grid: Grid, pose: Tensor, route: Tensor, place: Tensor, seed: Tensor, *,
-        steps: int, expected: bool = False, tiles: int | None = None,
+        steps: int, expected: bool = False, margin: float = 0.0, tiles: int | None = None,
     ) -> Ground:  # fmt: skip
-        """With everything drawn that is in view at world poses (b, 3); arguments as of `GroundModel.draw`."""
-        half = max(map(abs, (*grid.lower[:2], *grid.upper[:2])))
+        """With everything drawn that is in view at world poses (b, 3), or at most `margin` [m] beyond; the other
+        arguments as of `GroundModel.draw`.
+        """
+        half = max(map(abs, (*grid.lower[:2], *grid.upper[:2]))) + margin
         canvas = model.draw(
             self.canvas.followed(pose), pose, route, place, seed, half, steps=steps, expected=expected,
             tiles=tiles,
         )  # fmt: skip
         return replace(self, canvas=canvas)
 
-    def read(self, pose: Tensor, model: GroundModel, grid: Grid) -> Tensor:
-        """The ground in view at world poses (b, 3): labels (b, x, y, z) uint8. What was not drawn in time shows the
-        commonest column.
-        """
-        seen = self.record.read(pose[:, None], grid)[:, 0]
+    def read(self, pose: Tensor, model: GroundModel, grid: Grid) -> View:
+        """The ground in view at world poses (b, 3). What was not drawn in time shows the commonest column."""
+        seen = self.seen.read(pose, grid)
         local = relative(self.canvas.origin, pose)
         points = to_world(grid.centres_xy(pose.device), local[:, None, None])  # (b, x, y, 2)
         kinds, known = self.canvas.look(points, model.fine.contents)
         kinds = torch.where(known, kinds, model.fine.contents[0, 0])
-        return torch.where(seen == UNSEEN, model.palette[kinds.int()], seen)
+        return View(codes=self._joined(seen, kinds, model), palette=self._palette(model))
 
     def crops(self, poses: Tensor, model: GroundModel, grid: Grid) -> Tensor:
         """What road users at world poses (b, n, 3) see of the ground: (b, n, *CROP) uint8 (`ground_crop`)."""
         points = crop_points(poses, self.canvas.origin[:, None].to(poses))
-        columns, seen = self.record.look(points, grid)
         kinds, known = self.canvas.look(points, model.fine.contents)
-        drawn = kinds_of_columns(model.palette, grid)[kinds.int()]
-        drawn = torch.where(known, drawn, UNSEEN_GROUND)
-        return torch.where(seen, kinds_of_columns(columns, grid), drawn)
+        codes = self._joined(self.seen.look(points, grid), kinds, model)
+        view = View(
+            codes=torch.where((codes >= len(model.palette)) | known, codes, -1), palette=self._palette(model)
+        )
+        nothing = torch.full_like(view.palette[:, :1, 0], UNSEEN_GROUND)
+        return view.each(torch.cat((kinds_of_columns(view.palette, grid), nothing), dim=1))
+
+    def _palette(self, model: GroundModel) -> Tensor:
+        """What can be drawn, and what was seen: (b, p, z) uint8."""
+        return torch.cat((model.palette.expand(len(self.seen.palette), -1, -1), self.seen.palette), dim=1)
+
+    @staticmethod
+    def _joined(seen: Tensor, kinds: Tensor, model: GroundModel) -> Tensor:
+        """Codes into `_palette`: what was seen hides what was drawn."""
+        return torch.where(seen > 0, seen + len(model.palette), kinds.int())
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Ground in b frames, as codes: what a column means is asked of the few hundred that there are.
+
+    Attributes:
+        codes: (b, x, y) int32.
+        palette: (b, p, z) uint8, the columns of each world's codes.
+
+    """
+
+    codes: Tensor
+    palette: Tensor
+
+    def each(self, table: Tensor) -> Tensor:
+        """What a table (b, p, ...) says of the codes: (b, x, y, ...)."""
+        b, size = table.shape[:2]
+        row = torch.arange(b, device=table.device, dtype=torch.int32) * size
+        index = self.codes.remainder(size) + row.view(-1, *(1,) * (self.codes.ndim - 1))
+        return table.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, self.codes.shape)
+
+    def columns(self) -> Tensor:
+        """Labels (b, x, y, z) uint8."""
+        return self.each(self.palette)

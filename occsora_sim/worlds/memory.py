@@ -57,9 +57,11 @@ class DiffusionMemory:
     def replace(self, rows: Tensor, other: DiffusionMemory) -> DiffusionMemory:
         """These worlds with `rows` (m,) int64 taken from `other`, in order."""
         length = max(self.route.shape[1], other.route.shape[1])
+        codes = max(memory.ground.seen.palette.shape[1] for memory in (self, other))
         mine, theirs = (
             replace(
                 memory,
+                ground=replace(memory.ground, seen=memory.ground.seen.with_codes(codes)),
                 route=F.pad(memory.route, (0, 0, 0, length - memory.route.shape[1]), value=math.nan),
                 users=users,
             )

@@ -154,32 +154,43 @@ class GroundCanvas:
         """The first token (b, 2) int64 that is held."""
         return self.block * (self.tile if plan else 2 * self.tile)
 
-    def urgent(self, pose: Tensor, half: float, *, plan: bool = False) -> tuple[Tensor, Tensor]:
-        """The tile that is to be drawn next: the nearest with a hidden token of which a part lies within `half` [m] of
-        the ego at the world poses (b, 3), along and across its heading.
+    def urgent(self, pose: Tensor, half: float, window: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is to be drawn next so that nothing within `half` [m] of the ego at the world poses (b, 3), along and
+        across its heading, stays hidden: the nearest such tile whose plan is known as far as its `window` [tokens]
+        reaches, and the tile of the plan with the nearest token that a window lacks.
 
         Returns:
-            (b, 2) int64, its number along x and y; (b,) bool, whether there is one.
+            (b, 2) int64, the tile's number along x and y; (b,) bool, whether there is one; the same of the plan.
 
         """
-        layer, token = self.layer(plan=plan), 2 * self.token if plan else self.token
-        local, tile = relative(self.origin, pose), self.tile
-        reach = math.ceil(half * math.sqrt(2) / (token * tile))
+        local, side, size = relative(self.origin, pose), self.tile, self.tile * self.token
+        reach = math.ceil(half * math.sqrt(2) / size)
         around = torch.arange(-reach, reach + 1, device=pose.device)
-        middle = torch.floor(local[:, :2] / (token * tile)).long()
         offset = torch.stack(torch.meshgrid(around, around, indexing="ij"), dim=-1).view(1, -1, 2)
-        tiles = middle[:, None] + offset  # (b, n, 2)
-        _, known = layer.gather(tiles * tile, self.first(plan=plan), tile)
-        step = torch.arange(tile, device=pose.device) + 0.5
-        inside = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1)  # (tile, tile, 2)
-        centres = (tiles[:, :, None, None] * tile + inside) * token
-        seen = to_frame(centres, local[:, None, None, None])
+        tiles = torch.floor(local[:, :2] / size).long()[:, None] + offset  # (b, n, 2)
+        _, known = self.fine.gather(tiles * side, self.first(), side)
+        seen = to_frame(_centres(tiles * side, side, self.token), local[:, None, None, None])
         turned = local[:, 2].cos().abs() + local[:, 2].sin().abs()  # how wide a token is across the heading
-        within = (half + 0.5 * token * turned - 1e-3).view(-1, 1, 1, 1, 1)
-        hidden = ~known & (seen.abs() < within).all(-1)
+        within = (half + 0.5 * self.token * turned - 1e-3).view(-1, 1, 1, 1)
+        hidden = ~known & (seen.abs().amax(-1) < within)
         distance = seen.norm(dim=-1).masked_fill(~hidden, math.inf).flatten(2).amin(-1)  # (b, n)
-        nearest, index = distance.min(dim=-1)
-        return tiles[torch.arange(len(tiles), device=index.device), index], torch.isfinite(nearest)
+
+        corner = (tiles * side - (window - side) // 2) // 2  # of what the tiles' windows see of the plan
+        _, planned = self.plan.gather(corner, self.first(plan=True), window // 2)
+        missing = ~planned & torch.isfinite(distance)[..., None, None]
+        away = (_centres(corner, window // 2, 2 * self.token) - local[:, None, None, None, :2]).norm(dim=-1)
+        away, at = away.masked_fill(~missing, math.inf).flatten(1).min(dim=-1)
+        number = torch.div(at, (window // 2) ** 2, rounding_mode="floor")
+        rest = at % (window // 2) ** 2
+        inside = torch.stack(
+            (torch.div(rest, window // 2, rounding_mode="floor"), rest % (window // 2)), dim=-1
+        )
+        token = corner.gather(1, number[:, None, None].expand(-1, 1, 2))[:, 0] + inside
+
+        least, nearest = distance.masked_fill(missing.flatten(2).any(-1), math.inf).min(dim=-1)
+        tile = tiles.gather(1, nearest[:, None, None].expand(-1, 1, 2))[:, 0]
+        plan = torch.div(token, side, rounding_mode="floor")
+        return tile, torch.isfinite(least), plan, torch.isfinite(away)
 
     def look(self, points: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
         """What lies at points (b, ..., 2) [m] of the canvas frame: kinds (b, ...) uint8, by the tokenizer's `book`,
@@ -197,3 +208,10 @@ class GroundCanvas:
         codes = self.fine.codes.view(-1)[index].long()
         kinds = book.view(-1)[codes * PATCH**2 + part[..., 0] * PATCH + part[..., 1]]
         return kinds, self.fine.known.view(-1)[index] & held
+
+
+def _centres(corner: Tensor, side: int, token: float) -> Tensor:
+    """Where the middles of squares of tokens lie whose lower corners are `corner` (b, n, 2): (b, n, side, side, 2) [m]."""
+    step = torch.arange(side, device=corner.device) + 0.5
+    inside = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1)
+    return (corner[:, :, None, None] + inside) * token

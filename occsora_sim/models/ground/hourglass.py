@@ -78,13 +78,18 @@ class Attention(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """Tokens (b, n, c) whose places turn queries and keys by `turn`, two of (n, c / heads): the same shape."""
-        q, k, v = rearrange(self.qkv(self.before(x)), "b n (r h c) -> r b h n c", r=3, h=self.heads).unbind(0)
-        # Written out: on CPUs the fused kernel's backward pass takes several times as long.
-        weight = (_turned(q, turn) @ _turned(k, turn).transpose(-1, -2)) * q.shape[-1] ** -0.5
-        attended = weight.softmax(-1, dtype=q.dtype) @ v
+        """Tokens (b, n, c) whose places turn queries and keys by `turn` (`rotary`): the same shape."""
+        qkv = rearrange(self.qkv(self.before(x)), "b n (r h c) -> r b h n c", r=3, h=self.heads)
+        q, k = _turned(qkv[:2], turn).unbind(0)
+        if torch.is_grad_enabled():
+            # Written out: on CPUs the fused kernel's backward pass takes several times as long.
+            weight = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+            attended = weight.softmax(-1, dtype=q.dtype) @ qkv[2]
+        else:
+            attended = F.scaled_dot_product_attention(q, k, qkv[2].to(q.dtype))
         x = x + self.out(rearrange(attended, "b h n c -> b n (h c)"))
-        return x + self.reduce(F.relu(self.expand(self.between(x))).square())
+        wide = F.relu(self.expand(self.between(x)))
+        return x + self.reduce(wide * wide)
 
 
 class Hourglass(nn.Module):
@@ -108,7 +113,8 @@ class Hourglass(nn.Module):
         if half is not None:
             tokens = tokens + half
         shape = tokens.shape[1:3]
-        turn = rotary(shape[0], shape[1], self.config.inner // self.config.heads, tokens.device)
+        cos, sin = rotary(shape[0], shape[1], self.config.inner // self.config.heads, tokens.device)
+        turn = cos.to(tokens.dtype), sin.to(tokens.dtype)
         tokens = tokens.flatten(1, 2)
         for block in self.blocks:
             tokens = block(tokens, turn)
@@ -119,17 +125,19 @@ class Hourglass(nn.Module):
 
 def rotary(x: int, y: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (x y, width) by which the places of an x by y grid turn a head's channels, the first half of
-    them by x and the second by y; wavelengths from 6 to 600 tokens.
+    them by x and the second by y; wavelengths from 6 to 600 tokens. Of each pair of channels the first one's sine has
+    the minus sign.
     """
     quarter = width // 4
     frequency = 100.0 ** -(torch.arange(quarter, device=device) / quarter)
     along = (torch.arange(x, device=device)[:, None] * frequency)[:, None].expand(x, y, quarter)
     across = (torch.arange(y, device=device)[:, None] * frequency)[None].expand(x, y, quarter)
     angle = torch.cat((along, along, across, across), dim=-1).flatten(0, 1)
-    return angle.cos(), angle.sin()
+    sine = torch.cat((-along, along, -across, across), dim=-1).flatten(0, 1).sin()
+    return angle.cos(), sine
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Heads x (b, h, n, c) with pairs of channels turned by angles, (n, c) cosines and sines."""
-    a, b, c, d = x.chunk(4, dim=-1)
-    return x * turn[0].to(x.dtype) + torch.cat((-b, a, -d, c), dim=-1) * turn[1].to(x.dtype)
+    """Heads x (..., n, c) with pairs of channels turned by angles of `rotary`."""
+    other = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
+    return x * turn[0] + other * turn[1]

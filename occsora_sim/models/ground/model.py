@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,9 +21,8 @@ from occsora_sim.models.ground.palette import GROUPS, nearest_kind
 from occsora_sim.models.ground.plan import CELLS, groups_of_cells, patterns_of, plan_table
 from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
 
-PLAN_CALLS = 4
-"""Calls of the plan's network for each of the ground's: its tiles are a quarter as many, and what is crooked in it,
-nothing sets right."""
+PLAN_CALLS = 3
+"""Calls of the plan's network for each of the ground's: what is crooked in the plan, nothing sets right."""
 
 _PLAN = 1 << 62
 """Sets the keys of the plan's tiles apart from the ground's."""
@@ -122,6 +123,14 @@ class GroundModel(nn.Module):
         self.register_buffer("palette", torch.zeros(config.kinds, config.height, dtype=torch.uint8))
         self.plan, self.fine = Outpainter(config.plan), Outpainter(config.fine)
 
+    def quick(self) -> GroundModel:
+        """A copy to draw with, in bfloat16 where the device is fast at that."""
+        model = deepcopy(self).requires_grad_(False).eval()
+        model = model.bfloat16() if fast_bfloat16(self.palette.device) else model
+        model.plan.settle()
+        model.fine.settle()
+        return model
+
     @property
     def tokenizer(self) -> GroundTokenizer:
         """Columns to codes and back."""
@@ -167,7 +176,7 @@ class GroundModel(nn.Module):
     @torch.no_grad()
     def draw(
         self, canvas: GroundCanvas, pose: Tensor, route: Tensor, place: Tensor, seed: Tensor, half: float, *,
-        steps: int = 8, expected: bool = False, tiles: int | None = None,
+        steps: int = 4, expected: bool = False, tiles: int | None = None,
     ) -> GroundCanvas:  # fmt: skip
         """Draw what is hidden around the ego, the nearest tile first.
 
@@ -177,33 +186,39 @@ class GroundModel(nn.Module):
             route: (b, r, 2) world points [m], NaN-padded.
             place: (b,) int64, numbers of place kinds, -1: any.
             seed: (b,) int64; a tile's draw follows from it, the tile's number and what is known around.
-            half: half the edge of the square around the ego in which ground is needed [m]. The plan is drawn
-                further, by a tile and what the ground's network sees beyond it.
+            half: half the edge of the square around the ego in which ground is needed [m]. The plan is drawn as far
+                as the windows of its tiles see: the streets are there before the houses, and further.
             steps: calls of the network for a tile of the ground; a tile of the plan takes PLAN_CALLS times as many.
             expected: take what is expected, in one call, instead of a draw.
             tiles: of the plan and of the ground, drawn one after another in every world, wanted or not: no shape
                 depends on what is known, and nothing waits for the device. None: as many as are wanted.
 
         """
-        config = self.config
-        ahead = (config.window + config.tile) // 2 * config.token
-        for plan, reach in ((True, half + ahead), (False, half)):
-            count = 0
-            while tiles is None or count < tiles:
-                tile, wanted = canvas.urgent(pose, reach, plan=plan)
-                rows = torch.arange(len(pose), device=pose.device)
-                if tiles is None:
-                    rows = rows[wanted]
-                    if not len(rows):
-                        break
-                told = (part.index_select(0, rows) for part in (tile, route, place, seed))
-                some = canvas.map(partial(torch.index_select, dim=0, index=rows))
-                calls = 1 if expected else steps * PLAN_CALLS if plan else steps
-                drawn = self._tile(some, *told, plan=plan, steps=calls, expected=expected)
-                codes = drawn.new_zeros((len(pose), config.tile, config.tile)).index_copy(0, rows, drawn)
-                canvas = canvas.with_tile(codes, wanted, tile, plan=plan)
-                count += 1
-        return canvas
+        told = (route, place, seed)
+        calls = {False: 1 if expected else steps, True: 1 if expected else steps * PLAN_CALLS}
+        find = partial(GroundCanvas.urgent, pose=pose, half=half, window=self.config.window)
+        if tiles is not None:
+            for plan in (True,) * tiles + (False,) * tiles:
+                found = find(canvas)[2:] if plan else find(canvas)[:2]
+                drawn = self._tile(canvas, found[0], *told, plan=plan, steps=calls[plan], expected=expected)
+                canvas = canvas.with_tile(drawn, found[1], found[0], plan=plan)
+            return canvas
+        while True:
+            tile, wanted, plan_tile, plan_wanted = find(canvas)
+            # A world's plan comes before its ground; the worlds of a batch need not be at the same.
+            todo = [(plan_tile, plan_wanted, True), (tile, wanted & ~plan_wanted, False)]
+            if not bool((wanted | plan_wanted).any()):
+                return canvas
+            for number, where, plan in todo:
+                rows = torch.nonzero(where)[:, 0]
+                if len(rows):
+                    pick = partial(torch.index_select, dim=0, index=rows)
+                    some = self._tile(
+                        canvas.map(pick), *map(pick, (number, *told)), plan=plan, steps=calls[plan],
+                        expected=expected,
+                    )  # fmt: skip
+                    drawn = some.new_zeros((len(pose), *some.shape[1:])).index_copy(0, rows, some)
+                    canvas = canvas.with_tile(drawn, where, number, plan=plan)
 
     def _tile(
         self, canvas: GroundCanvas, tile: Tensor, route: Tensor, place: Tensor, seed: Tensor, *, plan: bool,
@@ -221,5 +236,4 @@ class GroundModel(nn.Module):
         points = to_frame(route, canvas.origin[:, None]) - middle[:, None]
         told = route_features(points, config.window, config.token)
         key = tile_key(seed ^ _PLAN if plan else seed, tile)
-        with torch.autocast(tile.device.type, torch.bfloat16, enabled=fast_bfloat16(tile.device)):
-            return painter.draw(codes[:, 0], known[:, 0], told, place, key, planned, **options)
+        return painter.draw(codes[:, 0], known[:, 0], told, place, key, planned, **options)

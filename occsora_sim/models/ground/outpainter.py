@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,6 @@ from occsora_sim.scene_prompt import PLACES
 
 ROUTE_FEATURES = 5
 """Numbers that tell a token of the route beside it (`route_features`)."""
-
-_CHANCE = 1.0
-"""How far chance says at first which tokens are shown, beside how sure the network is of them [nats]."""
 
 _CODE, _ORDER = 0x0B7, 0x0B8
 """Uses of random numbers (`counter_random`)."""
@@ -94,10 +92,15 @@ class Outpainter(nn.Module):
         self.shared = nn.Linear(width, features, bias=False)
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.shared.weight)
+        self.books: tuple[Tensor, Tensor] | None = None  # see `settle`
+
+    def settle(self) -> None:
+        """Make `table` and `answers` once and for all: nothing will be learned any more."""
+        self.books = self.table(), self.answers()
 
     def described(self) -> Tensor:
-        """What is where in each code: (codes, parts x values) float32 of ones and zeros."""
-        return F.one_hot(self.contents.long(), self.config.values).flatten(1).float()
+        """What is where in each code: (codes, parts x values) of ones and zeros, in the weights' type."""
+        return F.one_hot(self.contents.long(), self.config.values).flatten(1).to(self.feature.weight.dtype)
 
     def table(self) -> Tensor:
         """Embeddings (codes, width): what each code has of its own, and what it shares with others alike."""
@@ -124,7 +127,7 @@ class Outpainter(nn.Module):
         """
         seen = F.embedding(codes, self.table() if table is None else table)
         x = torch.where(known[..., None], seen, self.hidden.to(seen.dtype))
-        x = x + self.route(route) + self.place(place % (len(PLACES) + 1))[:, None, None]
+        x = x + self.route(route.to(self.hidden.dtype)) + self.place(place % (len(PLACES) + 1))[:, None, None]
         half = None
         if self.config.plan and plan is not None:
             b, h, w = plan.shape
@@ -139,7 +142,7 @@ class Outpainter(nn.Module):
 
     def draw(
         self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, key: Tensor, plan: Tensor | None = None, *,
-        steps: int = 8, expected: bool = False,
+        steps: int = 4, expected: bool = False,
     ) -> Tensor:  # fmt: skip
         """Draw the hidden tokens of the tile in the middle of each window; fixed shapes, no wait for the device.
 
@@ -157,34 +160,89 @@ class Outpainter(nn.Module):
             (b, tile, tile) int64.
 
         """
-        tile, edge = self.config.tile, (self.config.window - self.config.tile) // 2
-        inside = slice(edge, edge + tile)
-        codes, known = codes.clone(), known.clone()
-        table, answers, described = self.table(), self.answers(), self.described()
-        total = (~known[:, inside, inside]).flatten(1).sum(-1, keepdim=True)  # (b, 1)
-        tokens = tile * tile
-        chance = counter_random.uniform(key, _CODE, steps, tokens)
-        gumbel = -torch.log(-torch.log(counter_random.uniform(key, _ORDER, steps, tokens)))
+        window, tile = self.config.window, self.config.tile
+        count, b = tile * tile, len(codes)
+        table, answers = self.books or (self.table(), self.answers())
+        cells = _middle(window, tile, codes.device)  # (count,), where the tile's tokens are in the window
+        codes, known = codes.flatten(1), known.flatten(1)
+        order, total = shown_in_order(known[:, cells], key)
+        chance = counter_random.uniform(key, _CODE, count)
+        done, before = torch.zeros_like(total), 1.0
         for step in range(steps):
-            features = self(codes, known, route, place, plan, table)[:, inside, inside]
-            p = self.logits(features.flatten(1, 2), answers).float().softmax(-1)  # (b, n, codes)
-            hidden = ~known[:, inside, inside].flatten(1)
-            if expected:
-                drawn = (p @ described @ described.T).argmax(-1)
-            else:
-                drawn = (p.cumsum(-1) < chance[:, step, :, None]).sum(-1).clamp(max=p.shape[-1] - 1)
-            # The tokens that the network is sure of come first, and at first chance has most of a say. What was drawn
-            # for a token has none: one that has to be likely before it may stay is drawn again and again until it is
-            # common, and pavements, trees and fences go missing.
-            sure = -torch.special.entr(p).sum(-1)
-            rank = sure + _CHANCE * (1 - (step + 1) / steps) * gumbel[:, step]
-            rank = rank.masked_fill(~hidden, -math.inf).argsort(-1, descending=True).argsort(-1)
             left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
-            count = hidden.sum(-1, keepdim=True) - (total * left).floor()
-            square = ((rank < count) & hidden).view(-1, tile, tile)
-            codes[:, inside, inside] = torch.where(square, drawn.view_as(square), codes[:, inside, inside])
-            known[:, inside, inside] |= square
-        return codes[:, inside, inside]
+            until = total - (total * left).floor().long()
+            rank = done + torch.arange(math.ceil(count * (before - left)), device=codes.device)  # (b, n)
+            # As many tokens in every window: those beyond its share wrap round to known ones, and stay as they are.
+            token = order.gather(1, rank % count)
+            cell = cells[token]
+            image = (b, window, window)
+            features = self(codes.view(image), known.view(image), route, place, plan, table).flatten(1, 2)
+            features = features.gather(1, cell[..., None].expand(-1, -1, features.shape[-1]))
+            p = self.logits(features, answers).float().softmax(-1)  # (b, n, codes)
+            if expected:
+                alike = self.described().float()
+                drawn = (p @ alike @ alike.T).argmax(-1)
+            else:
+                drawn = (p.cumsum(-1) < chance.gather(1, token)[..., None]).sum(-1).clamp(max=p.shape[-1] - 1)
+            shown = rank < until
+            codes = codes.scatter(1, cell, torch.where(shown, drawn, codes.gather(1, cell)))
+            known = known.scatter(1, cell, known.gather(1, cell) | shown)
+            done, before = until, left
+        return codes[:, cells].view(b, tile, tile)
+
+
+def shown_in_order(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """In which order the hidden tokens of a tile are shown, and how many there are.
+
+    Each is as far as can be from those just before it, by a Halton sequence that begins anywhere (Besnier et al. 2025,
+    "Halton scheduler for masked generative image transformer", arXiv 2503.17076): tokens that are drawn together do not
+    know of each other, so they should have little to do with each other. Those that the network is sure of first, as
+    MaskGIT has it, are neighbours: it takes four times as many calls to look as well (lab book, 2026-11-29).
+
+    Args:
+        known: (b, n) bool, the tokens of square tiles.
+        key: (b, 2) int64 (`tile_key`).
+
+    Returns:
+        (b, n) int64, the tokens, the hidden ones first; (b, 1) int64, how many are hidden.
+
+    """
+    count = known.shape[1]
+    tile = math.isqrt(count)
+    begin = (counter_random.uniform(key, _ORDER, 2) * tile).long()  # (b, 2)
+    cell = torch.arange(count, device=known.device)
+    x, y = (cell // tile + begin[:, :1]) % tile, (cell % tile + begin[:, 1:]) % tile
+    rank = _halton(tile, known.device)[x * tile + y]
+    return (rank + count * known).argsort(dim=1), (~known).sum(1, keepdim=True)
+
+
+@lru_cache(maxsize=8)
+def _halton(tile: int, device: torch.device) -> Tensor:
+    """When each cell (tile x tile,) int64 of a square is first met by the Halton sequence of bases 2 and 3."""
+    ranks: dict[int, int] = {}
+    number = 0
+    while len(ranks) < tile * tile:
+        x, y = (int(_radical_inverse(number, base) * tile) for base in (2, 3))
+        ranks.setdefault(x * tile + y, len(ranks))
+        number += 1
+    return torch.tensor([ranks[cell] for cell in range(tile * tile)], device=device)
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The digits of `number` behind the point, the last one first."""
+    value, unit = 0.0, 1.0
+    while number:
+        unit /= base
+        number, digit = divmod(number, base)
+        value += unit * digit
+    return value
+
+
+@lru_cache(maxsize=8)
+def _middle(window: int, tile: int, device: torch.device) -> Tensor:
+    """Flat places (tile x tile,) int64 of a tile's tokens in the window around it."""
+    axis = torch.arange(tile, device=device) + (window - tile) // 2
+    return (axis[:, None] * window + axis).flatten()
 
 
 def tile_key(seed: Tensor, tile: Tensor) -> Tensor:

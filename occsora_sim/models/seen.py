@@ -1,0 +1,182 @@
+"""What stood still in the frames that a world began with: kept in the world frame as it was measured, for good.
+
+A frame of labels is a set of samples, one column at the centre of each voxel. A cell keeps the sample nearest to its own
+centre together with the place where that was taken, so a later frame is answered at each of its centres by the nearest
+sample of all that are at hand: frames between whose voxels the ego moved together show edges finer than a voxel.
+Columns are codes into a palette of the world's own, so that whoever asks what a column means looks it up.
+
+It is a value: reading waits for no device, and no shape depends on what is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import relative, to_frame, to_world
+from occsora_sim.grid import Grid
+from occsora_sim.models.columns import UNSEEN, distinct_columns
+
+EXTENT = 160.0
+"""Edge of the square that is kept [m]: the view, and 40 m to each side for frames from before and to come."""
+
+_UNITS = 80
+"""Units of a sample's place in a cell: it lies at most 1.42 cells from its cell's centre, half a voxel's diagonal, which
+an int8 holds to a hundredth of a cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What was seen by b worlds.
+
+    Attributes:
+        samples: (b, s, s) int32: the sample's code, 16 bits, and how far from the cell's centre it was taken, along x
+            and y [cell / 80], 8 bits each with 128 added. Code 0: nothing was seen there.
+        palette: (b, p, z) uint8, the column of each code; the first is UNSEEN.
+        origin: (b, 3) world pose of the lattice's frame, that of the newest frame, whose columns' centres are centres
+            of cells, so that it enters exactly.
+        cell: edge of a cell [m]; half a voxel, so that four frames seldom compete for one.
+
+    """
+
+    samples: Tensor
+    palette: Tensor
+    origin: Tensor
+    cell: float
+
+    @staticmethod
+    def of(labels: Tensor, poses: Tensor, grid: Grid, extent: float = EXTENT) -> Seen:
+        """What frames (b, h, x, y, z) uint8 saw from world poses (b, h, 3), the newest last. Columns with an UNSEEN
+        voxel are left out. Waits for the device.
+        """
+        cell, origin = grid.voxel / 2, poses[:, -1]
+        palette, codes = _coded(labels)
+        side = math.ceil(extent / cell / 2) * 2
+        axis = (torch.arange(side, device=labels.device) - side // 2) * cell
+        middles = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1) + axis.new_tensor(
+            _middle(grid)
+        )
+        lower, size = axis.new_tensor(grid.lower[:2]), torch.tensor(grid.shape[:2], device=labels.device)
+        kept = torch.zeros(len(labels), side, side, dtype=torch.int32, device=labels.device)
+        least = torch.full(kept.shape, torch.iinfo(torch.int32).max, dtype=torch.int32, device=labels.device)
+        row = torch.arange(len(labels), device=labels.device)[:, None, None]
+        for k in reversed(range(poses.shape[1])):  # of samples as near the newest is kept
+            local = relative(origin, poses[:, k])[:, None, None]
+            # Centres on a border between voxels, by rounding on either side of it, belong to the upper one.
+            voxel = torch.floor((to_frame(middles, local) - lower) / grid.voxel + 1e-4).long()
+            shown = ((voxel >= 0) & (voxel < size)).all(-1)
+            taken = to_world((voxel + 0.5) * grid.voxel + lower, local)
+            place = ((taken - middles) / cell * _UNITS).round().int()
+            voxel = voxel.clamp(min=0).minimum(size - 1)
+            code = codes[:, k][row, voxel[..., 0], voxel[..., 1]]
+            away = place.square().sum(-1, dtype=torch.int32)
+            wins = shown & (code > 0) & (away < least)
+            sample = code << 16 | (place[..., 0] + 128) << 8 | (place[..., 1] + 128)
+            kept, least = torch.where(wins, sample, kept), torch.where(wins, away, least)
+        return Seen(samples=kept, palette=palette, origin=origin, cell=cell)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Seen:
+        """Every tensor changed in the same way: rows picked, say."""
+        return replace(
+            self, samples=change(self.samples), palette=change(self.palette), origin=change(self.origin)
+        )
+
+    def with_codes(self, count: int) -> Seen:
+        """With a palette of at least `count` columns."""
+        missing = max(0, count - self.palette.shape[1])
+        return replace(self, palette=F.pad(self.palette, (0, 0, 0, missing), value=UNSEEN))
+
+    def read(self, pose: Tensor, grid: Grid) -> Tensor:
+        """Codes (b, x, y) int32 of the frame at world poses (b, 3); 0 where nothing was seen."""
+        points = to_world(grid.centres_xy(pose.device), relative(self.origin, pose)[:, None, None])
+        at = self._cells(points, grid)
+        own = torch.floor(at + 0.5)
+        index, inside = self._index(own.int())
+        side, steps = self.samples.shape[1], _steps(pose.device)
+        around = (steps[:, 0] * side + steps[:, 1]).view(-1, 1, 1, 1)  # the own cell first
+        where = (index + around).clamp_(0, self.samples.numel() - 1)  # (9, b, x, y)
+        samples = self.samples.view(-1).index_select(0, where.flatten()).view_as(where)
+        # How far the samples are from the point along both axes, in units.
+        rest = ((own - at) * _UNITS - 128).unbind(-1)
+        along, across = (steps[:, k].view(-1, 1, 1, 1) * _UNITS + rest[k] for k in (0, 1))
+        away = (along + (samples >> 8 & 255)).square_() + (across + (samples & 255)).square_()
+        away.masked_fill_(samples < 1 << 16, 1e6)
+        # Of samples as near the first is taken.
+        order = torch.arange(9, device=pose.device, dtype=torch.int32).view(-1, 1, 1, 1)
+        nearest = (away.int() * 16 + order).amin(0) & 15
+        code = samples.gather(0, nearest[None].long())[0] >> 16
+        return torch.where(inside & (samples[0] >= 1 << 16), code, 0)
+
+    def look(self, points: Tensor, grid: Grid) -> Tensor:
+        """Codes (b, ...) int32 of what was sampled in the cells of points (b, ..., 2) [m] of the lattice's frame; 0
+        where nothing was.
+        """
+        index, inside = self._index(torch.floor(self._cells(points, grid) + 0.5).int())
+        samples = self.samples.view(-1).index_select(0, index.flatten()).view_as(index)
+        return torch.where(inside, samples >> 16, 0)
+
+    def columns(self, codes: Tensor) -> Tensor:
+        """Labels (b, ..., z) uint8 of codes (b, ...)."""
+        index = codes + _rows(codes, self.palette.shape[1])
+        return self.palette.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, codes.shape)
+
+    def _cells(self, points: Tensor, grid: Grid) -> Tensor:
+        """Points of the lattice's frame in cells, whole numbers at their centres."""
+        x, y = _middle(grid)
+        return torch.stack((points[..., 0] - x, points[..., 1] - y), dim=-1) / self.cell
+
+    def _index(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Of cells (b, ..., 2) int32 where they are in the flat samples, int32, and whether they and those around them
+        are held, bool.
+        """
+        side = self.samples.shape[1]
+        at = cells + side // 2
+        inside = ((at > 0) & (at < side - 1)).all(-1)
+        at = at.clamp(0, side - 1)
+        return at[..., 0] * side + at[..., 1] + _rows(at[..., 0], side * side), inside
+
+
+def _coded(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Palettes (b, p, z) uint8, of each the first UNSEEN, and codes (b, h, x, y) int32 of labels (b, h, x, y, z)."""
+    palettes, codes = [], []
+    for frames in labels:
+        palette, index = distinct_columns(frames)
+        if len(palette) >= 1 << 15:
+            raise ConfigurationError(
+                f"start: its frames hold {len(palette)} different columns, at most {1 << 15} can be told apart; are they "
+                "semantic labels?"
+            )
+        code = torch.where(
+            (palette == UNSEEN).any(-1), 0, torch.arange(1, len(palette) + 1, device=labels.device)
+        )
+        palettes.append(F.pad(palette, (0, 0, 1, 0), value=UNSEEN))
+        codes.append(code.int()[index].view(frames.shape[:-1]))
+    most = max(map(len, palettes))
+    padded = [F.pad(palette, (0, 0, 0, most - len(palette)), value=UNSEEN) for palette in palettes]
+    return torch.stack(padded), torch.stack(codes)
+
+
+def _rows(index: Tensor, size: int) -> Tensor:
+    """Where each world's own `size` entries begin, in the shape of `index` (b, ...)."""
+    return (torch.arange(len(index), device=index.device, dtype=torch.int32) * size).view(
+        -1, *(1,) * (index.ndim - 1)
+    )
+
+
+def _steps(device: torch.device) -> Tensor:
+    """A cell and its neighbours (9, 2) int32, the cell first."""
+    step = torch.arange(9, device=device, dtype=torch.int32)
+    return torch.stack(((step // 3 + 1) % 3 - 1, (step + 1) % 3 - 1), dim=-1)
+
+
+def _middle(grid: Grid) -> list[float]:
+    """The centre of a column in the middle of the view, in the ego frame [m]; the lattice's middle cell is there."""
+    return [
+        low + (side // 2 + 0.5) * grid.voxel for low, side in zip(grid.lower[:2], grid.shape[:2], strict=True)
+    ]
