@@ -10,7 +10,7 @@ from torch import Tensor
 
 from occsora_sim.constants import constant
 from occsora_sim.geometry import relative
-from occsora_sim.grid import DRIVEABLE, Grid
+from occsora_sim.grid import DRIVEABLE, NUM_CLASSES, Grid
 from occsora_sim.scoring.driving import OFF_ROAD
 from occsora_sim.scoring.footprint import ROAD_USERS, STATIC, obstacle_layers
 
@@ -84,14 +84,12 @@ def aligned_image(frames: Tensor, poses: Tensor, route: Tensor, grid: Grid) -> T
 def _kinds(frames: Tensor, grid: Grid) -> Tensor:
     """What each column (b, f, x, y) of frames shows: uint8, the sum of _BITS."""
     one = constant(1, frames.device, torch.int32)
-    ground = torch.bitwise_left_shift(one, frames[..., grid.ground].int())  # each label a bit
+    flat = tuple(1 * (label == DRIVEABLE) + 2 * (label in OFF_ROAD) for label in range(NUM_CLASSES + 1))
+    kinds = constant(flat, frames.device, torch.uint8)[frames[..., grid.ground].long()]
     layers = frames[..., obstacle_layers(grid)].unbind(-1)
     tall = reduce(torch.bitwise_or, [torch.bitwise_left_shift(one, layer.int()) for layer in layers])
-    kinds = torch.zeros_like(ground, dtype=torch.uint8)
-    for labels, wanted, bit in (
-        (ground, (DRIVEABLE,), 1), (ground, OFF_ROAD, 2), (tall, ROAD_USERS, 4), (tall, STATIC, 8),
-    ):  # fmt: skip
-        kinds = kinds.add((labels & sum(1 << label for label in wanted)) != 0, alpha=bit)
+    for wanted, bit in ((ROAD_USERS, 4), (STATIC, 8)):  # each label is a bit of `tall`
+        kinds = kinds.add((tall & sum(1 << label for label in wanted)) != 0, alpha=bit)
     return kinds
 
 

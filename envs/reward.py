@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import reduce
 
 import torch
 
@@ -55,7 +56,4 @@ def reward_terms(score: StepScore, seconds: float, config: RewardConfig) -> dict
 
 def sum_terms(terms: dict[str, torch.Tensor]) -> torch.Tensor:
     """The reward (b,), added up one after another: a reduction's order, hence its rounding, would depend on b."""
-    total = torch.zeros_like(next(iter(terms.values())))
-    for value in terms.values():
-        total = total + value
-    return total
+    return reduce(torch.add, terms.values())

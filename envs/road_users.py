@@ -10,7 +10,7 @@ from torch import Tensor
 
 from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.geometry import relative, rotate
+from occsora_sim.geometry import rotate
 from occsora_sim.grid import NUM_CLASSES
 from occsora_sim.road_users import FEATURES, RoadUsers
 
@@ -66,11 +66,13 @@ def observe_road_users(users: RoadUsers | None, ego: Tensor, count: int) -> tupl
 
 def _features(users: RoadUsers, ego: Tensor) -> Tensor:
     """What is told of each slot, valid or not: (b, n, FEATURES) float64, seen from `ego` (b, 3) float64."""
-    local = relative(ego[:, None], users.now)
-    velocity = rotate(users.velocity.double(), -ego[:, 2:].expand(users.velocity.shape[:2]))
-    yaw = local[..., 2:]
+    here, yaw = ego[:, None, :2], ego[:, None, 2]
+    seen = rotate(
+        torch.stack((users.now[..., :2] - here, users.velocity.double())), -yaw
+    )  # both in the ego frame
+    turn = users.now[..., 2:] - yaw[..., None]
     parts = (
-        torch.ones_like(yaw), local[..., :2], yaw.cos(), yaw.sin(), velocity, users.size[..., :2].double(),
+        torch.ones_like(turn), seen[0], turn.cos(), turn.sin(), seen[1], users.size[..., :2].double(),
         users.label[..., None].double(),
     )  # fmt: skip
     return torch.cat(parts, dim=-1)

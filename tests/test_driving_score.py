@@ -49,7 +49,9 @@ def put(occupancy, label, x, y, z=(0.2, 1.8)):
 
 
 def contact_nc(occupancy, speed=SPEED, blameless=FALSE):
-    return no_collision(find_contact(occupancy, OCC3D, CAR_EGO, CONFIG), speed, blameless, CONFIG)
+    touch = find_contact(occupancy[:, None], OCC3D, CAR_EGO, CONFIG)  # of one frame
+    nc, after = no_collision(touch, speed[:, None], blameless, CONFIG)
+    return nc[:, 0], after
 
 
 def test_obstacle_layers_are_those_between_kerb_and_branches():

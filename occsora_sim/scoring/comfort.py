@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS
 
@@ -75,12 +76,17 @@ def comfortable(
     """Whether all derivatives are within `limits` at each pose after the third: (b, t, 3) -> (b, t - 3)."""
     limits = limits or ComfortLimits()
     motion = ego_motion(poses, seconds)
-    return (
-        (motion["longitudinal"] >= limits.min_longitudinal)
-        & (motion["longitudinal"] <= limits.max_longitudinal)
-        & (motion["lateral"].abs() <= limits.max_lateral)
-        & (motion["jerk"] <= limits.max_jerk)
-        & (motion["longitudinal_jerk"].abs() <= limits.max_longitudinal_jerk)
-        & (motion["yaw_rate"].abs() <= limits.max_yaw_rate)
-        & (motion["yaw_acceleration"].abs() <= limits.max_yaw_acceleration)
+    most = {
+        "longitudinal": limits.max_longitudinal,
+        "lateral": limits.max_lateral,
+        "jerk": limits.max_jerk,
+        "longitudinal_jerk": limits.max_longitudinal_jerk,
+        "yaw_rate": limits.max_yaw_rate,
+        "yaw_acceleration": limits.max_yaw_acceleration,
+    }
+    least = {**{name: -value for name, value in most.items()}, "longitudinal": limits.min_longitudinal}
+    values = torch.stack([motion[name] for name in most], dim=-1)  # (b, t - 3, 6)
+    low, high = (
+        constant(tuple(bound[name] for name in most), values.device, values.dtype) for bound in (least, most)
     )
+    return ((values >= low) & (values <= high)).all(dim=-1)

@@ -31,9 +31,12 @@ from occsora_sim.quantities import settle
 from occsora_sim.scoring.footprint import (
     ROAD_USERS,
     STATIC,
-    footprint_labels,
+    cells_of,
     footprint_lattice,
+    footprint_points,
     ground_points,
+    obstacle_layers,
+    read_columns,
 )
 from occsora_sim.vehicle import Vehicle
 
@@ -128,8 +131,8 @@ def find_contact(
     """
     if poses is None:
         poses = torch.zeros(*occupancy.shape[:-3], 1, 3, device=occupancy.device)
-    labels = footprint_labels(occupancy, grid, vehicle, poses)
-    return _contacts(labels, (slice(None),), grid, vehicle, config)[0]
+    cells = cells_of(grid, footprint_points(vehicle, grid, poses))
+    return _contacts(_obstacles(occupancy, grid, cells), (slice(None),), grid, vehicle, config)[0]
 
 
 def find_swept_contact(
@@ -160,8 +163,9 @@ def find_swept_contact(
     poses = motion[..., None, :] * fraction[:, None]  # (..., parts - 1, 3)
     back = relative(motion[..., None, :].expand_as(poses), poses)
     here = torch.zeros_like(motion)[..., None, :]
-    new = footprint_labels(after, grid, vehicle, torch.cat((here, back), dim=-2))
-    old = footprint_labels(before, grid, vehicle, poses)
+    cells = cells_of(grid, footprint_points(vehicle, grid, torch.cat((here, back, poses), dim=-2)))
+    new = _obstacles(after, grid, cells[..., :parts, :, :])
+    old = _obstacles(before, grid, cells[..., parts:, :, :])
     groups = slice(0, 1), slice(1, parts), slice(parts, None)
     end, later, earlier = _contacts(torch.cat((new, old), dim=-3), groups, grid, vehicle, config)
     return Contact(
@@ -169,6 +173,12 @@ def find_swept_contact(
         static=end.static | earlier.static & later.static,
         behind=torch.where(end.road_user, end.behind, earlier.behind & later.behind),
     )
+
+
+def _obstacles(occupancy: torch.Tensor, grid: Grid, cells: torch.Tensor) -> torch.Tensor:
+    """Labels (..., p, n, l) uint8 of the l layers at obstacle height in columns (..., p, n, 2)."""
+    labels = read_columns(occupancy[..., obstacle_layers(grid)], cells.flatten(-3, -2))
+    return labels.unflatten(-2, cells.shape[-3:-1])
 
 
 def _contacts(
@@ -195,45 +205,29 @@ def _contacts(
 def no_collision(
     contact: Contact, speed: torch.Tensor, blameless: torch.Tensor, config: ScoreConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """No at-fault collision, NC (NAVSIM: 0 for a road user, 0.5 for a static object, else 1).
+    """No at-fault collision, NC (NAVSIM: 0 for a road user, 0.5 for a static object, else 1), one frame after another.
 
     At fault: the ego moves, and touches a static object, or a road user with its front or side. Being hit
     from behind or while standing is not; a contact that began so stays so until it ends, because a recorded
     car that does not react drives through the ego from behind to the front.
 
     Args:
-        contact: what the ego touches.
-        speed: (b,) of the ego [m/s].
-        blameless: (b,) bool, a contact without fault goes on since the last instant.
+        contact: what the ego touches, (b, f).
+        speed: (b, f) of the ego [m/s].
+        blameless: (b,) bool, a contact without fault goes on since the instant before.
         config: options.
 
     Returns:
-        nc (b,) in {0, 0.5, 1} and the new `blameless` (b,).
+        nc (b, f) in {0, 0.5, 1} and the `blameless` (b,) after the last frame.
 
     """
     moving = speed > config.moving
-    user_fault = contact.road_user & moving & ~contact.behind & ~blameless
-    static_fault = contact.static & moving
-    nc = torch.where(user_fault, 0.0, torch.where(static_fault, 0.5, 1.0))
-    return nc, contact.road_user & (blameless | ~user_fault)
-
-
-def no_collisions(
-    contact: Contact, speed: torch.Tensor, blameless: torch.Tensor, config: ScoreConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`no_collision` of f frames one after another: contact and speed are (b, f), blameless (b,) before them and after;
-    nc is (b, f).
-    """
-    terms = []
-    for frame, pace in enumerate(speed.unbind(1)):
-        touch = Contact(
-            road_user=contact.road_user[:, frame],
-            static=contact.static[:, frame],
-            behind=contact.behind[:, frame],
-        )
-        nc, blameless = no_collision(touch, pace, blameless, config)
-        terms.append(nc)
-    return torch.stack(terms, dim=1), blameless
+    front, faults = contact.road_user & moving & ~contact.behind, []
+    for touches, hits in zip(contact.road_user.unbind(1), front.unbind(1), strict=True):
+        faults.append(hits & ~blameless)
+        blameless = touches & (blameless | ~faults[-1])
+    light = 1.0 - 0.5 * (contact.static & moving).float()
+    return light.masked_fill(torch.stack(faults, dim=1), 0.0), blameless
 
 
 def off_road_points(

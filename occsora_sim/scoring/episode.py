@@ -17,7 +17,7 @@ from occsora_sim.scoring.driving import (
     ScoreConfig,
     ego_progress,
     find_swept_contact,
-    no_collisions,
+    no_collision,
     off_road_points,
     pdms,
     time_to_collision,
@@ -207,7 +207,7 @@ def advance(
     moved = (pose[..., :2] - last[..., :2]).norm(dim=-1).float()
     layers = torch.cat((episodes.occupancy[:, None], occupancy), dim=1)
     touch = find_swept_contact(layers[:, :-1], occupancy, relative(last, pose).float(), grid, vehicle, config)
-    nc, blameless = no_collisions(touch, moved / FRAME_SECONDS, episodes.blameless, config)
+    nc, blameless = no_collision(touch, moved / FRAME_SECONDS, episodes.blameless, config)
     points = off_road_points(occupancy, grid, vehicle, config)  # (b, f, 5)
     off, outside = points.any(dim=-1), points.all(dim=-1)
     known = 0 if users is None else min(frames, users.pose.shape[2])

@@ -36,28 +36,32 @@ def obstacle_layers(grid: Grid) -> slice:
 
 
 def columns_at(occupancy: torch.Tensor, grid: Grid, points: torch.Tensor) -> torch.Tensor:
-    """Labels of the columns that hold `points`.
+    """Labels (..., n, z) uint8 of the columns that hold `points` (..., n, 2) [m] in the ego frame, of an `occupancy`
+    (..., x, y, z) uint8 with one or two leading axes; FREE outside the grid.
+    """
+    return read_columns(occupancy, cells_of(grid, points))
 
-    Args:
-        occupancy: (..., x, y, z) uint8 labels, one or two leading axes.
-        grid: where the voxels are.
-        points: (..., n, 2) [m] in the ego frame.
 
-    Returns:
-        (..., n, z) uint8; FREE outside the grid.
-
+def cells_of(grid: Grid, points: torch.Tensor) -> torch.Tensor:
+    """The columns (..., 2) int64 that hold `points` (..., 2) [m] in the ego frame, along x and y; some may lie outside
+    the grid.
     """
     lower = constant(grid.lower[:2], points.device, points.dtype)
-    size = constant(grid.shape[:2], points.device, torch.int64)
-    index = torch.floor((points - lower) / grid.voxel).long()
-    held = torch.minimum(index.clamp(min=0), size - 1)
-    inside = (index == held).all(dim=-1)  # (..., n)
+    return torch.floor((points - lower) / grid.voxel).long()
+
+
+def read_columns(occupancy: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Labels (..., n, z) uint8 of the columns `cells` (..., n, 2) int64 of an `occupancy` (..., x, y, z) uint8 with one
+    or two leading axes; FREE outside.
+    """
+    last = constant(tuple(edge - 1 for edge in occupancy.shape[-3:-1]), cells.device, torch.int64)
+    held = torch.minimum(cells.clamp(min=0), last)
     leading = [
-        torch.arange(length, device=points.device).view(-1, *[1] * (points.ndim - 2 - axis))
+        constant(tuple(range(length)), cells.device, torch.int64).view(-1, *[1] * (cells.ndim - 2 - axis))
         for axis, length in enumerate(occupancy.shape[:-3])
     ]
     labels = occupancy[(*leading, *held.unbind(-1))]
-    return labels.masked_fill(~inside[..., None], FREE)
+    return labels.masked_fill((cells != held).any(dim=-1, keepdim=True), FREE)
 
 
 @lru_cache(maxsize=32)
@@ -71,28 +75,15 @@ def footprint_lattice(vehicle: Vehicle, pitch: float, device: torch.device | str
     return torch.stack(torch.meshgrid(x, y, indexing="ij"), dim=-1).reshape(-1, 2)
 
 
-def footprint_labels(
-    occupancy: torch.Tensor, grid: Grid, vehicle: Vehicle, poses: torch.Tensor
-) -> torch.Tensor:
-    """Labels at obstacle height inside the ego's rectangle at each of `poses`.
-
-    Args:
-        occupancy: (..., x, y, z) uint8 labels, one or two leading axes.
-        grid: where the voxels are.
-        vehicle: its size.
-        poses: (..., p, 3) in the ego frame of the occupancy.
-
-    Returns:
-        (..., p, n, l) uint8 over the n points of `footprint_lattice`, one for about each voxel, and l layers.
-
+def footprint_points(vehicle: Vehicle, grid: Grid, poses: torch.Tensor) -> torch.Tensor:
+    """Points (..., p, n, 2) [m] of the vehicle's rectangle (`footprint_lattice`, one for about each voxel) at each of
+    `poses` (..., p, 3).
     """
     lattice = footprint_lattice(vehicle, grid.voxel, poses.device).to(poses.dtype)
     cos, sin = torch.cos(poses[..., 2:]), torch.sin(poses[..., 2:])  # (..., p, 1)
     x = poses[..., :1] + cos * lattice[:, 0] - sin * lattice[:, 1]
     y = poses[..., 1:2] + sin * lattice[:, 0] + cos * lattice[:, 1]
-    points = torch.stack((x, y), dim=-1).flatten(-3, -2)  # (..., p n, 2)
-    labels = columns_at(occupancy[..., obstacle_layers(grid)], grid, points)
-    return labels.unflatten(-2, x.shape[-2:])
+    return torch.stack((x, y), dim=-1)
 
 
 def ground_points(vehicle: Vehicle, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.constants import constant
-from occsora_sim.geometry import relative, rotate
+from occsora_sim.geometry import rotate
 from occsora_sim.grid import FRAME_SECONDS, class_mask
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scoring.driving import ScoreConfig
@@ -42,14 +42,17 @@ def moving_time_to_collision(
 
     """
     pose, present, velocity = instants(users, ego_pose.shape[1])
-    pose = relative(ego_pose.to(pose)[:, :, None], pose)  # (b, f, n, 3)
-    velocity = rotate(velocity, -ego_pose[:, :, None, 2].to(pose).expand(velocity.shape[:3]))
+    ego = ego_pose.to(pose)[:, :, None]  # (b, f, 1, 3)
+    seen = rotate(
+        torch.stack((pose[..., :2] - ego[..., :2], velocity)), -ego[..., 2]
+    )  # both in the ego frame
+    (place, velocity), turn = seen, pose[..., 2:] - ego[..., 2:]  # (b, f, n, 2), (b, f, n, 1)
     times = constant(config.instants, pose.device, pose.dtype)
     ahead = speed.to(pose)[..., None] * times  # (b, f, p)
     centre = F.pad((ahead + (vehicle.front + vehicle.rear) / 2)[..., None], (0, 2))  # (b, f, p, 3)
     size = constant((vehicle.length, vehicle.width), pose.device, pose.dtype)
-    moved = pose[:, :, None, :, :2] + velocity[:, :, None] * times[:, None, None]  # (b, f, p, n, 2)
-    boxes = torch.cat((moved, pose[:, :, None, :, 2:].expand(*moved.shape[:-1], 1)), dim=-1)
+    moved = place[:, :, None] + velocity[:, :, None] * times[:, None, None]  # (b, f, p, n, 2)
+    boxes = torch.cat((moved, turn[:, :, None].expand(*moved.shape[:-1], 1)), dim=-1)
     sizes = users.size[:, None, None, :, :2].to(pose)
     moves = class_mask(ROAD_USERS, pose.device)[users.label.long()]  # (b, n)
     meets = (separation(centre[..., None, :], size, boxes, sizes) < 0) & (present & moves[:, None])[
