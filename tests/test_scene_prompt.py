@@ -50,9 +50,9 @@ def test_an_impossible_prompt_is_refused(given, said):
 class Listening(DiffusionWorld):
     """A generated world that remembers the prompts that its model was given."""
 
-    def _draw(self, memory, pose):
+    def _draw(self, memory, *args, **options):
         self.heard = [*getattr(self, "heard", []), memory.scene.clone()]
-        return super()._draw(memory, pose)
+        return super()._draw(memory, *args, **options)
 
 
 def listening() -> Listening:

@@ -1,9 +1,9 @@
 """What stood still in the frames that a world began with: kept in the world frame as it was measured, for good.
 
-A frame of labels is a set of samples, one column at the centre of each voxel. A cell keeps the sample nearest to its own
-centre together with the place where that was taken, so a later frame is answered at each of its centres by the nearest
-sample of all that are at hand: frames between whose voxels the ego moved together show edges finer than a voxel.
-Columns are codes into a palette of the world's own, so that whoever asks what a column means looks it up.
+A frame of labels is a set of samples, one column at the centre of each voxel. A cell keeps the sample nearest to its
+own centre together with the place where that was taken, so a later frame is answered at each of its centres by the
+nearest sample of all that are at hand: frames between whose voxels the ego moved show edges finer than a voxel. Columns
+are codes into a palette of the world's own, so that whoever asks what a column means looks it up.
 
 It is a value: reading waits for no device, and no shape depends on what is there.
 """
@@ -27,8 +27,8 @@ EXTENT = 160.0
 """Edge of the square that is kept [m]: the view, and 40 m to each side for frames from before and to come."""
 
 _UNITS = 80
-"""Units of a sample's place in a cell: it lies at most 1.42 cells from its cell's centre, half a voxel's diagonal, which
-an int8 holds to a hundredth of a cell."""
+"""Units of a sample's place in a cell: it lies at most 1.42 cells from its cell's centre, half a voxel's diagonal,
+which an int8 holds to a hundredth of a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,8 @@ def _coded(labels: Tensor) -> tuple[Tensor, Tensor]:
         palette, index = distinct_columns(frames)
         if len(palette) >= 1 << 15:
             raise ConfigurationError(
-                f"start: its frames hold {len(palette)} different columns, at most {1 << 15} can be told apart; are they "
-                "semantic labels?"
+                f"start: its frames hold {len(palette)} different columns, at most {1 << 15} can be told apart; are "
+                "they semantic labels?"
             )
         code = torch.where(
             (palette == UNSEEN).any(-1), 0, torch.arange(1, len(palette) + 1, device=labels.device)

@@ -32,8 +32,8 @@ from occsora_sim.worlds.protocol import Start, WorldState
 Mode = Literal["sample", "mean"]
 
 MARGIN = 12.0
-"""How far beyond the view ground is drawn where a chunk has a budget of tiles [m]: an ego at 43 km/h comes as far in it,
-and what is drawn does not depend on where it goes."""
+"""How far beyond the view ground is drawn where a chunk has a budget of tiles [m]: an ego at 43 km/h comes as far in
+it, and what is drawn does not depend on where it goes."""
 
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]; it sees 40 m ahead and to each side."""
@@ -170,7 +170,7 @@ class DiffusionWorld:
         frame = paint_road_users(view.columns(), users, pose.double(), self.grid)
         after = replace(
             memory, ground=ground, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
-            key=memory.key + memory.key.new_tensor([0, 1]),
+            key=memory.key + torch.arange(2, device=self.device),
         )  # fmt: skip
         return after, frame
 
@@ -241,7 +241,8 @@ class DiffusionWorld:
         b, shape = len(memory.key), tuple(trajectories.shape)
         if len(shape) != 3 or shape[0] != b or shape[2] != 3 or not 1 <= shape[1] <= self.frames_per_chunk:
             raise ActionError(f"trajectories: shape {shape}, need ({b}, 1 to {self.frames_per_chunk}, 3)")
-        if not torch.isfinite(trajectories).all():
+        # On a GPU to ask would be to wait; an environment asks before.
+        if trajectories.device.type == "cpu" and not torch.isfinite(trajectories).all():
             raise ActionError("trajectories: hold NaN or infinite numbers; give finite metres and radians")
         return compose(memory.poses[:, -1:], trajectories.to(self.device, torch.float32))
 

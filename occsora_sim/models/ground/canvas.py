@@ -211,7 +211,7 @@ class GroundCanvas:
 
 
 def _centres(corner: Tensor, side: int, token: float) -> Tensor:
-    """Where the middles of squares of tokens lie whose lower corners are `corner` (b, n, 2): (b, n, side, side, 2) [m]."""
+    """Middles (b, n, side, side, 2) [m] of the tokens of squares whose lower corners are `corner` (b, n, 2)."""
     step = torch.arange(side, device=corner.device) + 0.5
     inside = torch.stack(torch.meshgrid(step, step, indexing="ij"), dim=-1)
     return (corner[:, :, None, None] + inside) * token

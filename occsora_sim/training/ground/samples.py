@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from occsora_sim.device import fast_bfloat16
-from occsora_sim.models.ground.model import GroundModel
+from occsora_sim.models.ground.model import PLAN_CALLS, GroundModel
 from occsora_sim.models.ground.outpainter import Outpainter
 from occsora_sim.models.ground.palette import group_of
 from occsora_sim.models.ground.plan import CELLS
@@ -18,8 +18,8 @@ from occsora_sim.training.ground.loss import VALIDATION_BATCHES
 WINDOWS = 4
 """Windows of a sheet, side by side."""
 
-CALLS = 8
-"""Calls of the network for a tile: fewer than a world takes, for the time."""
+CALLS = 4
+"""Calls of the network for a tile, as a world has them."""
 
 EDGE = 256
 """About so many pixels a window is wide."""
@@ -68,8 +68,9 @@ class Samples:
         known[:, inside, inside] = False
         device = crops.codes.device
         key = torch.stack((torch.arange(WINDOWS, device=device), torch.zeros_like(crops.place)), dim=-1)
+        calls = CALLS if config.plan else CALLS * PLAN_CALLS
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-            tile = painter.draw(crops.codes, known, crops.route, crops.place, key, crops.plan, steps=CALLS)
+            tile = painter.draw(crops.codes, known, crops.route, crops.place, key, crops.plan, steps=calls)
         redrawn, there = crops.codes.clone(), crops.seen.clone()
         redrawn[:, inside, inside], there[:, inside, inside] = tile, True
         rows = [self._picture(painter, *row) for row in ((crops.codes, crops.seen), (redrawn, there))]
