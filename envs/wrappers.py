@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 
+from occsora_sim.constants import constant
 from occsora_sim.envs.spaces import BOUNDS
 from occsora_sim.errors import ConfigurationError
 
@@ -47,6 +49,8 @@ def learner(env: E, pool: int = 1) -> E:
 
     Labels stay labels (uint8), as one long vector; the bird's-eye view is the better thing to learn from.
 
+    Takes tensors, too, and leaves them on their device.
+
     Args:
         env: with any observation.
         pool: as for `image`.
@@ -74,14 +78,17 @@ def learner(env: E, pool: int = 1) -> E:
     return _transformed(env, spaces.Dict(parts), lambda batch: learner_batch(batch, pool))
 
 
-def learner_batch(batch: dict[str, np.ndarray], pool: int = 1) -> dict[str, np.ndarray]:
-    """What `learner` makes of a batch of observations, of any of the environment's parts."""
+def learner_batch(batch: dict[str, Any], pool: int = 1) -> dict[str, Any]:
+    """What `learner` makes of a batch of observations, arrays or tensors, of any of the environment's parts."""
     out = {}
     for name, value in batch.items():
         if name == "birdseye":
             out[name] = _pooled(value, pool)
-        elif value.dtype == np.uint8:
+        elif value.dtype in (np.uint8, torch.uint8):
             out[name] = value.reshape(len(value), -1)
+        elif isinstance(value, torch.Tensor):
+            most = constant(tuple(np.ravel(BOUNDS[name]).tolist()), value.device)
+            out[name] = (value / most).flatten(1)
         else:
             out[name] = (value / BOUNDS[name]).reshape(len(value), -1).astype(np.float32)
     return out
@@ -94,10 +101,13 @@ def flat(env: E) -> E:
     """
     if not isinstance(env, VectorEnv):
         return gym.wrappers.FlattenObservation(env)
+    _need_arrays(env, "flat")
     space = env.single_observation_space
 
     def change(batch: Any) -> np.ndarray:
-        rows = iterate(batch_space(space, _length(batch)), batch)
+        rows = iterate(
+            batch_space(space, len(next(iter(batch.values())) if isinstance(batch, dict) else batch)), batch
+        )
         return np.stack([np.asarray(spaces.flatten(space, row)) for row in rows])
 
     return VectorTransform(env, spaces.flatten_space(space), change)  # type: ignore[return-value]
@@ -115,6 +125,7 @@ def frame_stack(env: E, size: int) -> E:
     if size < 1:
         raise ConfigurationError(f"frame_stack: size {size} must be 1 or more")
     if isinstance(env, VectorEnv):
+        _need_arrays(env, "frame_stack")
         return VectorFrameStack(env, size)  # type: ignore[return-value]
     return gym.wrappers.FrameStackObservation(env, size)  # type: ignore[return-value]
 
@@ -136,8 +147,12 @@ class VectorTransform(gym.vector.VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """As the environment's."""
         observation, reward, terminated, truncated, infos = self.env.step(actions)
-        for row in np.flatnonzero(infos.get("_final_obs", ())):
-            infos["final_obs"][row] = _first(self.transform(_batch_of_one(infos["final_obs"][row])))
+        last = infos.get("final_obs")
+        if isinstance(last, dict):  # a batch of tensors
+            infos["final_obs"] = self.transform(last)
+        elif last is not None:
+            for row in np.flatnonzero(infos["_final_obs"]):
+                last[row] = _first(self.transform(_batch_of_one(last[row])))
         return self.transform(observation), reward, terminated, truncated, infos
 
 
@@ -193,10 +208,6 @@ def _batch_of_one(observation: Any) -> Any:
     return _map(lambda value: np.asarray(value)[None], observation)
 
 
-def _length(batch: Any) -> int:
-    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
-
-
 def _first(batch: Any) -> Any:
     return _map(lambda value: value[0], batch)
 
@@ -213,6 +224,12 @@ def _transformed(env: E, space: spaces.Space, transform: Transform) -> E:
     )
 
 
+def _need_arrays(env: VectorEnv, name: str) -> None:
+    """Refuse an environment that gives tensors."""
+    if getattr(getattr(env.unwrapped, "config", None), "output", "numpy") == "torch":
+        raise ConfigurationError(f'{name}: takes arrays; make the environment with output="numpy"')
+
+
 def _image_space(space: spaces.Space, pool: int) -> spaces.Box:
     if not isinstance(space, spaces.Dict) or "birdseye" not in space.spaces:
         raise ConfigurationError(
@@ -226,7 +243,8 @@ def _image_space(space: spaces.Space, pool: int) -> spaces.Box:
     return spaces.Box(0, 255, (channels, *(edge // pool for edge in size)), np.uint8)
 
 
-def _pooled(value: np.ndarray, pool: int) -> np.ndarray:
-    """(n, c, x, y) -> (n, c, x / pool, y / pool): the largest of each square."""
+def _pooled(value: Any, pool: int) -> Any:
+    """(n, c, x, y) -> (n, c, x / pool, y / pool): the largest of each square, of an array or a tensor."""
     n, channels, x, y = value.shape
-    return value.reshape(n, channels, x // pool, pool, y // pool, pool).max(axis=(3, 5))
+    squares = value.reshape(n, channels, x // pool, pool, y // pool, pool)
+    return squares.amax(dim=(3, 5)) if isinstance(squares, torch.Tensor) else squares.max(axis=(3, 5))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from occsora_sim import constants
+from occsora_sim.envs import wrappers
 from occsora_sim.envs.birdseye import _axes
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.pooled_episodes import PooledEpisodes
@@ -246,3 +247,20 @@ def test_a_single_environment_gives_arrays(options):
         DriveEnv(**options, output="torch")
     with pytest.raises(ConfigurationError, match=r"^output='jax'[^\n]+$"):
         DriveEnv(**options, output="jax")
+
+
+def test_the_learners_wrapper_takes_tensors_and_others_say_that_they_need_arrays(options):
+    options = {**options, "autoreset": "same_step", "seconds": 1.0}
+    ours = wrappers.learner(make(options), pool=2)
+    theirs = wrappers.learner(gym.make_vec(DRIVE, num_envs=3, **options), pool=2)
+    found, wanted = ours.reset(seed=2)[0], theirs.reset(seed=2)[0]
+    infos, others = ours.step(AHEAD)[-1], theirs.step(AHEAD.numpy())[-1]
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name].numpy(), value, rtol=1e-6)
+        for row in range(3):
+            np.testing.assert_allclose(
+                infos["final_obs"][name][row].numpy(), others["final_obs"][row][name], rtol=1e-6
+            )
+    for wrap in (wrappers.flat, lambda env: wrappers.frame_stack(env, 2)):
+        with pytest.raises(ConfigurationError, match=r"^[^\n]+output=\"numpy\"$"):
+            wrap(make(options))
