@@ -9,16 +9,8 @@ from occsora_sim.errors import SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE, OCC3D, PEDESTRIAN, SIDEWALK, VEGETATION
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.comfort import comfortable, ego_motion
-from occsora_sim.scoring.driving import (
-    ScoreConfig,
-    ego_progress,
-    find_contact,
-    find_swept_contact,
-    no_collision,
-    off_road_points,
-    pdms,
-    time_to_collision,
-)
+from occsora_sim.scoring.contact import find_contact, find_swept_contact, no_collision, time_to_collision
+from occsora_sim.scoring.driving import ScoreConfig, ego_progress, off_road_points, pdms
 from occsora_sim.scoring.episode import advance, begin_episodes
 from occsora_sim.scoring.footprint import footprint_lattice, obstacle_layers
 from occsora_sim.scoring.route import make_routes

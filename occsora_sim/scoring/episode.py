@@ -13,15 +13,8 @@ from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.comfort import HISTORY, comfortable
-from occsora_sim.scoring.driving import (
-    ScoreConfig,
-    ego_progress,
-    find_swept_contact,
-    no_collision,
-    off_road_points,
-    pdms,
-    time_to_collision,
-)
+from occsora_sim.scoring.contact import find_swept_contact, no_collision, time_to_collision
+from occsora_sim.scoring.driving import ScoreConfig, ego_progress, off_road_points, pdms
 from occsora_sim.scoring.moving_collision import moving_time_to_collision
 from occsora_sim.scoring.route import Routes, make_routes
 from occsora_sim.vehicle import Vehicle
