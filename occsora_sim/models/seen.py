@@ -95,17 +95,16 @@ class Seen:
     def read(self, pose: Tensor, grid: Grid) -> Tensor:
         """Codes (b, x, y) int32 of the frame at world poses (b, 3); 0 where nothing was seen."""
         points = to_world(grid.centres_xy(pose.device), relative(self.origin, pose)[:, None, None])
-        at = self._cells(points, grid)
-        own = torch.floor(at + 0.5)
-        index, inside = self._index(own.int())
+        x, y = self._cells(points, grid)
+        index, inside, own_x, own_y = self._index(x, y)
         side, steps = self.samples.shape[1], _steps(pose.device)
         around = (steps[:, 0] * side + steps[:, 1]).view(-1, 1, 1, 1)  # the own cell first
         where = (index + around).clamp_(0, self.samples.numel() - 1)  # (9, b, x, y)
         samples = self.samples.view(-1).index_select(0, where.flatten()).view_as(where)
         # How far the samples are from the point along both axes, in units.
-        rest = ((own - at) * _UNITS - 128).unbind(-1)
-        along, across = (steps[:, k].view(-1, 1, 1, 1) * _UNITS + rest[k] for k in (0, 1))
-        away = (along + (samples >> 8 & 255)).square_() + (across + (samples & 255)).square_()
+        along = steps[:, 0].view(-1, 1, 1, 1) * _UNITS + ((own_x - x) * _UNITS - 128)
+        across = steps[:, 1].view(-1, 1, 1, 1) * _UNITS + ((own_y - y) * _UNITS - 128)
+        away = along.add_(samples >> 8 & 255).square_().add_(across.add_(samples & 255).square_())
         away.masked_fill_(samples < 1 << 16, 1e6)
         # Of samples as near the first is taken.
         order = torch.arange(9, device=pose.device, dtype=torch.int32).view(-1, 1, 1, 1)
@@ -117,7 +116,7 @@ class Seen:
         """Codes (b, ...) int32 of what was sampled in the cells of points (b, ..., 2) [m] of the lattice's frame; 0
         where nothing was.
         """
-        index, inside = self._index(torch.floor(self._cells(points, grid) + 0.5).int())
+        index, inside, _, _ = self._index(*self._cells(points, grid))
         samples = self.samples.view(-1).index_select(0, index.flatten()).view_as(index)
         return torch.where(inside, samples >> 16, 0)
 
@@ -126,20 +125,25 @@ class Seen:
         index = codes + _rows(codes, self.palette.shape[1])
         return self.palette.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, codes.shape)
 
-    def _cells(self, points: Tensor, grid: Grid) -> Tensor:
-        """Points of the lattice's frame in cells, whole numbers at their centres."""
+    def _cells(self, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Points of the lattice's frame in cells along x and y, whole numbers at their centres."""
         x, y = _middle(grid)
-        return torch.stack((points[..., 0] - x, points[..., 1] - y), dim=-1) / self.cell
+        return (points[..., 0] - x) / self.cell, (points[..., 1] - y) / self.cell
 
-    def _index(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Of cells (b, ..., 2) int32 where they are in the flat samples, int32, and whether they and those around them
-        are held, bool.
+    def _index(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of cells (b, ...) where they are in the flat samples, int32, whether they and those around them are held,
+        bool, and their centres along x and y.
         """
         side = self.samples.shape[1]
-        at = cells + side // 2
-        inside = ((at > 0) & (at < side - 1)).all(-1)
-        at = at.clamp(0, side - 1)
-        return at[..., 0] * side + at[..., 1] + _rows(at[..., 0], side * side), inside
+        index, inside = _rows(x, side), None
+        centres = torch.floor(x + 0.5), torch.floor(y + 0.5)
+        for centre in centres:
+            at = centre.int() + side // 2
+            held = (at > 0) & (at < side - 1)
+            inside = held if inside is None else inside & held
+            index = (index + at.clamp_(0, side - 1)) * (side if centre is centres[0] else 1)
+        assert inside is not None
+        return index, inside, *centres
 
 
 def _coded(labels: Tensor) -> tuple[Tensor, Tensor]:

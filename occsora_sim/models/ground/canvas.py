@@ -23,6 +23,10 @@ BLOCKS = 8
 """Blocks along the edge of a canvas: 410 m with tiles of 16 tokens of 1.6 m."""
 
 
+_BITS = PATCH.bit_length() - 1
+"""A token's number is its columns' without so many of the last bits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """Tokens of one size on the torus.
@@ -196,18 +200,24 @@ class GroundCanvas:
         """What lies at points (b, ..., 2) [m] of the canvas frame: kinds (b, ...) uint8, by the tokenizer's `book`,
         and whether anything is known there, bool; where it is not, the kinds mean nothing.
         """
-        column = torch.floor(points / (self.token / PATCH)).long()
-        token, part = torch.div(column, PATCH, rounding_mode="floor"), column % PATCH
-        size = self.fine.codes.shape[1]
-        ones = (1,) * (points.ndim - 2)
-        ahead = token - self.first().view(-1, *ones, 2)
-        held = ((ahead >= 0) & (ahead < size)).all(-1)
-        slot = token % size
-        row = torch.arange(len(points), device=points.device).view(-1, *ones) * size
-        index = (row + slot[..., 0]) * size + slot[..., 1]
-        codes = self.fine.codes.view(-1)[index].long()
-        kinds = book.view(-1)[codes * PATCH**2 + part[..., 0] * PATCH + part[..., 1]]
-        return kinds, self.fine.known.view(-1)[index] & held
+        size, scale = self.fine.codes.shape[1], PATCH / self.token
+        first = self.first().int().view(len(points), *(1,) * (points.ndim - 2), 2)
+        row = torch.arange(len(points), device=points.device, dtype=torch.int32) * size
+        index = row.view(first.shape[:-1])
+        part, held = 0, None
+        for axis in (0, 1):
+            column = torch.floor(points[..., axis] * scale).int()
+            token = column >> _BITS
+            ahead = token - first[..., axis]
+            within = (ahead >= 0) & (ahead < size)
+            held = within if held is None else held & within
+            index = (index + token % size) * (1 if axis else size)
+            part = part * PATCH + (column & PATCH - 1)
+        assert held is not None
+        flat = index.flatten()
+        codes = self.fine.codes.view(-1).index_select(0, flat).int()
+        kinds = book.view(-1).index_select(0, codes * PATCH**2 + part.flatten()).view(index.shape)
+        return kinds, self.fine.known.view(-1).index_select(0, flat).view(index.shape) & held
 
 
 def _centres(corner: Tensor, side: int, token: float) -> Tensor:

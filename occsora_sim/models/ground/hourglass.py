@@ -7,6 +7,7 @@ attention, which knows relative places alone (rotary positions), so that windows
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -113,8 +114,7 @@ class Hourglass(nn.Module):
         if half is not None:
             tokens = tokens + half
         shape = tokens.shape[1:3]
-        cos, sin = rotary(shape[0], shape[1], self.config.inner // self.config.heads, tokens.device)
-        turn = cos.to(tokens.dtype), sin.to(tokens.dtype)
+        turn = rotary(shape[0], shape[1], self.config.inner // self.config.heads, tokens.device, tokens.dtype)
         tokens = tokens.flatten(1, 2)
         for block in self.blocks:
             tokens = block(tokens, turn)
@@ -123,7 +123,10 @@ class Hourglass(nn.Module):
         return self.leave(image + wide).permute(0, 2, 3, 1)
 
 
-def rotary(x: int, y: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=16)
+def rotary(
+    x: int, y: int, width: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines (x y, width) by which the places of an x by y grid turn a head's channels, the first half of
     them by x and the second by y; wavelengths from 6 to 600 tokens. Of each pair of channels the first one's sine has
     the minus sign.
@@ -134,7 +137,7 @@ def rotary(x: int, y: int, width: int, device: torch.device) -> tuple[Tensor, Te
     across = (torch.arange(y, device=device)[:, None] * frequency)[None].expand(x, y, quarter)
     angle = torch.cat((along, along, across, across), dim=-1).flatten(0, 1)
     sine = torch.cat((-along, along, -across, across), dim=-1).flatten(0, 1).sin()
-    return angle.cos(), sine
+    return angle.cos().to(dtype), sine.to(dtype)
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +112,8 @@ class Outpainter(nn.Module):
         return self.answer.weight + self.described() @ self.shared.weight
 
     def forward(
-        self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, plan: Tensor | None = None,
-        table: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+        self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, plan: Tensor | None = None
+    ) -> Tensor:
         """Features (b, x, y, width) of every token, for `logits`.
 
         Args:
@@ -122,19 +122,26 @@ class Outpainter(nn.Module):
             route: (b, x, y, ROUTE_FEATURES), of `route_features`.
             place: (b,) int64, number of the place kind, -1: any.
             plan: (b, x / 2, y / 2) int64, codes of the plan, where it has one.
-            table: what `table` gives, where it is at hand.
 
         """
-        seen = F.embedding(codes, self.table() if table is None else table)
+        return self.look(codes, known, *self.told(route, place, plan), self.table())
+
+    def told(self, route: Tensor, place: Tensor, plan: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What tokens are told that stays while they are drawn: (b, x, y, width), and (b, x / 2, y / 2, inner) or None;
+        arguments as of `forward`.
+        """
+        x = self.route(route.to(self.hidden.dtype)) + self.place(place % (len(PLACES) + 1))[:, None, None]
+        if not self.config.plan or plan is None:
+            return x, None
+        b, h, w = plan.shape
+        cells = self.cells(plan).view(b, h, w, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
+        return x + cells.reshape(b, 2 * h, 2 * w, -1), self.planned(plan)
+
+    def look(self, codes: Tensor, known: Tensor, told: Tensor, half: Tensor | None, table: Tensor) -> Tensor:
+        """As `forward`, of what `told` and `table` give."""
+        seen = F.embedding(codes, table)
         x = torch.where(known[..., None], seen, self.hidden.to(seen.dtype))
-        x = x + self.route(route.to(self.hidden.dtype)) + self.place(place % (len(PLACES) + 1))[:, None, None]
-        half = None
-        if self.config.plan and plan is not None:
-            b, h, w = plan.shape
-            cells = self.cells(plan).view(b, h, w, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
-            x = x + cells.reshape(b, 2 * h, 2 * w, -1)
-            half = self.planned(plan)
-        return self.norm(self.body(x, half))
+        return self.norm(self.body(x + told, half))
 
     def logits(self, features: Tensor, answers: Tensor | None = None) -> Tensor:
         """Features (..., width) -> logits (..., codes); `answers` where they are at hand."""
@@ -160,34 +167,38 @@ class Outpainter(nn.Module):
             (b, tile, tile) int64.
 
         """
-        window, tile = self.config.window, self.config.tile
-        count, b = tile * tile, len(codes)
+        window, tile, b = self.config.window, self.config.tile, len(codes)
+        count, size = tile * tile, window * window
         table, answers = self.books or (self.table(), self.answers())
+        told, half = self.told(route, place, plan)
         cells = _middle(window, tile, codes.device)  # (count,), where the tile's tokens are in the window
-        codes, known = codes.flatten(1), known.flatten(1)
-        order, total = shown_in_order(known[:, cells], key)
-        chance = counter_random.uniform(key, _CODE, count)
-        done, before = torch.zeros_like(total), 1.0
+        order, total = shown_in_order(known.flatten(1)[:, cells], key)
+        hidden, step_of, number, most = _schedule(steps, count, codes.device)
+        # How many are shown before each step, and at last: (b, steps + 1).
+        until = total - (total * hidden).floor().long()
+        rank, end = until[:, step_of] + number, until[:, step_of + 1]
+        token = order.gather(1, rank.clamp(max=count - 1))
+        cell = cells[token]
+        # As many in every window: what is beyond its share is written beside it.
+        written = torch.where(rank < end, cell, size).split(most, dim=1)
+        chance = counter_random.uniform(key, _CODE, count).gather(1, token)[..., None].split(most, dim=1)
+        looked = cell[..., None].split(most, dim=1)
+        # (b, steps, count), which tokens of the tile are in sight in each step
+        place_in_order = order.argsort(1)
+        seen = known.flatten(1)[:, None].repeat(1, steps, 1)
+        seen[:, :, cells] |= place_in_order[:, None] < until[:, :-1, None]
+        codes = F.pad(codes.flatten(1), (0, 1))
         for step in range(steps):
-            left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
-            until = total - (total * left).floor().long()
-            rank = done + torch.arange(math.ceil(count * (before - left)), device=codes.device)  # (b, n)
-            # As many tokens in every window: those beyond its share wrap round to known ones, and stay as they are.
-            token = order.gather(1, rank % count)
-            cell = cells[token]
-            image = (b, window, window)
-            features = self(codes.view(image), known.view(image), route, place, plan, table).flatten(1, 2)
-            features = features.gather(1, cell[..., None].expand(-1, -1, features.shape[-1]))
+            image = codes[:, :size].unflatten(1, (window, window))
+            features = self.look(image, seen[:, step].view_as(image), told, half, table).flatten(1, 2)
+            features = features.gather(1, looked[step].expand(-1, -1, features.shape[-1]))
             p = self.logits(features, answers).float().softmax(-1)  # (b, n, codes)
             if expected:
                 alike = self.described().float()
                 drawn = (p @ alike @ alike.T).argmax(-1)
             else:
-                drawn = (p.cumsum(-1) < chance.gather(1, token)[..., None]).sum(-1).clamp(max=p.shape[-1] - 1)
-            shown = rank < until
-            codes = codes.scatter(1, cell, torch.where(shown, drawn, codes.gather(1, cell)))
-            known = known.scatter(1, cell, known.gather(1, cell) | shown)
-            done, before = until, left
+                drawn = (p.cumsum(-1) < chance[step]).sum(-1).clamp_(max=p.shape[-1] - 1)
+            codes = codes.scatter(1, written[step], drawn)
         return codes[:, cells].view(b, tile, tile)
 
 
@@ -236,6 +247,20 @@ def _radical_inverse(number: int, base: int) -> float:
         number, digit = divmod(number, base)
         value += unit * digit
     return value
+
+
+@lru_cache(maxsize=8)
+def _schedule(steps: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """How many of at most `count` tokens are drawn in each of so many calls: the share (steps + 1,) that is hidden
+    before each and after the last, a quarter of a cosine (Chang et al. 2022); of all that may be drawn, one call behind
+    the other, the call and the number in it (m,) int64; and how many there are at most in each call.
+    """
+    hidden = [math.cos(math.pi / 2 * step / steps) if step < steps else 0.0 for step in range(steps + 1)]
+    most = [math.ceil(count * (before - after)) for before, after in pairwise(hidden)]
+    step_of = [step for step, n in enumerate(most) for _ in range(n)]
+    number = [k for n in most for k in range(n)]
+    as_tensor = partial(torch.tensor, device=device)
+    return as_tensor(hidden), as_tensor(step_of), as_tensor(number), most
 
 
 @lru_cache(maxsize=8)
