@@ -1,4 +1,4 @@
-"""A model of Stable-Baselines3 as an agent: it sees what `envs.wrappers.learner` or `image` showed it in training."""
+"""A model of Stable-Baselines3 as an agent: it sees what `DriveVecEnv` or a wrapper showed it in training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium import spaces
 
 from occsora_sim.agents.protocol import Observation
+from occsora_sim.envs.birdseye import aligned_size
+from occsora_sim.envs.config import POLICY, POLICY_OBSERVATION
 from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.envs.wrappers import learner_batch
 from occsora_sim.errors import ActionError, ConfigurationError, MissingDependencyError
@@ -30,8 +32,12 @@ class Sb3Policy:
     """Drives with a model's deterministic action.
 
     Args:
-        model: of Stable-Baselines3, trained in the driving environment under the wrapper `learner` or `image`.
+        model: of Stable-Baselines3, trained in a `DriveVecEnv` or under the wrapper `learner` or `image`.
         name: of it, for messages.
+
+    Attributes:
+        action: the option of the environment that it is made for.
+        observation: the same: "policy" for a model that sees all the parts of this, else the parts' names.
 
     Raises:
         ConfigurationError: it was trained on other observations or actions than these wrappers give.
@@ -43,23 +49,25 @@ class Sb3Policy:
         self.action = self._action_of(model.action_space)
         seen = model.observation_space
         self._parts = dict(seen.spaces) if isinstance(seen, spaces.Dict) else {"birdseye": seen}
-        unknown = set(self._parts) - {"occupancy", "birdseye", "ego", "route"}
+        aligned = set(self._parts) == set(POLICY_OBSERVATION)
+        unknown = set() if aligned else set(self._parts) - {"occupancy", "birdseye", "ego", "route"}
         if unknown or not all(isinstance(part, spaces.Box) for part in self._parts.values()):
             raise ConfigurationError(
                 f"agent {name}: sees {', '.join(sorted(self._parts))}; it must have been trained under "
-                "occsora_sim.envs.wrappers.learner or image"
+                "occsora_sim.agents.sb3.DriveVecEnv, or occsora_sim.envs.wrappers.learner or image"
             )
         self._whole = isinstance(seen, spaces.Dict)
-        self.observation = tuple(self._parts)
+        self.observation: str | tuple[str, ...] = POLICY if aligned else tuple(self._parts)
         self.pool = 1
         if "birdseye" in self._parts:
             shape = self._parts["birdseye"].shape or ()
-            if len(shape) != 3 or not shape[1] or OCC3D.shape[0] % shape[1]:
+            size = aligned_size(OCC3D)[0] if aligned else OCC3D.shape[0]
+            if len(shape) != 3 or not shape[1] or size % shape[1]:
                 raise ConfigurationError(
                     f"agent {name}: sees a picture of shape {shape}; it must have been trained under "
                     "occsora_sim.envs.wrappers.learner or image"
                 )
-            self.pool = OCC3D.shape[0] // shape[1]
+            self.pool = size // shape[1]
 
     def reset(self, n: int) -> None:
         """Nothing to forget: it has no memory."""

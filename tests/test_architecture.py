@@ -38,7 +38,7 @@ NEVER = {
 }
 """Forbidden beyond the ranks: agents see observations, never the world; training never an environment."""
 
-LEARNERS = {"learner", "learner_env", "imitation"}
+LEARNERS = {"learner", "learner_env", "imitation", "sb3"}
 """Modules of agents that need Stable-Baselines3; the package agents itself is imported without it."""
 
 OPTIONAL = {
