@@ -47,6 +47,9 @@ class DriveConfig:
         weights: weights file of the generated world; None: the shipped ones.
         steps: calls of the network for a tile of new ground in the generated world; None: the world's own number. Fewer
             are faster, and rougher.
+        tiles: of new ground and of its plan that the generated world draws in a step, in every episode, wanted or not:
+            then nothing waits for the device, and a step costs the same whatever happens. What more is wanted shows the
+            commonest column until it is drawn; 2 are enough for a town. None: as many as are wanted.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`, or a list of
             them. "generate": from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes
             themselves.
@@ -89,6 +92,7 @@ class DriveConfig:
     world: str | World = "diffusion"
     weights: str | Path | None = None
     steps: int | None = None
+    tiles: int | None = None
     scenes: str | Path | Sequence[str | Path] | Sequence[Start] | Sequence[Scene] | None = None
     place: str | None = None
     vehicles: float | None = None
@@ -132,7 +136,7 @@ class DriveConfig:
             raise ConfigurationError(
                 f"imagination={written(self.imagination)}: choose None, 'oracle' or a World"
             )
-        for name in ("frames_per_decision", "steps", "imagination_steps", "starts", "pool"):
+        for name in ("frames_per_decision", "steps", "tiles", "imagination_steps", "starts", "pool"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ConfigurationError(f"{name}={number}: must be 1 or more")

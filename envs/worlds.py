@@ -15,7 +15,9 @@ def _diffusion(config: DriveConfig) -> World:
     from occsora_sim.worlds.diffusion import load_world
 
     given = {} if config.steps is None else {"steps": config.steps}
-    return load_world(config.weights, device=config.device, vehicle=config.vehicle, **given)
+    return load_world(
+        config.weights, device=config.device, vehicle=config.vehicle, tiles=config.tiles, **given
+    )
 
 
 def _replay(config: DriveConfig) -> World:

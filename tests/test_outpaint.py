@@ -7,7 +7,13 @@ import torch
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.ground.hourglass import Hourglass, HourglassConfig, rotary
-from occsora_sim.models.ground.outpainter import Outpainter, OutpainterConfig, route_features, tile_key
+from occsora_sim.models.ground.outpainter import (
+    Outpainter,
+    OutpainterConfig,
+    route_features,
+    shown_in_order,
+    tile_key,
+)
 from occsora_sim.training.ground.crops import TokenCrops
 from occsora_sim.training.ground.loss import outpaint_loss
 from occsora_sim.training.ground.masks import known_ground, shown_ground
@@ -73,6 +79,18 @@ def test_the_expectation_is_the_code_of_which_most_is_expected_to_be_right():
     alike = (model.contents[:, None] == model.contents[None]).sum(-1).float()  # parts in common
     assert torch.equal(first, (p @ alike).argmax(-1))
     assert torch.equal(first, model.draw(codes, known, route, place, key + 1, steps=1, expected=True))
+
+
+def test_tokens_that_are_shown_together_are_far_apart_and_the_known_come_last():
+    known = torch.zeros(2, 256, dtype=torch.bool)
+    known[1, :16] = True
+    order, total = shown_in_order(known, torch.tensor([[0.0, 0.0], [0.3, 0.9]]))
+    assert total.tolist() == [[256], [240]] and (order.sort(dim=1).values == torch.arange(256)).all()
+    assert order[0, :3].tolist() == [0, 8 * 16 + 5, 4 * 16 + 10]  # (0, 0), (1/2, 1/3), (1/4, 2/3)
+    assert known[1][order[1, 240:]].all()
+    first = torch.stack((order[0, :16] // 16, order[0, :16] % 16), dim=-1).float()
+    away = (first[:, None] - first).norm(dim=-1) + 99 * torch.eye(16)
+    assert float(away.amin()) > 2.0  # none beside another, as of sixteen at random some are
 
 
 def test_unknown_tokens_are_neither_seen_nor_asked_for():

@@ -241,8 +241,8 @@ class DiffusionWorld:
         b, shape = len(memory.key), tuple(trajectories.shape)
         if len(shape) != 3 or shape[0] != b or shape[2] != 3 or not 1 <= shape[1] <= self.frames_per_chunk:
             raise ActionError(f"trajectories: shape {shape}, need ({b}, 1 to {self.frames_per_chunk}, 3)")
-        # On a GPU to ask would be to wait; an environment asks before.
-        if trajectories.device.type == "cpu" and not torch.isfinite(trajectories).all():
+        # To ask is to wait. An environment asks before.
+        if self.tiles is None and not torch.isfinite(trajectories).all():
             raise ActionError("trajectories: hold NaN or infinite numbers; give finite metres and radians")
         return compose(memory.poses[:, -1:], trajectories.to(self.device, torch.float32))
 
@@ -258,7 +258,7 @@ def default_weights() -> Path:
 
 def load_world(
     weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 4,
-    follow_route: bool = True, vehicle: Vehicle | None = None,
+    follow_route: bool = True, vehicle: Vehicle | None = None, tiles: int | None = None,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).
 
@@ -268,4 +268,6 @@ def load_world(
 
     """
     model, _ = load_world_model(Path(weights) if weights is not None else default_weights(), device=device)
-    return DiffusionWorld(model, mode=mode, steps=steps, follow_route=follow_route, vehicle=vehicle)
+    return DiffusionWorld(
+        model, mode=mode, steps=steps, follow_route=follow_route, vehicle=vehicle, tiles=tiles
+    )

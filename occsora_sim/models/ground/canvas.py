@@ -136,9 +136,8 @@ class GroundCanvas:
         kept = same[:, 0, :, None] & same[:, 1, None, :]  # (b, BLOCKS, BLOCKS)
 
         def without(layer: Layer) -> Layer:
-            repeat = layer.known.shape[1] // BLOCKS
-            mask = kept.repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
-            return replace(layer, known=layer.known & mask)
+            blocks = layer.known.unflatten(2, (BLOCKS, -1)).unflatten(1, (BLOCKS, -1))
+            return replace(layer, known=(blocks & kept[:, :, None, :, None]).view_as(layer.known))
 
         return replace(self, fine=without(self.fine), plan=without(self.plan), block=wanted)
 

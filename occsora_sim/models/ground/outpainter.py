@@ -172,7 +172,8 @@ class Outpainter(nn.Module):
         table, answers = self.books or (self.table(), self.answers())
         told, half = self.told(route, place, plan)
         cells = _middle(window, tile, codes.device)  # (count,), where the tile's tokens are in the window
-        order, total = shown_in_order(known.flatten(1)[:, cells], key)
+        begin, chance = counter_random.uniforms(key, {_ORDER: (2,), _CODE: (count,)})
+        order, total = shown_in_order(known.flatten(1)[:, cells], begin)
         hidden, step_of, number, most = _schedule(steps, count, codes.device)
         # How many are shown before each step, and at last: (b, steps + 1).
         until = total - (total * hidden).floor().long()
@@ -181,7 +182,7 @@ class Outpainter(nn.Module):
         cell = cells[token]
         # As many in every window: what is beyond its share is written beside it.
         written = torch.where(rank < end, cell, size).split(most, dim=1)
-        chance = counter_random.uniform(key, _CODE, count).gather(1, token)[..., None].split(most, dim=1)
+        chances = chance.gather(1, token)[..., None].split(most, dim=1)
         looked = cell[..., None].split(most, dim=1)
         # (b, steps, count), which tokens of the tile are in sight in each step
         place_in_order = order.argsort(1)
@@ -197,12 +198,12 @@ class Outpainter(nn.Module):
                 alike = self.described().float()
                 drawn = (p @ alike @ alike.T).argmax(-1)
             else:
-                drawn = (p.cumsum(-1) < chance[step]).sum(-1).clamp_(max=p.shape[-1] - 1)
+                drawn = (p.cumsum(-1) < chances[step]).sum(-1).clamp_(max=p.shape[-1] - 1)
             codes = codes.scatter(1, written[step], drawn)
         return codes[:, cells].view(b, tile, tile)
 
 
-def shown_in_order(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+def shown_in_order(known: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
     """In which order the hidden tokens of a tile are shown, and how many there are.
 
     Each is as far as can be from those just before it, by a Halton sequence that begins anywhere (Besnier et al. 2025,
@@ -212,7 +213,7 @@ def shown_in_order(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         known: (b, n) bool, the tokens of square tiles.
-        key: (b, 2) int64 (`tile_key`).
+        begin: (b, 2) in [0, 1), how far along x and y the sequence is moved round the tile.
 
     Returns:
         (b, n) int64, the tokens, the hidden ones first; (b, 1) int64, how many are hidden.
@@ -220,9 +221,9 @@ def shown_in_order(known: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """
     count = known.shape[1]
     tile = math.isqrt(count)
-    begin = (counter_random.uniform(key, _ORDER, 2) * tile).long()  # (b, 2)
+    moved = (begin * tile).long()
     cell = torch.arange(count, device=known.device)
-    x, y = (cell // tile + begin[:, :1]) % tile, (cell % tile + begin[:, 1:]) % tile
+    x, y = (cell // tile + moved[:, :1]) % tile, (cell % tile + moved[:, 1:]) % tile
     rank = _halton(tile, known.device)[x * tile + y]
     return (rank + count * known).argsort(dim=1), (~known).sum(1, keepdim=True)
 
