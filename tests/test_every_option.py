@@ -27,7 +27,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "world": (ReplayWorld(TINY), DRIVEN),  # what is imagined begins from the same frames, in the same weights
     "weights": ("OTHER", WAYS),
     "steps": (2, DRIVEN),  # imagination has its own
-    "tiles": (1, DRIVEN),
+    "tiles": (1, WAYS),
     "scenes": ("ELSEWHERE", WAYS),
     "place": ("motorway", WAYS),
     "vehicles": (55.0, WAYS),

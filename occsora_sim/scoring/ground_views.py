@@ -35,9 +35,9 @@ from occsora_sim.grid import (
     Grid,
 )
 from occsora_sim.models.columns import UNSEEN, is_dynamic, without_road_users
-from occsora_sim.scoring.record import Record
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.start import Start
+from occsora_sim.scoring.record import Record
 from occsora_sim.scoring.traffic_features import STANDS
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.worlds.protocol import WorldState

@@ -167,7 +167,7 @@ class DiffusionWorld:
         if self.mode == "sample":
             users = self._enter(memory, users, view, pose, first)
         users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
-        frame = paint_road_users(view.columns(), users, pose.double(), self.grid)
+        frame = paint_road_users(view.columns(), users, pose.double(), self.grid, in_place=True)
         after = replace(
             memory, ground=ground, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
             key=memory.key + torch.arange(2, device=self.device),

@@ -203,7 +203,7 @@ class GroundCanvas:
         first = self.first().int().view(len(points), *(1,) * (points.ndim - 2), 2)
         row = torch.arange(len(points), device=points.device, dtype=torch.int32) * size
         index = row.view(first.shape[:-1])
-        part, held = 0, None
+        part, held = torch.zeros_like(index), None
         for axis in (0, 1):
             column = torch.floor(points[..., axis] * scale).int()
             token = column >> _BITS
