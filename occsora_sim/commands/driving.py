@@ -40,7 +40,7 @@ class DrivingOptions:
         world: diffusion (generated), traffic (live traffic) or replay (recorded town or street; the others do not
             react).
         weights: weights of the generated world; by default the shipped ones.
-        steps: calls of the network for a tile of new ground in the generated world, by default 8.
+        steps: calls of the network for a tile of new ground in the generated world, by default 4.
         scenes: where episodes begin: a file, a folder, `traffic:A-B`, or `generate` (from nothing, in the
             generated world); by default the shipped scenes.
         place: kind of place that the generated world shall draw: grid, organic, arterial, roundabout or motorway; by

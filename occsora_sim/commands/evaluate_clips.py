@@ -42,7 +42,7 @@ class Options:
     scenes: str = "traffic:500000-500003"
     clips: int = 8
     windows_per_scene: int = 4
-    steps: int = 8
+    steps: int = 4
     paper_steps: int = 0
     pictures: Path | None = None
     seed: int = 0

@@ -35,7 +35,7 @@ class Options:
         against: the world that the generated one is held against: live traffic ("traffic"), or the recorded town or
             street ("replay"), whose road users do not react but which every kind of scene has.
         weights: weights of the generated world; by default the shipped ones.
-        steps: calls of the network for a tile of new ground in the generated world, by default 8.
+        steps: calls of the network for a tile of new ground in the generated world, by default 4.
         scenes: where episodes begin: a file, a folder or `traffic:A-B`; by default the shipped scenes.
         ego: in logs any vehicle that drives long enough, or the one that recorded them (recorder) alone.
         least_future: how long the recorded motion goes on after a beginning, at least [s]; by default 10 s, against a

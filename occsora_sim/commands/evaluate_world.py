@@ -62,7 +62,7 @@ class Options:
     traffic: int = 0
     pictures: Path | None = None
     batch: int = 4
-    steps: int = 8
+    steps: int = 4
     seed: int = 0
     device: str = "cpu"
     json: Path | None = None

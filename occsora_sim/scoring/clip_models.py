@@ -183,7 +183,7 @@ class ChainedClips:
 
 
 def open_clip_model(
-    path: Path, *, steps: int = 8, paper_steps: int | None = None, device: str = "cpu"
+    path: Path, *, steps: int = 4, paper_steps: int | None = None, device: str = "cpu"
 ) -> ClipModel:
     """The maker of clips in a weights file of either family.
 
