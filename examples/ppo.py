@@ -1,6 +1,6 @@
 """PPO in one file, after CleanRL: tensors from action to observation, one call of the world a step.
 
-python examples/ppo.py --world diffusion --num-envs 64 --device cuda --total-steps 2000000 --out out/ppo
+python examples/ppo.py --world diffusion --tiles 2 --num-envs 64 --device cuda --out out/ppo
 OCCSORA_PPO=out/ppo occsora-sim evaluate agent --agent examples/ppo.py:Driver --world traffic
 
 The same command again goes on where it was stopped. TensorBoard's files lie in OUT as well.
@@ -32,6 +32,7 @@ class Args:
 
     world: Literal["diffusion", "traffic", "replay"] = "diffusion"
     scenes: str | None = None  # where episodes begin; the shipped starts if left out
+    tiles: int | None = None  # of new ground that a step draws; on a GPU 2, so that nothing waits
     total_steps: int = 1_000_000
     num_envs: int = 16
     device: str = "cpu"
@@ -116,7 +117,7 @@ class Trainer:
         self.args, self.updates, self.started = args, 0, time.monotonic()
         torch.manual_seed(args.seed)
         given = {"world": args.world, "scenes": args.scenes, "device": args.device, "observation": "policy"}
-        given |= {"num_envs": args.num_envs, "output": "torch", **options}
+        given |= {"num_envs": args.num_envs, "output": "torch", "tiles": args.tiles, **options}
         self.env: Any = gym.make_vec("OccSora/Drive-v0", **given)
         space = self.env.single_observation_space
         shapes = space["birdseye"].shape[0], self.env.single_action_space.shape[0]
@@ -160,7 +161,7 @@ class Trainer:
     def drive(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A rollout: what was seen and done, (t n, ...), with advantages and returns; and scalars of the driving."""
         args, steps = self.args, []
-        ends = score = torch.zeros((), device=args.device)
+        ends, score = torch.zeros(2, 1, device=args.device)
         for _ in range(args.rollout):
             chance, value = self.policy(self.seen)
             step = {**self.seen, "action": chance.sample(), "value": value, "ignored": self.over}
@@ -169,9 +170,9 @@ class Trainer:
             step |= {"reward": reward.float(), "terminated": terminated, "truncated": truncated}
             steps.append(step)
             self.over = terminated | truncated
-            ends = ends + self.over.sum()
+            ends += self.over.sum()
             if "episode_score" in infos:  # nothing is told of it where all rows begin anew
-                score = score + (infos["episode_score"]["score"].float() * self.over).sum()
+                score += (infos["episode_score"]["score"].float() * self.over).sum()
         data = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
         flags = data.pop("terminated"), data.pop("truncated"), data["ignored"]
         reward, last_value = data.pop("reward"), self.policy(self.seen)[1]
@@ -219,8 +220,7 @@ class Driver:
     action, observation = "controls", "policy"
 
     def __init__(self, out: str | Path | None = None) -> None:
-        folder = Path(out or os.environ.get("OCCSORA_PPO", "out/ppo"))
-        weights = read(folder / "policy.pt")["policy"]
+        weights = read(Path(out or os.environ.get("OCCSORA_PPO", "out/ppo")) / "policy.pt")["policy"]
         self.policy = Policy(weights["image.0.weight"].shape[1], len(weights["log_std"]))
         self.policy.load_state_dict(weights)
 
@@ -229,7 +229,7 @@ class Driver:
 
     @torch.no_grad()
     def act(self, observation: dict[str, np.ndarray]) -> np.ndarray:
-        """The mean action (n, 2), in [-1, 1]."""
+        """The mean action (n, 2)."""
         chance, _ = self.policy({name: torch.as_tensor(value) for name, value in observation.items()})
         return chance.mean.clamp(-1, 1).numpy()
 

@@ -159,6 +159,21 @@ def test_torchrl_takes_a_training_step_on_the_environment(options):
     assert torch.isfinite(layer.weight).all() and not torch.equal(layer.weight, before)
 
 
+def test_torchrl_drives_the_batched_environment_and_resets_it_by_masks(options):
+    torchrl = pytest.importorskip("torchrl.envs", reason="TorchRL is not installed")
+    from tensordict.nn import TensorDictModule
+
+    given = {**options(seconds=2.0), "observation": "policy", "output": "torch"}
+    env = gym.make_vec("OccSora/Drive-v0", num_envs=2, **given)
+    env.autoreset_mode = (
+        gym.vector.AutoresetMode.DISABLED
+    )  # TorchRL begins episodes anew itself, by `reset_mask`
+    straight_on = TensorDictModule(lambda ego: 0 * ego[..., :2], in_keys=["ego"], out_keys=["action"])
+    data = torchrl.GymWrapper(env).rollout(5, straight_on, break_when_any_done=False)
+    assert data["next", "truncated"].squeeze(-1).tolist() == [[False, True, False, True, False]] * 2
+    assert data["next", "reward"].min() > 0.5, "no step is lost to a reset"
+
+
 def test_rllib_trains_a_step_on_the_environment(options):
     pytest.importorskip("ray.rllib", reason="RLlib is not installed")
     from ray.rllib.algorithms.ppo import PPOConfig
