@@ -116,12 +116,12 @@ class Trainer:
     def __init__(self, args: Args, **options: Any) -> None:
         self.args, self.updates, self.started = args, 0, time.monotonic()
         torch.manual_seed(args.seed)
-        given = {"world": args.world, "scenes": args.scenes, "device": args.device, "observation": "policy"}
-        given |= {"num_envs": args.num_envs, "output": "torch", "tiles": args.tiles, **options}
-        self.env: Any = gym.make_vec("OccSora/Drive-v0", **given)
-        space = self.env.single_observation_space
-        shapes = space["birdseye"].shape[0], self.env.single_action_space.shape[0]
-        self.policy = Policy(*shapes).to(args.device)
+        given: dict[str, Any] = {"observation": "policy", "output": "torch"}
+        given |= {name: getattr(args, name) for name in ("world", "scenes", "device", "num_envs", "tiles")}
+        self.env: Any = gym.make_vec("OccSora/Drive-v0", **{**given, **options})
+        seen: Any = self.env.single_observation_space
+        channels, actions = seen["birdseye"].shape[0], self.env.action_space.shape[1]
+        self.policy = Policy(channels, actions).to(args.device)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=args.lr, eps=1e-5)
         self.path = args.out / "policy.pt"
         if self.path.is_file():
@@ -138,23 +138,23 @@ class Trainer:
 
     def run(self) -> Policy:
         """Train until `total_steps`; new episodes begin where a stopped training goes on."""
-        args, last = self.args, self.steps
-        seen, _ = self.env.reset(seed=args.seed + last)
-        self.seen, self.over = seen, torch.zeros(args.num_envs, dtype=torch.bool, device=args.device)
+        args = self.args
+        self.seen, _ = self.env.reset(seed=args.seed + self.steps)
+        self.over = torch.zeros(args.num_envs, dtype=torch.bool, device=args.device)
         while self.steps < args.total_steps:
             torch.manual_seed(args.seed * 1_000_003 + self.updates)
             scalars = self.learn(*self.drive())
             self.updates += 1
             seconds, self.started = time.monotonic() - self.started, time.monotonic()
-            scalars["speed/steps_per_second"] = torch.tensor((self.steps - last) / seconds)
-            last = self.steps
+            scalars["speed/steps_per_second"] = torch.tensor(args.rollout * args.num_envs / seconds)
             for name, scalar in scalars.items():
                 self.board.add_scalar(name, float(scalar), self.steps)
             if self.updates % args.save_every == 0 or self.steps >= args.total_steps:
                 self.save()
                 told = ", ".join(f"{name} {float(scalar):.3f}" for name, scalar in scalars.items())
                 print(f"step {self.steps}: {told}", flush=True)
-        self.board.close(), self.env.close()
+        self.board.close()
+        self.env.close()
         return self.policy
 
     @torch.no_grad()

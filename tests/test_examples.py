@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -164,7 +165,7 @@ def test_torchrl_drives_the_batched_environment_and_resets_it_by_masks(options):
     from tensordict.nn import TensorDictModule
 
     given = {**options(seconds=2.0), "observation": "policy", "output": "torch"}
-    env = gym.make_vec("OccSora/Drive-v0", num_envs=2, **given)
+    env: Any = gym.make_vec("OccSora/Drive-v0", num_envs=2, **given)
     env.autoreset_mode = (
         gym.vector.AutoresetMode.DISABLED
     )  # TorchRL begins episodes anew itself, by `reset_mask`
