@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from occsora_sim.agents.protocol import Observation
 from occsora_sim.envs.birdseye import aligned_size
-from occsora_sim.envs.config import POLICY, POLICY_OBSERVATION
+from occsora_sim.envs.config import OBSERVATIONS, POLICY, POLICY_OBSERVATION
 from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.envs.wrappers import learner_batch
 from occsora_sim.errors import ActionError, ConfigurationError, MissingDependencyError
@@ -50,7 +50,7 @@ class Sb3Policy:
         seen = model.observation_space
         self._parts = dict(seen.spaces) if isinstance(seen, spaces.Dict) else {"birdseye": seen}
         aligned = set(self._parts) == set(POLICY_OBSERVATION)
-        unknown = set() if aligned else set(self._parts) - {"occupancy", "birdseye", "ego", "route"}
+        unknown = set(self._parts) - set(OBSERVATIONS)
         if unknown or not all(isinstance(part, spaces.Box) for part in self._parts.values()):
             raise ConfigurationError(
                 f"agent {name}: sees {', '.join(sorted(self._parts))}; it must have been trained under "

@@ -55,7 +55,7 @@ class Args:
 class Policy(nn.Module):
     """Image, road users (a set), own motion and route -> mean of the action and value."""
 
-    def __init__(self, channels: int = 9, actions: int = 2, width: int = 128) -> None:
+    def __init__(self, channels: int = 9, width: int = 128) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []
         for before, after in ((channels, 16), (16, 32), (32, 64)):
@@ -67,8 +67,8 @@ class Policy(nn.Module):
         self.trunk = nn.Sequential(
             nn.Linear(64 * 36 + 64 + 64, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
         )
-        self.actor, self.critic = nn.Linear(width, actions), nn.Linear(width, 1)
-        self.log_std = nn.Parameter(torch.full((actions,), -0.7))
+        self.actor, self.critic = nn.Linear(width, 2), nn.Linear(width, 1)
+        self.log_std = nn.Parameter(torch.tensor((0.4, 0.1)).log())  # steering is held for a second
         for name, bound in {**BOUNDS, "route": 40.0}.items():
             self.register_buffer(f"{name}_scale", torch.as_tensor(bound), persistent=False)
         nn.init.orthogonal_(self.actor.weight, 0.01)
@@ -120,8 +120,7 @@ class Trainer:
         given |= {name: getattr(args, name) for name in ("world", "scenes", "device", "num_envs", "tiles")}
         self.env: Any = gym.make_vec("OccSora/Drive-v0", **{**given, **options})
         seen: Any = self.env.single_observation_space
-        channels, actions = seen["birdseye"].shape[0], self.env.action_space.shape[1]
-        self.policy = Policy(channels, actions).to(args.device)
+        self.policy = Policy(seen["birdseye"].shape[0]).to(args.device)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=args.lr, eps=1e-5)
         self.path = args.out / "policy.pt"
         if self.path.is_file():
@@ -221,7 +220,7 @@ class Driver:
 
     def __init__(self, out: str | Path | None = None) -> None:
         weights = read(Path(out or os.environ.get("OCCSORA_PPO", "out/ppo")) / "policy.pt")["policy"]
-        self.policy = Policy(weights["image.0.weight"].shape[1], len(weights["log_std"]))
+        self.policy = Policy(weights["image.0.weight"].shape[1])
         self.policy.load_state_dict(weights)
 
     def reset(self, n: int) -> None:

@@ -135,6 +135,19 @@ def test_ppo_learns_and_is_evaluated_in_it(options):
     assert np.isfinite(mean)
 
 
+def test_a_model_that_saw_road_users_alone_drives_as_an_agent(straight_road):
+    from occsora_sim.agents.protocol import wanted_options
+    from occsora_sim.envs.drive import DriveEnv
+
+    given = {"world": ReplayWorld(TINY), "scenes": [make_start(straight_road(), 0, 3, TINY)], "seconds": 1.0}
+    env = DriveVecEnv(1, observation=("road_users", "ego"), **given)
+    model = sb3.PPO("MultiInputPolicy", env, n_steps=4, batch_size=4, policy_kwargs={"net_arch": [8]}, seed=0)
+    agent = Sb3Policy(model, "it")
+    assert set(wanted_options(agent)["observation"]) == {"road_users", "ego"}  # type: ignore[call-overload]
+    plain, _ = DriveEnv(**given, **wanted_options(agent)).reset(seed=0)
+    assert agent.act({name: value[None] for name, value in plain.items()}).shape == (1, 2)
+
+
 def test_a_model_that_saw_the_observation_policy_drives_as_an_agent(straight_road):
     from occsora_sim.agents.episode import run_episodes
     from occsora_sim.agents.protocol import wanted_options
