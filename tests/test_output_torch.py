@@ -192,6 +192,25 @@ def test_a_step_waits_for_nothing_and_takes_as_many_operations_for_any_batch(opt
     assert len(counts) == 1
 
 
+def test_with_a_budget_of_tiles_a_step_of_the_whole_world_waits_for_nothing(options):
+    """From action to observation, ground drawn and road users moved; the same operations for any batch."""
+    counts = set()
+    for count in (2, 4):
+        world = DiffusionWorld(options["world"].model, tiles=1)
+        env = make({**options, "world": world}, count, seconds=2.0, pool=2)
+        env.reset(seed=0)
+        env.episodes.looks = False
+        actions = torch.zeros(env.action_space.shape)
+        env.step(actions)  # in which constants are made
+        mark(env.episodes.state, vars(env.episodes), world.model, world.ground, actions)
+        for _ in range(2):
+            with Watch() as watch, Operations() as operations:
+                env.step(actions)
+            assert watch.waits == [] and watch.calls > 1000
+            counts.add(operations.count)
+    assert len(counts) == 1 and counts.pop() < 6000
+
+
 def test_actions_are_brought_into_the_space(options):
     env, other = make(options), make(options)
     env.reset(seed=0), other.reset(seed=0)
