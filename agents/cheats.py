@@ -13,6 +13,7 @@ import numpy as np
 from occsora_sim.agents.ladder import BlindFollower, FixedControls
 from occsora_sim.agents.protocol import Agent, Observation
 from occsora_sim.agents.route_follower import RouteFollower, RouteFollowerConfig
+from occsora_sim.scoring.driving import ScoreConfig
 from occsora_sim.vehicle import Vehicle
 
 OBSERVED = ("occupancy", "ego", "route", "road_users")
@@ -66,8 +67,8 @@ class Hide:
 
 @dataclass(kw_only=True)
 class Nudge:
-    """The route follower; but where somebody stands ahead it comes up close, creeps until they touch, slower than what
-    counts as moving, and then drives on through.
+    """The route follower; but where somebody stands ahead it comes up close, creeps until they touch, at last slower
+    than what counts as moving, and then drives on through.
     """
 
     follower: RouteFollower = field(default_factory=RouteFollower)
@@ -85,7 +86,8 @@ class Nudge:
         rows, lead = np.arange(len(speed)), gaps.argmin(axis=1)
         gap, moves = gaps[rows, lead], np.hypot(users[rows, lead, 5], users[rows, lead, 6]) > 0.3
         close = (gap < 6.0) & ~moves & ((speed < 1.0) | (gap < -0.2))
-        wanted = np.select([gap > 4.0, gap > 1.2, gap > -0.2], [1.5, 0.5, 0.18], 6.0)
+        creep = 0.8 * ScoreConfig().moving
+        wanted = np.select([gap > 4.0, gap > 1.2, gap > 0.4, gap > -0.2], [1.5, 0.5, 0.18, creep], 6.0)
         nudges = controls(speed, wanted, observation["route"][:, 3])
         return np.where(close[:, None], nudges, self.follower.act(observation)).astype(np.float32)
 

@@ -55,6 +55,10 @@ class Args:
 class Policy(nn.Module):
     """Image, road users (a set), own motion and route -> mean of the action and value."""
 
+    road_users_scale: Tensor
+    ego_scale: Tensor
+    route_scale: Tensor
+
     def __init__(self, channels: int = 9, width: int = 128) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []

@@ -20,18 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from occsora_sim.agents.cheats import CHEATS, OBSERVED
-from occsora_sim.agents.episode import SCORE_TERMS, Episode, run_episodes
+from occsora_sim.agents.episode import SCORE_TERMS, run_episodes
 from occsora_sim.agents.protocol import Agent
 from occsora_sim.agents.route_follower import RouteFollower, RouteFollowerConfig
-from occsora_sim.commands.train_agent import REWARD
 from occsora_sim.envs.config import DriveConfig
-from occsora_sim.envs.reward import RewardConfig
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.envs.starts import open_starts
 from occsora_sim.envs.worlds import close_world, make_world
 
 HONEST = ("route-follower", "speed")
-TIE = {"reward": 0.05, "train_agent": 0.05, "score": 0.005}
+TIE = {"reward": 0.05, "score": 0.005}
 """Differences that are none: `nudge` and `overtake` are the route follower where nobody stands in their way."""
 
 
@@ -40,17 +38,6 @@ DRIVERS: dict[str, Callable[[], Agent]] = {
     "speed": lambda: RouteFollower(config=RouteFollowerConfig(speed=15.0)),
     **CHEATS,
 }
-
-
-def reward_of(episode: Episode, config: RewardConfig, frames: int) -> float:
-    """The reward of a recorded episode under other weights."""
-    assert episode.recording is not None
-    total, seconds = 0.0, 0.5 * frames
-    for step in episode.recording.terms:
-        total += config.progress * (step["progress"] if step["nc"] == 1 else 0.0)
-        total += config.collision * (1 - step["nc"]) + config.off_road * step["off_road"] * seconds
-        total += (config.ttc * (1 - step["ttc"]) + config.comfort * (1 - step["comfort"])) * seconds
-    return total
 
 
 def main() -> int:
@@ -78,19 +65,16 @@ def main() -> int:
     world = make_world(config)
     starts = open_starts(config, world)
     rows = {}
-    print("| driver | reward | reward of `train agent` | score | nc | dac | ttc | ep | comfort | ended |")
-    print("| --- | " + "--- | " * 9, flush=True)
+    print("| driver | reward | score | nc | dac | ttc | ep | comfort | ended by |")
+    print("| --- " * 9 + "|", flush=True)
     for name in given.drivers:
         agent = DRIVERS[name]()
         asked = DriveConfig(
             **{**vars(config), "action": getattr(agent, "action", "controls"), "scenes": given.scenes}
         )
         simulation = DriveSimulation(asked, world, starts)
-        episodes = run_episodes(
-            simulation, agent, given.episodes, batch=given.batch, seed=0, record=given.episodes
-        )
-        other = float(np.mean([reward_of(e, RewardConfig(**REWARD), simulation.frames) for e in episodes]))
-        row = {"reward": float(np.mean([e.reward for e in episodes])), "train_agent": other}
+        episodes = run_episodes(simulation, agent, given.episodes, batch=given.batch, seed=0)
+        row = {"reward": float(np.mean([e.reward for e in episodes]))}
         row |= {term: float(np.mean([e.summary[term] for e in episodes])) for term in SCORE_TERMS}
         ended = ", ".join(f"{count} {why}" for why, count in Counter(e.ended for e in episodes).most_common())
         rows[name] = row

@@ -84,6 +84,29 @@ def test_hit_from_behind_is_no_fault_and_stays_none_while_it_lasts():
     assert not contact_nc(road(), blameless=blameless)[1]
 
 
+@pytest.mark.parametrize("place", [(2.6, 6.0), (0.0, 4.0)], ids=["ahead", "beside"])
+def test_who_is_touched_while_standing_may_not_drive_on_through(place):
+    touching = put(road(), CAR, place, (0.4, 2.4))
+    for slow in (0.0, 0.9 * CONFIG.moving):
+        nc, blameless = contact_nc(touching, torch.tensor([slow]))
+        assert nc == 1 and not blameless
+        assert contact_nc(touching, torch.tensor([1.1 * CONFIG.moving]), blameless)[0] == 0
+
+
+def test_hit_from_behind_while_standing_is_no_fault_and_stays_none():
+    _, blameless = contact_nc(put(road(), CAR, (-5.0, -0.5), (-1.0, 1.0)), torch.tensor([0.0]))
+    assert blameless and contact_nc(put(road(), CAR, (1.0, 5.0), (-1.0, 1.0)), blameless=blameless)[0] == 1
+
+
+def test_blame_is_carried_from_frame_to_frame_of_a_step():
+    ahead, behind = put(road(), CAR, (2.6, 6.0), (-1.0, 1.0)), put(road(), CAR, (-5.0, -0.5), (-1.0, 1.0))
+    frames = torch.stack((torch.cat((ahead, ahead)), torch.cat((behind, ahead)), torch.cat((road(), ahead))))
+    touch = find_contact(frames, OCC3D, CAR_EGO, CONFIG)
+    speeds = torch.tensor([[0.0, 5.0]]).expand(3, -1)
+    nc, blameless = no_collision(touch, speeds, torch.zeros(3, dtype=torch.bool), CONFIG)
+    assert nc.tolist() == [[1, 0], [1, 1], [1, 0]] and blameless.tolist() == [False, True, False]
+
+
 def test_two_voxels_are_noise_and_three_are_not():
     assert contact_nc(put(road(), CAR, (2.0, 2.8), (0.0, 0.4), (0.2, 0.6)))[0] == 1
     assert contact_nc(put(road(), CAR, (1.6, 2.8), (0.0, 0.4), (0.2, 0.6)))[0] == 0

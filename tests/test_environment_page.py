@@ -10,6 +10,8 @@ from occsora_sim.envs.birdseye import birdseye_channels
 from occsora_sim.envs.config import OBSERVATIONS, DriveConfig
 from occsora_sim.envs.reward import RewardConfig
 from occsora_sim.envs.road_users import road_users_space
+from occsora_sim.scenes.file import save_scene
+from occsora_sim.scoring.driving import ScoreConfig
 
 PAGE = (Path(__file__).parent.parent / "docs" / "environment.md").read_text(encoding="utf-8")
 
@@ -27,11 +29,22 @@ def test_the_reward_has_the_weights_that_it_has():
     assert {name: float(weight) for name, weight in rows} == dataclasses.asdict(RewardConfig())
 
 
-def test_the_reward_of_train_agent_is_the_one_that_is_told():
-    REWARD = pytest.importorskip("occsora_sim.commands.train_agent", reason="the extra `rl`").REWARD
+def test_train_agent_learns_from_the_reward_that_is_told(straight_road, tmp_path):
+    commands = pytest.importorskip("occsora_sim.commands.train_agent", reason="the extra `rl`")
+    from occsora_sim.agents.learner_env import REWARD_SCALE
+
+    save_scene(straight_road(), tmp_path / "straight.safetensors")
+    learner = commands.LearnerConfig(copies=1)
+    env = commands.open_env(commands.Options(world="replay", scenes=str(tmp_path), starts=1, learner=learner))
+    assert [each.config.reward for each in env.envs] == [RewardConfig()]
+    env.close()
     text = " ".join(PAGE.split())
-    for name, weight in REWARD.items():
-        assert f"{name} {weight:g}" in text, name
+    assert f"`occsora-sim train agent` learns from this reward, times {REWARD_SCALE:g} " in text
+
+
+def test_at_fault_is_who_is_faster_than_it_says():
+    (speed,) = re.findall(r"At fault: the car moves, faster than ([\d.]+) m/s", " ".join(PAGE.split()))
+    assert float(speed) == ScoreConfig().moving
 
 
 def test_the_observations_are_all_there():

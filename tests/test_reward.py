@@ -101,9 +101,10 @@ def test_zigzagging_earns_no_more_than_driving_straight_as_far():
 
 def test_standing_still_does_not_profit():
     total, terms, info = drive(Square(), [STILL] * 10)
-    first = sum(terms[0].values())
-    assert total == pytest.approx(first, abs=0.2) and total <= 0.2, "no more than the way that braking takes"
-    assert all(sum(step.values()) == 0 for step in terms[3:]) and info["speed"] == 0
+    way, jolt = terms[0]["progress"], terms[0]["comfort"] + terms[1]["comfort"]
+    assert total == pytest.approx(way + jolt) and way <= 0.2, "no more than the way that braking takes"
+    assert -0.7 < jolt < 0, "the second in which the car stops, and the half in which the push ends"
+    assert all(sum(step.values()) == 0 for step in terms[2:]) and info["speed"] == 0
     parked, _, info = drive(Square(), [AHEAD] * 6, speed=0.0)
     assert parked == 0 and info["progress"] == 0
 
@@ -112,7 +113,7 @@ def test_standing_still_does_not_profit():
 def test_driving_into_a_wall_does_not_profit(pull):
     total, terms, info = drive(Square(wall=22.0), [(pull, 0.0)] * 20)
     assert info["terms"]["nc"] == 0.5 and info["episode_score"]["score"] <= 0.5
-    assert terms[-1]["collision"] == -5.0 and terms[-1]["progress"] == 0
+    assert terms[-1]["collision"] == -10.0 and terms[-1]["progress"] == 0
     assert total < 0, "the way to the wall does not pay for the wall"
     stops, _, _ = drive(Square(wall=22.0), [AHEAD] * 2 + [STILL] * 8)
     assert stops > total and stops > 0
@@ -121,7 +122,7 @@ def test_driving_into_a_wall_does_not_profit(pull):
 def test_a_long_way_does_not_pay_for_a_collision_more_than_stopping_before_it():
     crash, _, _ = drive(Square(wall=52.0), [AHEAD] * 30)
     stop, _, _ = drive(Square(wall=52.0), [AHEAD] * 7 + [(-0.3, 0.0)] * 5)
-    assert stop > crash + 4
+    assert stop > crash + 9
 
 
 def test_driving_off_the_road_does_not_profit(straight_road):
@@ -135,7 +136,7 @@ def test_driving_off_the_road_does_not_profit(straight_road):
         if info["terms"]["dac"] < 1:
             assert info["reward_terms"]["off_road"] < 0
     assert terminated and info["terms"]["outside"] and info["episode_score"]["score"] == 0
-    assert info["reward_terms"]["progress"] < -info["reward_terms"]["off_road"]
+    assert info["reward_terms"]["progress"] < -info["reward_terms"]["off_road"] / 5
 
 
 # --------------------------------------------------------------------------- the terms
@@ -152,18 +153,18 @@ def score(**values):
     [
         ({}, 0.0),
         ({"progress": 8.0}, 0.8),
-        ({"nc": 0.5, "progress": 8.0}, -5.0),
-        ({"nc": 0.0, "progress": 8.0}, -10.0),
-        ({"off_road": 0.5}, -0.5),
-        ({"ttc": 0.0}, -0.2),
-        ({"comfort": 0.5}, -0.05),
-        ({"progress": 10.0, "ttc": 0.5, "comfort": 0.0, "off_road": 1.0}, 1.0 - 0.1 - 0.1 - 1.0),
+        ({"nc": 0.5, "progress": 8.0}, -10.0),
+        ({"nc": 0.0, "progress": 8.0}, -20.0),
+        ({"off_road": 0.5}, -2.5),
+        ({"ttc": 0.0}, -1.0),
+        ({"comfort": 0.5}, -0.2),
+        ({"progress": 10.0, "ttc": 0.5, "comfort": 0.0, "off_road": 1.0}, 1.0 - 0.5 - 0.4 - 5.0),
     ],
 )
 def test_each_term_has_its_weight(values, expected):
     terms = reward_terms(score(**values), 1.0, RewardConfig())
     assert sum_terms(terms).item() == pytest.approx(expected)
-    doubled = RewardConfig(progress=0.2, collision=-20.0, off_road=-2.0, ttc=-0.4, comfort=-0.2)
+    doubled = RewardConfig(progress=0.2, collision=-40.0, off_road=-10.0, ttc=-2.0, comfort=-0.8)
     assert sum_terms(reward_terms(score(**values), 1.0, doubled)).item() == pytest.approx(2 * expected)
 
 

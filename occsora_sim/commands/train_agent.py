@@ -23,10 +23,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from occsora_sim.agents.learner_env import LearnerEnv
 
-REWARD = {"progress": 0.1, "ttc": -1.0, "comfort": -0.4, "collision": -20.0, "off_road": -5.0}
-"""Weights that the learner's reward has: in the proportions of PDMS, (5 TTC + 5 EP + 2 C) / 12, where a second at the
-reference's 10 m/s is worth 1; what makes NC or DAC 0 costs about as much as all that an episode can bring."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -127,7 +123,6 @@ def open_env(options: Options) -> LearnerEnv:
         "starts": options.starts,
         "seconds": options.seconds,
         "device": options.device,
-        "reward": REWARD,
         "autoreset": "same_step",
         "seed": options.learner.seed,
     }

@@ -143,14 +143,15 @@ def no_collision(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """No at-fault collision, NC (NAVSIM: 0 for a road user, 0.5 for a static object, else 1), one frame after another.
 
-    At fault: the ego moves, and touches a static object, or a road user with its front or side. Being hit
-    from behind or while standing is not; a contact that began so stays so until it ends, because a recorded
-    car that does not react drives through the ego from behind to the front.
+    At fault: the ego moves, and touches a static object, or a road user with its front or side. Being hit from
+    behind is not, and stays so until the contact ends, because a recorded car that does not react drives through
+    the ego from behind to the front. Nor is being touched while standing, but only as long as the ego stands: else
+    who comes up to somebody slower than `moving` could drive on through him.
 
     Args:
         contact: what the ego touches, (b, f).
         speed: (b, f) of the ego [m/s].
-        blameless: (b,) bool, a contact without fault goes on since the instant before.
+        blameless: (b,) bool, a contact that began from behind goes on since the instant before.
         config: options.
 
     Returns:
@@ -159,9 +160,10 @@ def no_collision(
     """
     moving = speed > config.moving
     front, faults = contact.road_user & moving & ~contact.behind, []
-    for touches, hits in zip(contact.road_user.unbind(1), front.unbind(1), strict=True):
+    touched, rears = contact.road_user.unbind(1), contact.behind.unbind(1)
+    for touches, hits, rear in zip(touched, front.unbind(1), rears, strict=True):
         faults.append(hits & ~blameless)
-        blameless = touches & (blameless | ~faults[-1])
+        blameless = touches & (blameless | rear)
     light = 1.0 - 0.5 * (contact.static & moving).float()
     return light.masked_fill(torch.stack(faults, dim=1), 0.0), blameless
 

@@ -39,7 +39,7 @@ class ScoreConfig:
 
     Attributes:
         min_voxels: an overlap of fewer obstacle voxels is noise, not a contact.
-        moving: slower than this the ego stands and is not at fault [m/s].
+        moving: up to this speed the ego stands and is not at fault [m/s].
         rear_part: contacts whose mean lies in this rearmost part of the length are hits from behind.
         tolerance: a footprint point is off the road if nothing within this distance is drivable [m].
         ttc_horizon: time to collision that passes [s] (NAVSIM: 0.95).
@@ -52,7 +52,7 @@ class ScoreConfig:
     """
 
     min_voxels: int = 3
-    moving: float = 0.2
+    moving: float = 0.05
     rear_part: float = 0.25
     tolerance: float = 0.4
     ttc_horizon: float = 0.95

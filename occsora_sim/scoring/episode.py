@@ -62,7 +62,7 @@ class Episodes:
         near: (b,) arc length of the ego [m].
         best: (b,) largest arc length reached on the route [m].
         start_speed: (b,) [m/s].
-        blameless: (b,) bool, a contact without fault is going on.
+        blameless: (b,) bool, a contact that began from behind is going on.
         frames: (b,) frames so far.
         nc, dac: (b,) least so far.
         ttc, comfort: (b,) sums over the frames.
