@@ -55,10 +55,6 @@ class Args:
 class Policy(nn.Module):
     """Image, road users (a set), own motion and route -> mean of the action and value."""
 
-    road_users_scale: Tensor
-    ego_scale: Tensor
-    route_scale: Tensor
-
     def __init__(self, channels: int = 9, width: int = 128) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []
@@ -80,11 +76,13 @@ class Policy(nn.Module):
     def forward(self, seen: dict[str, Tensor]) -> tuple[Normal, Tensor]:
         """Distribution of the actions (n, a) and value (n,) of a batch of observations."""
         users, there = seen["road_users"], seen["road_users"][..., :1] > 0
-        each = torch.cat(((users / self.road_users_scale)[..., :9], self.label(users[..., 9].long())), dim=-1)
-        crowd = (self.user(each) * there).amax(dim=1)  # what a ReLU gives is 0 or more: nobody counts as 0
-        motion = torch.cat(
-            (seen["ego"] / self.ego_scale, (seen["route"] / self.route_scale).flatten(1)), dim=1
+        scale: dict[str, Tensor] = dict(self.named_buffers())
+        each = torch.cat(
+            ((users / scale["road_users_scale"])[..., :9], self.label(users[..., 9].long())), dim=-1
         )
+        crowd = (self.user(each) * there).amax(dim=1)  # what a ReLU gives is 0 or more: nobody counts as 0
+        route = (seen["route"] / scale["route_scale"]).flatten(1)
+        motion = torch.cat((seen["ego"] / scale["ego_scale"], route), dim=1)
         image = self.image(seen["birdseye"].float() / 255)
         found = self.trunk(torch.cat((image, crowd, self.vector(motion)), dim=1))
         return Normal(self.actor(found), self.log_std.exp()), self.critic(found)[:, 0]
