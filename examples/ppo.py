@@ -2,7 +2,6 @@
 
 python examples/ppo.py --world diffusion --tiles 2 --num-envs 64 --device cuda --out out/ppo
 OCCSORA_PPO=out/ppo occsora-sim evaluate agent --agent examples/ppo.py:Driver --world traffic
-
 The same command again goes on where it was stopped. TensorBoard's files lie in OUT as well.
 """
 
