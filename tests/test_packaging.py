@@ -43,8 +43,8 @@ def test_pins_fit_the_ranges_and_name_every_direct_dependency():
     assert "torch==2.13.0" in (ROOT / "scripts" / "setup.sh").read_text()
 
 
-BEHIND_AN_EXTRA = {"learner.py": "stable_baselines3", "learner_env.py": "stable_baselines3"}
-"""Files of agents/ that subclass what an extra brings; only `train agent` imports them."""
+BEHIND_AN_EXTRA = dict.fromkeys(("learner.py", "learner_env.py", "sb3.py"), "stable_baselines3")
+"""Files of agents/ that subclass what an extra brings; only `train agent`, and who learns with it, imports them."""
 
 
 def test_what_the_core_imports_at_start_is_a_dependency():
