@@ -5,11 +5,12 @@ export PYTHONUNBUFFERED := 1
 DEMO_SECONDS ?= 20
 DEMO_SEED ?= 0
 
-.PHONY: help demo test lint bench weights policy setup setup-demo clean
+.PHONY: help demo test check lint bench weights policy setup setup-demo clean
 
 help:
 	@echo "make demo     drive $(DEMO_SECONDS) s through a generated world with the shipped weights; writes out/demo/"
 	@echo "make test     all tests"
+	@echo "make check    the essential ones, in a minute and a half"
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
 	@echo "make weights  train weights from nothing (about five hours of one core; DEVICE=cuda: 25 minutes of a GPU)"
@@ -28,6 +29,13 @@ demo: setup-demo
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# What the rest stands on: random numbers, ground, road users, worlds, score, environment.
+ESSENTIALS := counter_random outpaint ground_canvas traffic_model road_user_state diffusion_world driving_score reward env \
+	output_torch packaging
+
+check: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile -m "not slow" $(ESSENTIALS:%=tests/test_%.py)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
