@@ -187,8 +187,9 @@ def test_bench_writes_frames_per_second(scenes, tmp_path, capsys):
         min(row["frames_per_second"] for row in figures["world"]) > 0 and figures["env_steps_per_second"] > 0
     )
     assert figures["preset"] == "tiny" and figures["paper_seconds_per_clip"] is None
-    assert [row["batch"] for row in figures["env"]] == [1, 2] and figures["host_waits_per_step"] >= 0
-    assert figures["operations_per_step"].keys() == {"1", "2"} and figures["operations_per_step"]["1"] > 100
+    assert [row["batch"] for row in figures["env"]] == [1, 2] and figures["host_waits_per_step"] == 0
+    few, more = figures["operations_per_step"]["1"], figures["operations_per_step"]["2"]
+    assert 1000 < few <= more < 1.05 * few  # some copies fall away in a batch of one
     for row in figures["env"]:
         assert row["steps_per_second"] > 0 and 0 < row["memory_mb"] < 100
         assert {"traffic", "ground", "voxels", "score", "observation", "other"} == row[
