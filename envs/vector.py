@@ -105,6 +105,12 @@ class DriveVectorEnv(gym.vector.VectorEnv):
             raise NotResetError(
                 "reset: some episodes have not begun; call reset() without a reset_mask first"
             )
+        some = len(rows) < self.num_envs
+        if some and isinstance(self.episodes, PooledEpisodes) and (seed is not None or asked.prompt):
+            raise ConfigurationError(
+                'reset: seed, place or vehicles with a reset_mask: with output="torch" those rows take the next of the '
+                "pool; give them to a reset of all rows"
+            )
         if seed is None and self.beginnings.generators is None:
             seed = self.config.seed
         seeds = read_seeds(seed, self.num_envs)

@@ -224,6 +224,16 @@ def test_actions_are_brought_into_the_space(options):
     assert env.step(torch.tensor([0, 99, -5]))[0]["ego"].isfinite().all()
 
 
+@pytest.mark.parametrize("asked", [{"seed": 3}, {"options": {"vehicles": 9.0}}])
+def test_what_rows_of_the_pool_cannot_be_given_is_refused_and_nothing_changes(options, asked):
+    env, other = make(options), make(options)
+    env.reset(seed=0), other.reset(seed=0)
+    mask = {"reset_mask": np.array([True, False, False])}
+    with pytest.raises(ConfigurationError, match="take the next of the pool"):
+        env.reset(seed=asked.get("seed"), options={**mask, **asked.get("options", {})})
+    assert torch.equal(env.step(AHEAD)[0]["ego"], other.step(AHEAD)[0]["ego"])
+
+
 def test_a_mask_lets_rows_begin_with_the_next_of_the_pool(options):
     env = make(options)
     env.reset(seed=0)
