@@ -47,6 +47,16 @@ def test_the_first_frame_is_drawn_whole_and_differs_with_the_seed(world):
     assert torch.equal(one.ego_pose[0, 0], blank.ego_pose[-1])
 
 
+def test_a_budget_of_tiles_leaves_out_nothing_of_the_first_view(world):
+    blank = start(0, world)
+    fast = blank.ego_pose * torch.tensor([5.0, 1.0, 1.0])  # so that each of its frames uncovers a tile
+    blank = replace(blank, ego_pose=fast)
+    whole, budget = (world.variant(tiles=tiles).reset([blank], [1]) for tiles in (None, 1))
+    assert torch.equal(whole.occupancy, budget.occupancy)
+    known = [state.memory.ground.canvas.fine.known for state in (whole, budget)]
+    assert torch.equal(*known) and bool(known[0].any())
+
+
 def test_a_blank_row_is_the_same_alone_and_beside_a_seen_one(world):
     blank, other = start(0, world), start(3, world)
     seen = world.reset([blank], [5])

@@ -51,13 +51,13 @@ class Seen:
     cell: float
 
     @staticmethod
-    def of(labels: Tensor, poses: Tensor, grid: Grid, extent: float = EXTENT) -> Seen:
+    def of(labels: Tensor, poses: Tensor, grid: Grid) -> Seen:
         """What frames (b, h, x, y, z) uint8 saw from world poses (b, h, 3), the newest last. Columns with an UNSEEN
         voxel are left out. Waits for the device.
         """
         cell, origin = grid.voxel / 2, poses[:, -1]
         palette, codes = _coded(labels)
-        side = math.ceil(extent / cell / 2) * 2
+        side = math.ceil(EXTENT / cell / 2) * 2
         axis = (torch.arange(side, device=labels.device) - side // 2) * cell
         middles = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1) + axis.new_tensor(
             _middle(grid)
@@ -122,8 +122,7 @@ class Seen:
 
     def columns(self, codes: Tensor) -> Tensor:
         """Labels (b, ..., z) uint8 of codes (b, ...)."""
-        index = codes + _rows(codes, self.palette.shape[1])
-        return self.palette.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, codes.shape)
+        return of_codes(self.palette, codes)
 
     def _cells(self, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Points of the lattice's frame in cells along x and y, whole numbers at their centres."""
@@ -144,6 +143,13 @@ class Seen:
             index = (index + at.clamp_(0, side - 1)) * (side if centre is centres[0] else 1)
         assert inside is not None
         return index, inside, *centres
+
+
+def of_codes(table: Tensor, codes: Tensor) -> Tensor:
+    """What each world's own table (b, p, ...) says of its codes (b, ...) int32; -1 is the last."""
+    size = table.shape[1]
+    index = codes.remainder(size) + _rows(codes, size)
+    return table.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, codes.shape)
 
 
 def _coded(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ car without bounds and forgets what is further than half its extent away.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,10 +50,10 @@ class Record:
     cell: float
 
     @staticmethod
-    def empty(origin: Tensor, grid: Grid, extent: float | None = None) -> Record:
-        """A blank record for the worlds with canvas frames `origin` (b, 3), `extent` [m] wide (default: 2.5 views)."""
+    def empty(origin: Tensor, grid: Grid) -> Record:
+        """A blank record for the worlds with canvas frames `origin` (b, 3), 2.5 views wide."""
         cell = grid.voxel / 2
-        side = math.ceil((extent or 2.5 * grid.shape[0] * grid.voxel) / cell)
+        side = math.ceil(2.5 * grid.shape[0] * grid.voxel / cell)
         shape = (len(origin), side, side)
         return Record(
             labels=torch.full((*shape, grid.shape[2]), UNSEEN, dtype=torch.uint8, device=origin.device),
@@ -63,13 +62,6 @@ class Record:
             origin=origin,
             cell=cell,
         )
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Record:
-        """Every tensor changed in the same way: rows picked, say."""
-        return replace(
-            self, labels=change(self.labels), place=change(self.place), stamp=change(self.stamp),
-            origin=change(self.origin),
-        )  # fmt: skip
 
     @staticmethod
     def of(labels: Tensor, poses: Tensor, grid: Grid) -> Record:
@@ -118,17 +110,6 @@ class Record:
         assert own is not None and nearest is not None
         labels = self.labels.view(-1, grid.shape[2]).index_select(0, nearest)
         return labels.masked_fill_(~own[:, None], UNSEEN).view(*x.shape, grid.shape[2])
-
-    def look(self, points: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """What was sampled in the cells of points (b, ..., 2) [m] of the canvas frame: labels (b, ..., z) uint8, and
-        whether anything was, (b, ...) bool; where nothing was, the labels mean nothing.
-        """
-        cells = torch.floor((points - points.new_tensor(_first(grid))) / self.cell + 0.5).int()
-        (at_x, lap_x), (at_y, lap_y) = (self._locate(part) for part in cells.unbind(-1))
-        index = ((self._rows(at_x) + at_x * self.stamp.shape[2]) + at_y).flatten()
-        current = self.stamp.view(-1).index_select(0, index) == _stamp(lap_x, lap_y).flatten()
-        labels = self.labels.view(-1, grid.shape[2]).index_select(0, index)
-        return labels.view(*at_x.shape, -1), current.view(at_x.shape)
 
     def write(self, labels: Tensor, pose: Tensor, grid: Grid, *, measured: bool = False) -> Record:
         """A new record that also holds the columns of `labels` (b, x, y, z) seen from `pose` (b, 3).

@@ -43,7 +43,7 @@ class DiffusionWorld:
     """A batch of generated worlds behind the World protocol.
 
     Args:
-        model: the closed-loop world model.
+        model: the closed-loop world model; ground is drawn with a copy of it as it is now.
         mode: "sample" draws a future, "mean" takes the expectation (for forecasting scores): ground of which most is
             expected to be right, by one call of the network, road users by their likeliest motion, and nobody enters.
         steps: calls of the network for a tile of new ground.
@@ -113,7 +113,7 @@ class DiffusionWorld:
             memory = replace(memory, ground=self._draw(memory, memory.poses[:, -1], MARGIN, self.tiles))
         frames = []
         for pose in poses.unbind(1):
-            memory, frame = self._advance(memory, pose)
+            memory, frame = self._advance(memory, pose, drawn=self.tiles is not None)
             frames.append(frame)
         return _state(memory, torch.stack(frames, dim=1), poses)
 
@@ -156,13 +156,13 @@ class DiffusionWorld:
 
     # ------------------------------------------------------------------ one frame
     def _advance(
-        self, memory: DiffusionMemory, pose: Tensor, *, first: bool = False
+        self, memory: DiffusionMemory, pose: Tensor, *, first: bool = False, drawn: bool = False
     ) -> tuple[DiffusionMemory, Tensor]:
-        """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z)."""
+        """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z). `first`: nobody is
+        known yet; `drawn`: the ground of the chunk is there already.
+        """
         users = self._move(memory)
-        ground = memory.ground
-        if self.tiles is None or first:
-            ground = self._draw(memory, pose)
+        ground = memory.ground if drawn else self._draw(memory, pose)
         view = ground.read(pose, self.ground, self.grid)
         if self.mode == "sample":
             users = self._enter(memory, users, view, pose, first)

@@ -14,7 +14,7 @@ from occsora_sim.models.ground.canvas import GroundCanvas
 from occsora_sim.models.ground.model import GroundModel
 from occsora_sim.models.ground.tokenizer import PATCH
 from occsora_sim.models.ground_crop import UNSEEN_GROUND, crop_points, kinds_of_columns
-from occsora_sim.models.seen import Seen
+from occsora_sim.models.seen import Seen, of_codes
 
 _LATTICE = 256
 """Columns along the edge of the square that is entered on a canvas: the view, and what the frames before it saw."""
@@ -107,10 +107,7 @@ class View:
 
     def each(self, table: Tensor) -> Tensor:
         """What a table (b, p, ...) says of the codes: (b, x, y, ...)."""
-        b, size = table.shape[:2]
-        row = torch.arange(b, device=table.device, dtype=torch.int32) * size
-        index = self.codes.remainder(size) + row.view(-1, *(1,) * (self.codes.ndim - 1))
-        return table.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, self.codes.shape)
+        return of_codes(table, self.codes)
 
     def columns(self) -> Tensor:
         """Labels (b, x, y, z) uint8."""

@@ -1,0 +1,58 @@
+"""What a start's frames saw is read from anywhere as the record that evaluations write reads it."""
+
+import pytest
+import torch
+
+from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import compose
+from occsora_sim.grid import FREE
+from occsora_sim.models.columns import UNSEEN
+from occsora_sim.models.seen import Seen, of_codes
+from occsora_sim.presets import tiny
+from occsora_sim.scoring.record import Record
+
+GRID = tiny().grid
+
+
+def frames(count=2, steps=3):
+    """Frames of a few kinds of columns, of which a corner was not seen, from poses that move and turn."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.randint(0, FREE + 1, (7, GRID.shape[2]), generator=generator, dtype=torch.uint8)
+    labels = kinds[torch.randint(0, 7, (count, steps, *GRID.shape[:2]), generator=generator)]
+    labels[:, :, :3, :5] = UNSEEN
+    step = torch.tensor([0.7, 0.1, 0.05])
+    poses = [torch.tensor([[3.0, -2.0, 0.4], [100.0, 7.0, -2.0]])[:count]]
+    for _ in range(steps - 1):
+        poses.append(compose(poses[-1], step.expand(count, 3)))
+    return labels, torch.stack(poses, dim=1)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (1.3, 0.4, 0.2), (4.0, -3.0, 2.5), (500.0, 0.0, 0.0)])
+def test_what_was_seen_is_read_as_from_the_record(offset):
+    labels, poses = frames()
+    pose = compose(poses[:, -1], torch.tensor(offset).expand(2, 3))
+    seen = Seen.of(labels, poses, GRID)
+    codes = seen.read(pose, GRID)
+    recorded = Record.of(labels, poses, GRID).read(pose[:, None], GRID)[:, 0]
+    assert torch.equal(seen.columns(codes), recorded)
+    assert torch.equal(codes > 0, recorded[..., 0] != UNSEEN)
+
+
+def test_the_newest_frame_is_read_exactly_and_a_point_says_what_its_cell_holds():
+    labels, poses = frames(steps=1)
+    seen = Seen.of(labels, poses, GRID)
+    assert torch.equal(seen.columns(seen.read(poses[:, -1], GRID)), labels[:, -1])
+    centres = GRID.centres_xy().expand(2, *GRID.shape[:2], 2)
+    assert torch.equal(seen.look(centres, GRID), seen.read(poses[:, -1], GRID))
+    assert not seen.look(centres + 400.0, GRID).any()
+
+
+def test_codes_of_each_world_are_its_own():
+    table = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert of_codes(table, torch.tensor([[0, -1], [1, 2]], dtype=torch.int32)).tolist() == [[1, 3], [5, 6]]
+
+
+def test_frames_that_are_no_labels_are_refused():
+    noise = torch.randint(0, FREE, (1, 1, 200, 200, 16), dtype=torch.uint8)
+    with pytest.raises(ConfigurationError, match=r"^start: its frames hold \d+ different columns[^\n]+$"):
+        Seen.of(noise, torch.zeros(1, 1, 3), tiny().grid)
