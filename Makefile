@@ -5,7 +5,7 @@ export PYTHONUNBUFFERED := 1
 DEMO_SECONDS ?= 20
 DEMO_SEED ?= 0
 
-.PHONY: help demo test check lint bench weights policy setup setup-demo clean
+.PHONY: help demo test check lint bench docs weights policy setup setup-demo clean
 
 help:
 	@echo "make demo     drive $(DEMO_SECONDS) s through a generated world with the shipped weights; writes out/demo/"
@@ -13,6 +13,7 @@ help:
 	@echo "make check    the essential ones, in a minute and a half"
 	@echo "make lint     ruff check, ruff format --check and mypy"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
+	@echo "make docs     the documentation as pages, to be opened without a network: out/site/index.html"
 	@echo "make weights  train weights from nothing (about five hours of one core; DEVICE=cuda: 25 minutes of a GPU)"
 	@echo "make policy   train a driving policy in the generated world, by the recipe of the shipped one (about an hour)"
 	@echo "make setup    what the others do first: .venv with everything in it"
@@ -42,6 +43,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/occsora-sim bench --json out/bench.json
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "written: out/site/index.html"
 
 # Weights from nothing: road users, then the ground, each with the defaults of its command. DEVICE=cuda trains on a GPU, in
 # batches of 64, for at most 24 minutes; WORKERS processes draw the crops of the ground. An interrupted run goes on where it

@@ -2,7 +2,7 @@
 # Makes .venv in the checkout and installs occsora-sim into it, editable.
 #
 #   scripts/setup.sh demo   what `make demo` needs
-#   scripts/setup.sh dev    everything: tests, training, traffic, pictures
+#   scripts/setup.sh dev    everything: tests, training, traffic, pictures, documentation
 #
 # Run it as often as you like: it does nothing when nothing has changed, and a .venv that an earlier run left
 # half made is made anew. PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what="${1:-dev}"
 case "$what" in
     demo) extras="view" ;;
-    dev) extras="traffic,view,train,rl,dev" ;;
+    dev) extras="traffic,view,train,rl,dev,docs" ;;
     *) echo "scripts/setup.sh: unknown set '$what'; say demo or dev" >&2; exit 2 ;;
 esac
 
