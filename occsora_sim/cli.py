@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "weights_info",
         "what a weights file holds: parameters, configuration, how it was trained",
     ),
+    "doctor": ("doctor", "what is installed here and works, and the line that installs what does not"),
     "bench": ("bench", "frames per second of the world, the voxeliser and the paper's sampler"),
 }
 """Verb -> (module in occsora_sim.commands, what it does). A module is imported when its verb is called."""
