@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from occsora_sim.models.entries import START_SLOTS, Entries, EntriesConfig
 from occsora_sim.models.entry_candidates import seen_before
 from occsora_sim.models.entry_view import UNSEEN, ground_of, in_view, view_image
 from occsora_sim.road_users import RoadUsers, from_tracks
-from occsora_sim.training.entry_samples import EntrySampler
+from occsora_sim.training.entry_samples import EntrySampler, Samples
 
 SMALL = EntriesConfig(
     grid=Grid(shape=(64, 64, 16), voxel=0.8, lower=(-25.6, -25.6, -1.0)), width=8, marks=16, margin=8
@@ -163,3 +164,35 @@ def test_sizes_are_those_of_the_road_users_of_the_towns(straight_road):
     cars = [(60.0 + 30 * k, 3.0 if k % 2 else -3.0, -6.0 + k) for k in range(8)]
     sizes = EntrySampler([straight_road(cars=cars)], OCC3D).sizes()
     assert sizes[2, 0].tolist() == pytest.approx([4.4, 1.8, 1.6])
+
+
+def test_of_a_start_a_share_of_who_is_in_view_is_known_and_the_others_enter(straight_road):
+    cars = [(60.0 + 12 * k, 3.0 if k % 2 else -3.0, 0.0) for k in range(8)]
+    sampler = EntrySampler([straight_road(cars=cars, steps=61)], OCC3D)
+    numbers, yes = np.full(64, 20), np.ones(64, dtype=bool)
+    seen = len(sampler.towns[0].frames[20].seen)
+    assert seen > 3
+
+    def begun(share: float) -> Samples:
+        return sampler.frames(numbers, yes, 0 * numbers, np.full(64, share), np.random.default_rng(0))
+
+    for share in (0.0, 0.5, 1.0):
+        samples = begun(share)
+        came = torch.bincount(samples.entered.row, minlength=64)
+        known = samples.users.valid.sum(1)
+        assert (came + known == seen).all() and samples.new.all()
+        assert known.float().mean() == pytest.approx(share * seen, abs=0.6)
+    assert (begun(0.5).users.valid.sum(1) == begun(0.5).vehicles).all()
+
+
+def test_frames_in_which_somebody_comes_are_drawn_more_often_and_count_less(straight_road):
+    cars = [(100.0 + 70 * k, 3.0, 0.0) for k in range(3)]
+    sampler = EntrySampler([straight_road(cars=cars, steps=121, ego_speed=8.0)], OCC3D)
+    comes = np.array([len(frame.entered) for frame in sampler.towns[0].frames])
+    assert 0 < (comes > 0).mean() < 0.2
+    samples = sampler.draw(4096, torch.Generator().manual_seed(0))
+    frames = ~samples.new.flatten(1).all(1)
+    came = torch.bincount(samples.entered.row, minlength=4096)[frames].double()
+    weight = samples.weight[frames].double()
+    assert (came > 0).double().mean() > 0.4
+    assert (came * weight).sum() / weight.sum() == pytest.approx(comes.mean(), rel=0.15)

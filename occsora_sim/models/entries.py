@@ -16,7 +16,7 @@ from torch import Tensor
 from occsora_sim.constants import constant
 from occsora_sim.counter_random import uniforms
 from occsora_sim.grid import DYNAMIC
-from occsora_sim.models.entry_candidates import seen_before, stay_clear, with_past
+from occsora_sim.models.entry_candidates import clear_of, give_way, seen_before, with_past
 from occsora_sim.models.entry_marks import NUMBERS, Marks
 from occsora_sim.models.entry_network import EntriesConfig, EntryNetwork
 from occsora_sim.models.entry_view import (
@@ -139,16 +139,14 @@ class Entries(EntryNetwork):
         kind, part, yaw, pace = self.marks.draw(f, group, numbers)
         xy = (cell + part) * self._step + constant(grid.lower[:2], f.device)
         local = torch.cat((xy, yaw[..., None]), dim=-1)
+        size = self.sizes[kind, (lot * SIZES).long().repeat(1, _TRIES)]
         can = in_view(local, grid) & ~seen_before(local, pace, new, speed, grid)
-        slot = torch.arange(slots, device=key.device)
-        kept = can.view(-1, _TRIES, slots).byte().argmax(1) * slots + slot
+        can &= clear_of(local, size, pace, users, there, speed, vehicle or Vehicle())
+        kept = can.view(-1, _TRIES, slots).byte().argmax(1) * slots + torch.arange(slots, device=key.device)
         kind, pace, can = kind.gather(1, kept), pace.gather(1, kept), can.gather(1, kept)
-        local = local.gather(1, kept[..., None].expand(-1, -1, 3))
-        pick = (lot * SIZES).long()
-        size = self.sizes[kind, pick]
+        local, size = (value.gather(1, kept[..., None].expand(-1, -1, 3)) for value in (local, size))
         label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
-        comes = (first > 0) & can
-        comes = stay_clear(comes, local, size, pace, users, there, speed, vehicle or Vehicle())
+        comes = give_way((first > 0) & can, local, size, pace)
         return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
 
     @property

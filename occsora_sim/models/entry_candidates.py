@@ -21,31 +21,35 @@ _ROUNDS = 3
 """Rounds in which candidates give way; an odd number, after which no two that overlap are left."""
 
 
-def stay_clear(
-    comes: Tensor, local: Tensor, size: Tensor, pace: Tensor, users: RoadUsers, there: Tensor, speed: Tensor,
+def clear_of(
+    local: Tensor,
+    size: Tensor,
+    pace: Tensor,
+    users: RoadUsers,
+    there: Tensor,
+    speed: Tensor,
     vehicle: Vehicle,
-) -> Tensor:  # fmt: skip
-    """Which of the candidates (b, k), the first ones first, keep clear of who is `there` (b, n, 3), the ego and one
-    another.
-    """
-    (b, k), device = comes.shape, local.device
+) -> Tensor:
+    """Which of the candidates (b, k) keep clear of who is `there` (b, n, 3) and of the ego."""
+    b, device = len(local), local.device
     mine = Boxes.of(local, size).grown(pace, **_ROOM)
     theirs = Boxes.of(there, users.size).grown(users.speed, **_ROOM)
     ego = constant(((vehicle.front - vehicle.length / 2, 0.0, 0.0),), device)
     own = Boxes.of(ego, constant(((vehicle.length, vehicle.width),), device))
     own = own.grown(speed[:, None], beside=0.5, ahead=1.0, seconds=1.5)
-    everybody = Boxes(
-        *(
-            torch.cat((one, other, last.expand(b, 1, 2)), dim=1)
-            for one, other, last in zip(mine, theirs, own, strict=True)
-        )
+    others = Boxes(
+        *(torch.cat((other, last.expand(b, 1, 2)), dim=1) for other, last in zip(theirs, own, strict=True))
     )
-    meets = parted(mine, everybody) <= 0
-    both = meets[..., :k].tril(-1)  # (b, k, those before it)
-    ok = comes & ~((meets[..., k:-1] & users.valid[:, None]).any(-1) | meets[..., -1])
-    stays = ok
+    return ~((parted(mine, others) <= 0) & F.pad(users.valid, (0, 1), value=True)[:, None]).any(-1)
+
+
+def give_way(comes: Tensor, local: Tensor, size: Tensor, pace: Tensor) -> Tensor:
+    """Which of the candidates (b, k) that come, the first ones first, keep clear of one another."""
+    mine = Boxes.of(local, size).grown(pace, **_ROOM)
+    both = (parted(mine, mine) <= 0).tril(-1)  # (b, k, those before it)
+    stays = comes
     for _ in range(_ROUNDS):
-        stays = ok & ~(both & stays[:, None]).any(-1)
+        stays = comes & ~(both & stays[:, None]).any(-1)
     return stays
 
 

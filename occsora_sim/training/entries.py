@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from occsora_sim.models.entries import Entries
 from occsora_sim.models.entry_view import view_image
 from occsora_sim.training.entry_samples import Samples
-
-_START_WEIGHT = 0.3
-"""Of a start from nothing: it holds thirty times as many entries as a frame."""
 
 
 def entries_loss(entries: Entries, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
@@ -22,5 +18,4 @@ def entries_loss(entries: Entries, samples: Samples) -> tuple[Tensor, dict[str, 
     condition = entries.conditions(
         samples.prompt, samples.vehicles, samples.speed, samples.new, samples.route
     )
-    weight = torch.where(samples.start, _START_WEIGHT, 1.0)
-    return entries.loss(image, condition, samples.entered, weight)
+    return entries.loss(image, condition, samples.entered, samples.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -35,9 +35,16 @@ _AHEAD = 16
 _SLOTS = 64
 """Known road users of a sample, the nearest."""
 
-_START, _OPEN_VEHICLES, _OPEN_PLACE, _NO_ROUTE, _UNSEEN = 0.15, 0.3, 0.2, 0.3, 0.15
-"""Shares of the samples that begin with nobody, leave the vehicles or the place open, have no route, and in which some
-of the ground is unseen."""
+_START, _BLANK, _START_WEIGHT = 0.35, 0.4, 0.3
+"""Share of the samples that are starts, in which all of the view is new; share of these that begin with nobody, while
+in the others a random share of who is in view is known; and what a start counts: it holds tens of entries."""
+
+_COMES = 0.5
+"""Share of the other samples that are drawn from frames in which somebody comes: three of ten frames are."""
+
+_OPEN_VEHICLES, _OPEN_PLACE, _NO_ROUTE, _UNSEEN = 0.3, 0.2, 0.3, 0.15
+"""Shares of the samples that leave the vehicles or the place open, have no route, and in which some of the ground is
+unseen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ class Samples:
         route: (b, x, y) float32.
         prompt: (b, 2) place and vehicles asked for.
         vehicles: (b,) how many of the known ones are in view.
-        start: (b,) bool, which begin with nobody.
+        weight: (b,) what each counts.
         entered: who came into view.
 
     """
@@ -66,7 +73,7 @@ class Samples:
     route: Tensor
     prompt: Tensor
     vehicles: Tensor
-    start: Tensor
+    weight: Tensor
     entered: Entered
 
     def to(self, device: torch.device) -> Samples:
@@ -121,7 +128,7 @@ class TownTracks:
         self.place = float(place_of(scene).tensor()[0])
         self.routes = [torch.from_numpy(scene.route(ego)).float() for ego in range(len(self.pose))]
         self._valid = scene.track_valid[tracks, ::stride]
-        self._vehicle = group_of(torch.from_numpy(self.label)).numpy() == 0
+        self.vehicle = group_of(torch.from_numpy(self.label)).numpy() == 0
         number = np.where(tracks, np.cumsum(tracks) - 1, -1)  # of each of the scene's tracks among these
         self.frames: list[Frame] = []
         self._last: list[int] = []
@@ -151,8 +158,8 @@ class TownTracks:
                     seen=np.flatnonzero(seen[t]).astype(np.int16),
                     # A track that begins in the midst of the view was put there; nobody came.
                     entered=np.flatnonzero(seen[t] & ~known & there[t - 1]).astype(np.int16),
-                    known_vehicles=int((kept & seen[t] & self._vehicle).sum()),
-                    vehicles=int((seen[t] & self._vehicle).sum()),
+                    known_vehicles=int((kept & seen[t] & self.vehicle).sum()),
+                    vehicles=int((seen[t] & self.vehicle).sum()),
                 )
                 self.frames.append(frame)
             known = kept | seen[t]
@@ -182,6 +189,7 @@ class EntrySampler:
         self.grid = grid
         self.towns = [TownTracks(scene, grid) for scene in scenes]
         self._first = np.cumsum([0] + [len(town.frames) for town in self.towns])
+        self._comes = np.flatnonzero([len(frame.entered) > 0 for town in self.towns for frame in town.frames])
         if not len(self):
             raise SceneError(
                 f"none of the {len(scenes)} scenes has an ego motion of more than {_RUN_UP * FRAME_SECONDS:g} s; "
@@ -205,9 +213,17 @@ class EntrySampler:
     def draw(self, count: int, generator: torch.Generator) -> Samples:
         """`count` samples of frames at random, with what is asked of them."""
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        start, comes = rng.random(count) < _START, rng.random(count) < _COMES
         numbers = rng.integers(len(self), size=count)
-        ahead = rng.integers(_AHEAD + 1, size=count)
-        samples = self.frames(numbers, start=rng.random(count) < _START, ahead=ahead)
+        if len(self._comes):
+            numbers = np.where(comes & ~start, rng.choice(self._comes, size=count), numbers)
+        # Of a start as many vehicles are asked for as there are, later on as there will be.
+        ahead = np.where(start, 0, rng.integers(_AHEAD + 1, size=count))
+        known = np.where(rng.random(count) < _BLANK, 0.0, rng.random(count))
+        samples = self.frames(numbers, start, ahead, known, rng)
+        # Frames in which somebody comes are drawn more often than they are met, and count less.
+        often = _COMES * np.isin(numbers, self._comes) * len(self) / max(1, len(self._comes)) + 1 - _COMES
+        samples.weight[:] = torch.from_numpy(np.where(start, _START_WEIGHT, 1 / often))
 
         def some(share: float) -> Tensor:
             return torch.from_numpy(rng.random(count) < share)
@@ -223,14 +239,23 @@ class EntrySampler:
         samples.ground[beyond] = UNSEEN
         return samples
 
-    def frames(self, numbers: np.ndarray, start: np.ndarray, ahead: np.ndarray) -> Samples:
-        """The frames `numbers` (b,) below len(self); of those that `start` (b,) bool nobody is known; as many vehicles
-        are asked for as are in view `ahead` (b,) frames later.
+    def frames(
+        self, numbers: np.ndarray, start: np.ndarray, ahead: np.ndarray, known: np.ndarray | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Samples:  # fmt: skip
+        """The frames `numbers` (b,) below len(self); as many vehicles are asked for as are in view `ahead` (b,) frames
+        later. Of those that `start` (b,) bool all of the view is new, and of who is in it a share `known` (b,) is
+        known, by `rng`; by default nobody.
         """
         place = np.searchsorted(self._first, numbers, side="right") - 1
         towns = [self.towns[k] for k in place]
         local = numbers - self._first[place]
-        rows = [(town, town.frames[k]) for town, k in zip(towns, local, strict=True)]
+        rows = [
+            (town, _begun(town, town.frames[k], share, rng) if begins else town.frames[k])
+            for town, k, begins, share in zip(
+                towns, local, start, np.zeros(len(numbers)) if known is None else known, strict=True
+            )
+        ]
         pose = torch.from_numpy(np.stack([town.pose[frame.ego, frame.step] for town, frame in rows]))
         before = torch.from_numpy(np.stack([town.pose[frame.ego, frame.step - 1] for town, frame in rows]))
         points = to_world(self.grid.centres_xy().double()[None], pose[:, None, None])
@@ -241,24 +266,32 @@ class EntrySampler:
         ]
         asked = [town.vehicles_later(k, more) for town, k, more in zip(towns, local, ahead, strict=True)]
         kinds = [town.place for town in towns]
-        came = [f.seen if now else f.entered for (_, f), now in zip(rows, start, strict=True)]
-        known = [0 if now else f.known_vehicles for (_, f), now in zip(rows, start, strict=True)]
         return Samples(
-            users=_known([(town, frame) for town, frame in rows], begins),
+            users=_known(rows),
             ground=torch.stack([town.ground_at(xy) for town, xy in zip(towns, points, strict=True)]),
             pose=pose,
             speed=(pose - before)[:, :2].norm(dim=-1).float() / FRAME_SECONDS,
             new=new,
             route=route_mask(torch.stack(routes), pose[:, None].float(), self.grid)[:, 0],
             prompt=torch.tensor([kinds, asked], dtype=torch.float32).T.contiguous(),
-            vehicles=torch.tensor(known, dtype=torch.float32),
-            start=begins,
-            entered=_entered(rows, came, pose),
+            vehicles=torch.tensor([frame.known_vehicles for _, frame in rows], dtype=torch.float32),
+            weight=torch.ones(len(rows)),
+            entered=_entered(rows, pose),
         )
 
 
-def _entered(rows: list[tuple[TownTracks, Frame]], came: list[np.ndarray], pose: Tensor) -> Entered:
-    """The tracks that `came` into each frame."""
+def _begun(town: TownTracks, frame: Frame, share: float, rng: np.random.Generator | None) -> Frame:
+    """The frame as a start: of who is in view a `share` is known, the others enter."""
+    known = np.zeros(len(frame.seen), bool) if rng is None else rng.random(len(frame.seen)) < share
+    mine = frame.seen[known]
+    return replace(
+        frame, known=mine, entered=frame.seen[~known], known_vehicles=int(town.vehicle[mine].sum())
+    )
+
+
+def _entered(rows: list[tuple[TownTracks, Frame]], pose: Tensor) -> Entered:
+    """The tracks that came into each frame."""
+    came = [frame.entered for _, frame in rows]
     row = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in came]))
     state = np.concatenate([town.state[one, f.step] for (town, f), one in zip(rows, came, strict=True)])
     label = np.concatenate([town.label[one] for (town, _), one in zip(rows, came, strict=True)])
@@ -272,8 +305,8 @@ def _entered(rows: list[tuple[TownTracks, Frame]], came: list[np.ndarray], pose:
     )
 
 
-def _known(rows: list[tuple[TownTracks, Frame]], start: Tensor) -> RoadUsers:
-    """The tracks that are known in each frame; nobody in those that `start` (b,)."""
+def _known(rows: list[tuple[TownTracks, Frame]]) -> RoadUsers:
+    """The tracks that are known in each frame."""
     b = len(rows)
     state, label = np.zeros((b, _SLOTS, 5)), np.zeros((b, _SLOTS), dtype=np.uint8)
     size, there = np.zeros((b, _SLOTS, 3), dtype=np.float32), np.zeros((b, _SLOTS), dtype=bool)
@@ -291,7 +324,7 @@ def _known(rows: list[tuple[TownTracks, Frame]], start: Tensor) -> RoadUsers:
         velocity=world[..., 3:].float(),
         id=valid.long() - 1,
         age=valid.int(),
-    ).where(valid & ~start[:, None])
+    ).where(valid)
 
 
 def _clip_route(route: Tensor, pose: Tensor, points: int = 160) -> Tensor:

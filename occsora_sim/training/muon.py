@@ -75,7 +75,24 @@ class Muon(torch.optim.Optimizer):
 
 def muon_of_body(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:
     """Muon for the matrices of a model's `body`, AdamW for the rest, as `training.loop.run` takes it."""
-    matrices = {name for name, p in parameters.items() if name.startswith("body.") and p.ndim > 1}
+    return _muon(
+        config,
+        parameters,
+        {name for name, p in parameters.items() if name.startswith("body.") and p.ndim > 1},
+    )
+
+
+def muon_of_convolutions(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:
+    """Muon for the convolutions between the first, `stem`, and the last, `rate`; AdamW for the rest."""
+    ends = ("stem.", "rate.")
+    return _muon(
+        config,
+        parameters,
+        {name for name, p in parameters.items() if p.ndim == 4 and not name.startswith(ends)},
+    )
+
+
+def _muon(config: LoopConfig, parameters: Mapping[str, nn.Parameter], matrices: set[str]) -> Muon:
     return Muon(
         [p for name, p in parameters.items() if name in matrices],
         [p for name, p in parameters.items() if name not in matrices],

@@ -21,6 +21,7 @@ from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.entries import entries_loss
 from occsora_sim.training.entry_samples import EntrySampler
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.muon import muon_of_convolutions
 from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows, targets
@@ -63,7 +64,7 @@ class TrafficTraining:
     init: Path | None = None
     rollout_steps: int = 6000
     rollout_frames: int = 10
-    entry_steps: int = 3000
+    entry_steps: int = 5000
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=1e-3, warmup=100))
 
     def __post_init__(self) -> None:
@@ -154,14 +155,14 @@ def _train_motion(
 
 
 def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Scene], stages: Stages) -> None:
-    entries, loop = model.entries, replace(options.loop, steps=options.entry_steps, lr=2 * options.loop.lr)
+    entries, loop = model.entries, replace(options.loop, steps=options.entry_steps, lr=4 * options.loop.lr)
     sampler = EntrySampler(scenes, model.config.grid)
     entries.sizes.copy_(sampler.sizes())
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         return entries_loss(entries, sampler.draw(loop.batch, generator).to(torch.device(loop.device)))
 
-    run(entries, loss, loop, stages.begin("entries")).copy_to(entries)
+    run(entries, loss, loop, stages.begin("entries"), muon_of_convolutions).copy_to(entries)
 
 
 def traffic_loss(
