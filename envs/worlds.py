@@ -16,7 +16,8 @@ def _diffusion(config: DriveConfig) -> World:
 
     given = {} if config.steps is None else {"steps": config.steps}
     return load_world(
-        config.weights, device=config.device, vehicle=config.vehicle, tiles=config.tiles, **given
+        config.weights, device=config.device, vehicle=config.vehicle, tiles=config.tiles,
+        ahead=config.ahead, **given
     )
 
 

@@ -1,6 +1,7 @@
 """Claims on the generated world with untrained tiny weights: what holds whatever the weights are."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from occsora_sim.presets import preset, small, tiny
 from occsora_sim.road_users import from_tracks
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
+from occsora_sim.worlds.ahead import poses_along
 from occsora_sim.worlds.diffusion import DiffusionWorld, load_world
 from occsora_sim.worlds.protocol import Start
 
@@ -317,3 +319,32 @@ def test_configurations_travel_through_json():
         assert WorldModelConfig.from_header(json.loads(json.dumps(config.to_header()))) == config
     with pytest.raises(ConfigurationError, match="unknown"):
         preset("huge")
+
+
+def test_poses_along_a_route_begin_beside_the_ego_turn_with_it_and_stop_at_its_end():
+    corner = torch.tensor(
+        [[float(x), 0.0] for x in range(-10, 31)] + [[30.0, float(y)] for y in range(1, 21)]
+    )
+    route = torch.stack((corner, torch.full_like(corner, torch.nan)))
+    poses = poses_along(route, torch.tensor([[0.0, 1.0, 0.1], [5.0, 6.0, 0.2]]), 60.0, 20.0)
+    torch.testing.assert_close(
+        poses[0], torch.tensor([[20.0, 0.0, 0.0], [30.0, 10.0, math.pi / 2], [30.0, 20.0, math.pi / 2]])
+    )
+    assert poses[1].tolist() == [pytest.approx([5.0, 6.0, 0.2])] * 3
+
+
+def test_ground_that_was_drawn_ahead_is_there_without_a_tile_drawn_later(world):
+    ready = DiffusionWorld(world.model, steps=1, ahead=64.0, tiles=0)
+    state = ready.reset([start(world)], [1])
+    known = state.memory.ground.canvas.fine.known
+    prompt = torch.tensor([[[4.0, 0.0, 0.0], [8.0, 0.0, 0.0]]])
+    for _ in range(6):
+        state = ready.step(state, prompt)
+    assert torch.equal(state.memory.ground.canvas.fine.known, known)
+    pose = state.ego_pose[:, -1]
+    hidden = state.memory.ground.drawn(
+        ready.ground, world.grid, pose, state.memory.route, torch.tensor([-1]), torch.tensor([1]), steps=1
+    )
+    assert torch.equal(hidden.canvas.fine.known, known)
+    with pytest.raises(ConfigurationError, match="tiles=0"):
+        DiffusionWorld(world.model, tiles=0)

@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "weights": ("OTHER", WAYS),
     "steps": (2, DRIVEN),  # imagination has its own
     "tiles": (1, WAYS),
+    "ahead": (300.0, WAYS),  # refused
     "scenes": ("ELSEWHERE", WAYS),
     "place": ("motorway", WAYS),
     "vehicles": (55.0, WAYS),

@@ -25,6 +25,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.road_users import RoadUsers, join, of_ego, stack
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
+from occsora_sim.worlds.ahead import poses_along
 from occsora_sim.worlds.ground import Ground, View
 from occsora_sim.worlds.memory import DiffusionMemory, remember, road_users_in
 from occsora_sim.worlds.protocol import Start, WorldState
@@ -34,6 +35,9 @@ Mode = Literal["sample", "mean"]
 MARGIN = 12.0
 """How far beyond the view ground is drawn where a chunk has a budget of tiles [m]: an ego at 43 km/h comes as far in
 it, and what is drawn does not depend on where it goes."""
+
+FARTHEST, _STRIDE = 200.0, 16.0
+"""How far ahead ground can be drawn without forgetting where the ego is, and steps on the way there [m]."""
 
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]; it sees 40 m ahead and to each side."""
@@ -51,21 +55,28 @@ class DiffusionWorld:
         vehicle: the ego as the others see it.
         tiles: of new ground and of its plan that are drawn in a chunk, wanted or not, so that nothing waits for the
             device; what is wanted more shows the commonest column until it is drawn. None: in every frame as many as
-            are wanted.
+            are wanted. 0, with `ahead`: none.
+        ahead: how far along its route the ground of a world is drawn when it begins [m]; at most FARTHEST.
 
     """
 
     def __init__(
         self, model: WorldModel, *, mode: Mode = "sample", steps: int = 4, follow_route: bool = True,
-        vehicle: Vehicle | None = None, tiles: int | None = None,
+        vehicle: Vehicle | None = None, tiles: int | None = None, ahead: float = 0.0,
     ) -> None:  # fmt: skip
-        if mode not in ("sample", "mean") or steps < 1 or (tiles is not None and tiles < 1):
+        if mode not in ("sample", "mean") or steps < 1:
             raise ConfigurationError(
-                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} and tiles {tiles} at least 1"
+                f"diffusion world: mode {mode!r} must be 'sample' or 'mean', steps {steps} at least 1"
+            )
+        if not 0 <= ahead <= FARTHEST or (tiles is not None and tiles < (ahead == 0)):
+            raise ConfigurationError(
+                f"diffusion world: ahead={ahead:g} must be 0 to {FARTHEST:g} m, tiles={tiles} at least 1, or 0 with "
+                "ahead"
             )
         self.model = model.eval()
         self.ground = model.ground.quick()
         self.mode, self.steps, self.follow_route, self.tiles = mode, steps, follow_route, tiles
+        self.ahead = ahead
         self.vehicle = vehicle or Vehicle()
         self.device = next(model.parameters()).device
         self.grid: Grid = model.config.grid
@@ -73,8 +84,8 @@ class DiffusionWorld:
         self.takes_scene_prompts = True
 
     def variant(self, **options: Any) -> DiffusionWorld:
-        """The same model with other options (`mode`, `steps`, `follow_route`, `vehicle`, `tiles`)."""
-        names = ("mode", "steps", "follow_route", "vehicle", "tiles")
+        """The same model with other options (`mode`, `steps`, `follow_route`, `vehicle`, `tiles`, `ahead`)."""
+        names = ("mode", "steps", "follow_route", "vehicle", "tiles", "ahead")
         return DiffusionWorld(self.model, **{**{name: getattr(self, name) for name in names}, **options})
 
     # ------------------------------------------------------------------ protocol
@@ -102,7 +113,9 @@ class DiffusionWorld:
         memory, newest = remember(starts, seeds, self.model, self.device)
         blank = [row for row, start in enumerate(starts) if not len(start.occupancy)]
         state = _state(memory, newest[:, None], memory.poses[:, -1:])
-        return self.replace(state, blank, self._invent(self.select(state, blank))) if blank else state
+        if blank:
+            state = self.replace(state, blank, self._invent(self.select(state, blank)))
+        return self._foreseen(state) if self.ahead else state
 
     @torch.no_grad()
     def step(self, state: WorldState, trajectories: Tensor) -> WorldState:
@@ -231,6 +244,13 @@ class DiffusionWorld:
             memory, frame = self._advance(memory, poses[:, k], first=k == -count)
         return _state(memory, frame[:, None], poses[:, -1:])
 
+    def _foreseen(self, state: WorldState) -> WorldState:
+        """With the ground drawn that the routes lead through."""
+        memory = state.memory
+        for pose in poses_along(memory.route, memory.poses[:, -1], self.ahead, _STRIDE).unbind(1):
+            memory = replace(memory, ground=self._draw(memory, pose, MARGIN))
+        return replace(state, memory=memory)
+
     def _poses(self, memory: DiffusionMemory, trajectories: Tensor) -> Tensor:
         """World poses (b, f, 3) along a prompt.
 
@@ -258,7 +278,7 @@ def default_weights() -> Path:
 
 def load_world(
     weights: Path | str | None = None, *, device: str = "cpu", mode: Mode = "sample", steps: int = 4,
-    follow_route: bool = True, vehicle: Vehicle | None = None, tiles: int | None = None,
+    follow_route: bool = True, vehicle: Vehicle | None = None, tiles: int | None = None, ahead: float = 0.0,
 ) -> DiffusionWorld:  # fmt: skip
     """A generated world from a weights file (default: the shipped weights).
 
@@ -269,5 +289,5 @@ def load_world(
     """
     model, _ = load_world_model(Path(weights) if weights is not None else default_weights(), device=device)
     return DiffusionWorld(
-        model, mode=mode, steps=steps, follow_route=follow_route, vehicle=vehicle, tiles=tiles
+        model, mode=mode, steps=steps, follow_route=follow_route, vehicle=vehicle, tiles=tiles, ahead=ahead
     )

@@ -1,7 +1,7 @@
 """Ground as it is drawn: a canvas of tokens in the world frame and its plan, tile by tile, each drawn once.
 
-A canvas wraps round like a torus and follows the ego block by block: what lies more than about 200 m behind is
-forgotten. It is a value; every field has the batch axis first, shapes are fixed, and nothing here waits for the device.
+A canvas wraps round like a torus and follows the ego block by block, no further than it must: what lies 150 m behind
+may be forgotten, what lies 460 m behind is. It is a value; every field has the batch axis first, shapes are fixed, and nothing here waits for the device.
 
 Axes: b, x, y. The lattice's axes are the canvas frame's; token (0, 0) has its lower corner at the frame's origin.
 Tokens of the plan are twice as large; a tile is a square of as many tokens of either, a block a tile of the plan.
@@ -19,9 +19,11 @@ from torch import Tensor
 from occsora_sim.geometry import relative, to_frame
 from occsora_sim.models.ground.tokenizer import PATCH
 
-BLOCKS = 8
-"""Blocks along the edge of a canvas: 410 m with tiles of 16 tokens of 1.6 m."""
+BLOCKS = 12
+"""Blocks along the edge of a canvas: 614 m with tiles of 16 tokens of 1.6 m."""
 
+RIM = 3
+"""Blocks between the ego's and the rim: as far as the windows of the plan around its view reach."""
 
 _BITS = PATCH.bit_length() - 1
 """A token's number is its columns' without so many of the last bits."""
@@ -123,9 +125,12 @@ class GroundCanvas:
         )  # fmt: skip
 
     def followed(self, pose: Tensor) -> GroundCanvas:
-        """With the ego at world poses (b, 3) in one of the two middle blocks: what is left behind is forgotten."""
+        """With RIM blocks on each side of the ego's at world poses (b, 3), moved as little as that takes; what falls off
+        is forgotten.
+        """
         place = relative(self.origin, pose)[:, :2]
-        wanted = torch.floor(place / (2 * self.tile * self.token) + 0.5).long() - BLOCKS // 2
+        ego = torch.floor(place / (2 * self.tile * self.token)).long()
+        wanted = torch.minimum(torch.maximum(self.block, ego - (BLOCKS - 1 - RIM)), ego - RIM)
         slots = torch.arange(BLOCKS, device=pose.device)
 
         def held(first: Tensor) -> Tensor:
