@@ -50,6 +50,10 @@ class DriveConfig:
         tiles: of new ground and of its plan that the generated world draws in a step, in every episode, wanted or not:
             then nothing waits for the device, and a step costs the same whatever happens. What more is wanted shows the
             commonest column until it is drawn; 2 are enough for a town. None: as many as are wanted.
+            0, with `ahead`: none.
+        ahead: how far along its route the ground of a generated world is drawn when an episode begins, up to 200 m:
+            steps are then several times as fast, and what is prepared for a pool serves many episodes. 0: as far as
+            the view.
         scenes: where episodes begin. None: the shipped starting scenes. A file, folder or `traffic:A-B`, or a list of
             them. "generate": from nothing, the first chunk drawn from the trajectory prompt alone. Or starts or scenes
             themselves.
@@ -81,9 +85,9 @@ class DriveConfig:
         imagination: the world in which `imagine` tries actions out, from what was seen. None: the generated one
             (the env's own where that is the world). A World that can begin from frames alone. "oracle": the env's
             own world itself, branched: it knows what will happen, so it is for tests and upper bounds.
-        imagination_steps: calls of the network for a tile of new ground that a generated world imagines; None: as many
-            as its own. A planner tries dozens of futures out to take one action, and one call says well enough what
-            is in the way.
+        imagination_steps: calls of the network for a tile of new ground that a generated world imagines, and then no
+            more than one tile a step; None: both as its own. A planner tries dozens of plans out to take one action,
+            and that says well enough what is in the way.
         device: where the world runs.
         seed: draws the beginnings from the scenes, and seeds the first episode if `reset` is given no seed.
 
@@ -93,6 +97,7 @@ class DriveConfig:
     weights: str | Path | None = None
     steps: int | None = None
     tiles: int | None = None
+    ahead: float = 0.0
     scenes: str | Path | Sequence[str | Path] | Sequence[Start] | Sequence[Scene] | None = None
     place: str | None = None
     vehicles: float | None = None
@@ -136,10 +141,14 @@ class DriveConfig:
             raise ConfigurationError(
                 f"imagination={written(self.imagination)}: choose None, 'oracle' or a World"
             )
-        for name in ("frames_per_decision", "steps", "tiles", "imagination_steps", "starts", "pool"):
+        for name in ("frames_per_decision", "steps", "imagination_steps", "starts", "pool"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ConfigurationError(f"{name}={number}: must be 1 or more")
+        if not 0 <= self.ahead <= 200:
+            raise ConfigurationError(f"ahead={self.ahead:g}: must be 0 to 200 m")
+        if self.tiles is not None and self.tiles < (self.ahead == 0):
+            raise ConfigurationError(f"tiles={self.tiles}: must be 1 or more, or 0 with ahead")
         if self.seed is not None and self.seed < 0:
             raise ConfigurationError(f"seed={self.seed}: must be 0 or more")
         if not self.seconds > 0:

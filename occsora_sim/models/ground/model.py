@@ -23,6 +23,9 @@ from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
 PLAN_CALLS = 3
 """Calls of the plan's network for each of the ground's: what is crooked in the plan, nothing sets right."""
 
+_AT_ONCE = 64
+"""Most tiles in a call of a network, for its memory's sake."""
+
 _PLAN = 1 << 62
 """Sets the keys of the plan's tiles apart from the ground's."""
 
@@ -209,15 +212,15 @@ class GroundModel(nn.Module):
             if not bool((wanted | plan_wanted).any()):
                 return canvas
             for number, where, plan in todo:
-                rows = torch.nonzero(where)[:, 0]
-                if len(rows):
+                for rows in torch.nonzero(where)[:, 0].split(_AT_ONCE):
                     pick = partial(torch.index_select, dim=0, index=rows)
                     some = self._tile(
                         canvas.map(pick), *map(pick, (number, *told)), plan=plan, steps=calls[plan],
                         expected=expected,
                     )  # fmt: skip
                     drawn = some.new_zeros((len(pose), *some.shape[1:])).index_copy(0, rows, some)
-                    canvas = canvas.with_tile(drawn, where, number, plan=plan)
+                    here = torch.zeros_like(where).index_fill(0, rows, True)
+                    canvas = canvas.with_tile(drawn, here, number, plan=plan)
 
     def _tile(
         self, canvas: GroundCanvas, tile: Tensor, route: Tensor, place: Tensor, seed: Tensor, *, plan: bool,
