@@ -1,7 +1,8 @@
 """Ground as it is drawn: a canvas of tokens in the world frame and its plan, tile by tile, each drawn once.
 
-A canvas wraps round like a torus and follows the ego block by block, no further than it must: what lies 150 m behind
-may be forgotten, what lies 460 m behind is. It is a value; every field has the batch axis first, shapes are fixed, and nothing here waits for the device.
+A canvas wraps round like a torus and follows the ego block by block, no further than it must: what lies more than about
+150 m behind may be forgotten. It is a value; every field has the batch axis first, shapes are fixed, and nothing here
+waits for the device.
 
 Axes: b, x, y. The lattice's axes are the canvas frame's; token (0, 0) has its lower corner at the frame's origin.
 Tokens of the plan are twice as large; a tile is a square of as many tokens of either, a block a tile of the plan.
@@ -125,8 +126,8 @@ class GroundCanvas:
         )  # fmt: skip
 
     def followed(self, pose: Tensor) -> GroundCanvas:
-        """With RIM blocks on each side of the ego's at world poses (b, 3), moved as little as that takes; what falls off
-        is forgotten.
+        """With RIM blocks on each side of the ego's, at world poses (b, 3), moved as little as that takes; what falls
+        off is forgotten.
         """
         place = relative(self.origin, pose)[:, :2]
         ego = torch.floor(place / (2 * self.tile * self.token)).long()

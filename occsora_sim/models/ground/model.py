@@ -212,7 +212,7 @@ class GroundModel(nn.Module):
             if not bool((wanted | plan_wanted).any()):
                 return canvas
             for number, where, plan in todo:
-                for rows in torch.nonzero(where)[:, 0].split(_AT_ONCE):
+                for rows in filter(len, torch.nonzero(where)[:, 0].split(_AT_ONCE)):
                     pick = partial(torch.index_select, dim=0, index=rows)
                     some = self._tile(
                         canvas.map(pick), *map(pick, (number, *told)), plan=plan, steps=calls[plan],
