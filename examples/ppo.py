@@ -1,8 +1,7 @@
 """PPO in one file, after CleanRL: tensors from action to observation, one call of the world a step.
 
-python examples/ppo.py --world diffusion --tiles 2 --num-envs 64 --device cuda --out out/ppo
+python examples/ppo.py --ahead 150 --tiles 0 --num-envs 64 --pool 256 --device cuda --out out/ppo  # or goes on there
 OCCSORA_PPO=out/ppo occsora-sim evaluate agent --agent examples/ppo.py:Driver --world traffic
-The same command again goes on where it was stopped. TensorBoard's files lie in OUT as well.
 """
 
 import os
@@ -31,7 +30,9 @@ class Args:
 
     world: Literal["diffusion", "traffic", "replay"] = "diffusion"
     scenes: str | None = None  # where episodes begin; the shipped starts if left out
-    tiles: int | None = None  # of new ground that a step draws; on a GPU 2, so that nothing waits
+    ahead: float = 0.0  # ground drawn when an episode begins [m]; with 150 steps are much faster
+    tiles: int | None = None  # of new ground a step draws; on a GPU 2, or 0 with ahead: no waiting
+    pool: int | None = None  # beginnings that are prepared, with their ground
     total_steps: int = 1_000_000
     num_envs: int = 16
     device: str = "cpu"
@@ -117,8 +118,8 @@ class Trainer:
     def __init__(self, args: Args, **options: Any) -> None:
         self.args, self.updates, self.started = args, 0, time.monotonic()
         torch.manual_seed(args.seed)
-        given: dict[str, Any] = {"observation": "policy", "output": "torch"}
-        given |= {name: getattr(args, name) for name in ("world", "scenes", "device", "num_envs", "tiles")}
+        names = ("world", "scenes", "device", "num_envs", "ahead", "tiles", "pool")
+        given = {"observation": "policy", "output": "torch", **{name: getattr(args, name) for name in names}}
         self.env: Any = gym.make_vec("OccSora/Drive-v0", **{**given, **options})
         seen: Any = self.env.single_observation_space
         self.policy = Policy(seen["birdseye"].shape[0]).to(args.device)
@@ -209,8 +210,7 @@ class Trainer:
     def save(self) -> None:
         """Write all that a training needs to go on."""
         state = {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict()}
-        half = self.path.with_suffix(".part")
-        torch.save({**state, "updates": self.updates}, half)
+        torch.save({**state, "updates": self.updates}, half := self.path.with_suffix(".part"))
         half.replace(self.path)  # whole or not at all
 
 
