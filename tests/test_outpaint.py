@@ -82,15 +82,26 @@ def test_the_expectation_is_the_code_of_which_most_is_expected_to_be_right():
 
 
 def test_tokens_that_are_shown_together_are_far_apart_and_the_known_come_last():
-    known = torch.zeros(2, 256, dtype=torch.bool)
-    known[1, :16] = True
-    order, total = shown_in_order(known, torch.tensor([[0.0, 0.0], [0.3, 0.9]]))
+    known = torch.zeros(2, 16, 16, dtype=torch.bool)
+    known[1, 0] = True
+    order, total = shown_in_order(known, torch.tensor([[0.0, 0.0], [0.3, 0.9]]), 16, 0.0)
     assert total.tolist() == [[256], [240]] and (order.sort(dim=1).values == torch.arange(256)).all()
     assert order[0, :3].tolist() == [0, 8 * 16 + 5, 4 * 16 + 10]  # (0, 0), (1/2, 1/3), (1/4, 2/3)
-    assert known[1][order[1, 240:]].all()
+    assert known[1].flatten()[order[1, 240:]].all()
     first = torch.stack((order[0, :16] // 16, order[0, :16] % 16), dim=-1).float()
     away = (first[:, None] - first).norm(dim=-1) + 99 * torch.eye(16)
     assert float(away.amin()) > 2.0  # none beside another, as of sixteen at random some are
+
+
+def test_a_plan_grows_out_of_what_is_known():
+    known = torch.zeros(1, 24, 24, dtype=torch.bool)
+    known[:, :, :4] = True  # before the tile along y
+    order, total = shown_in_order(known, torch.zeros(1, 2), 16, 1.0)
+    assert int(total) == 256 and (order.sort(dim=1).values == torch.arange(256)).all()
+    away = (order[0] % 16).float()
+    assert away[:64].mean() < 3.5 < 11.5 < away[-64:].mean()
+    nothing = shown_in_order(known & False, torch.zeros(1, 2), 16, 1.0)[0]
+    assert torch.equal(nothing, shown_in_order(known & False, torch.zeros(1, 2), 16, 0.0)[0])
 
 
 def test_unknown_tokens_are_neither_seen_nor_asked_for():

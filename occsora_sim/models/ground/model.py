@@ -23,6 +23,9 @@ from occsora_sim.models.ground.tokenizer import PATCH, GroundTokenizer
 PLAN_CALLS = 3
 """Calls of the plan's network for each of the ground's: what is crooked in the plan, nothing sets right."""
 
+_OUTWARD = 1.0
+"""How the plan grows out of what is known (`shown_in_order`). The ground need not: it follows its plan."""
+
 _AT_ONCE = 64
 """Most tiles in a call of a network, for its memory's sake."""
 
@@ -238,4 +241,5 @@ class GroundModel(nn.Module):
         points = to_frame(route, canvas.origin[:, None]) - middle[:, None]
         told = route_features(points, config.window, config.token)
         key = tile_key(seed ^ _PLAN if plan else seed, tile)
-        return painter.draw(codes[:, 0], known[:, 0], told, place, key, planned, **options)
+        outward = _OUTWARD if plan else 0.0
+        return painter.draw(codes[:, 0], known[:, 0], told, place, key, planned, outward=outward, **options)

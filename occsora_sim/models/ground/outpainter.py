@@ -149,7 +149,7 @@ class Outpainter(nn.Module):
 
     def draw(
         self, codes: Tensor, known: Tensor, route: Tensor, place: Tensor, key: Tensor, plan: Tensor | None = None, *,
-        steps: int = 4, expected: bool = False,
+        steps: int = 4, expected: bool = False, outward: float = 0.0,
     ) -> Tensor:  # fmt: skip
         """Draw the hidden tokens of the tile in the middle of each window; fixed shapes, no wait for the device.
 
@@ -162,6 +162,7 @@ class Outpainter(nn.Module):
             plan: (b, x / 2, y / 2) int64, where there is one.
             steps: calls of the network. Each shows a share of the hidden tokens, few at first.
             expected: take the code of which most is expected to be right instead of a draw.
+            outward: how much sooner tokens are shown that lie nearer to known ones (`shown_in_order`).
 
         Returns:
             (b, tile, tile) int64.
@@ -173,7 +174,7 @@ class Outpainter(nn.Module):
         told, half = self.told(route, place, plan)
         cells = _middle(window, tile, codes.device)  # (count,), where the tile's tokens are in the window
         begin, chance = counter_random.uniforms(key, {_ORDER: (2,), _CODE: (count,)})
-        order, total = shown_in_order(known.flatten(1)[:, cells], begin)
+        order, total = shown_in_order(known, begin, tile, outward)
         hidden, step_of, number, most = _schedule(steps, count, codes.device)
         # How many are shown before each step, and at last: (b, steps + 1).
         until = total - (total * hidden).floor().long()
@@ -203,29 +204,45 @@ class Outpainter(nn.Module):
         return codes[:, cells].view(b, tile, tile)
 
 
-def shown_in_order(known: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
+def shown_in_order(known: Tensor, begin: Tensor, tile: int, outward: float) -> tuple[Tensor, Tensor]:
     """In which order the hidden tokens of a tile are shown, and how many there are.
 
     Each is as far as can be from those just before it, by a Halton sequence that begins anywhere (Besnier et al. 2025,
     "Halton scheduler for masked generative image transformer", arXiv 2503.17076): tokens that are drawn together do not
     know of each other, so they should have little to do with each other. Those that the network is sure of first, as
-    MaskGIT has it, are neighbours: it takes 32 calls of the plan to look as well as 12 do (lab book, 2026-11-29).
+    MaskGIT has it, are neighbours: it takes 32 calls of the plan to look as well as 12 do. But what is drawn far from
+    all that is known may not fit to it, and a street ends in nothing; so nearer ones may come sooner (lab book,
+    2026-11-29).
 
     Args:
-        known: (b, n) bool, the tokens of square tiles.
+        known: (b, w, w) bool, the tokens of windows, each with a square tile in its middle.
         begin: (b, 2) in [0, 1), how far along x and y the sequence is moved round the tile.
+        tile: its edge.
+        outward: how much later a token comes that is an edge of the tile farther from the nearest known one, as a share
+            of the whole sequence.
 
     Returns:
-        (b, n) int64, the tokens, the hidden ones first; (b, 1) int64, how many are hidden.
+        (b, tile x tile) int64, the tokens, the hidden ones first; (b, 1) int64, how many are hidden.
 
     """
-    count = known.shape[1]
-    tile = math.isqrt(count)
+    window, device = known.shape[1], known.device
+    seen, cell = known.flatten(1), torch.arange(tile * tile, device=device)
+    inside = seen[:, _middle(window, tile, device)]
     moved = (begin * tile).long()
-    cell = torch.arange(count, device=known.device)
     x, y = (cell // tile + moved[:, :1]) % tile, (cell % tile + moved[:, 1:]) % tile
-    rank = _halton(tile, known.device)[x * tile + y]
-    return (rank + count * known).argsort(dim=1), (~known).sum(1, keepdim=True)
+    rank = _halton(tile, device)[x * tile + y].float() / tile**2
+    if outward:
+        away = _distances(window, tile, device).masked_fill(~seen[:, None], math.inf).amin(-1)
+        rank = rank + outward * away.clamp(max=2 * window) / tile
+    return rank.masked_fill(inside, math.inf).argsort(dim=1, stable=True), (~inside).sum(1, keepdim=True)
+
+
+@lru_cache(maxsize=8)
+def _distances(window: int, tile: int, device: torch.device) -> Tensor:
+    """From each token of a tile to each of the window around it: (tile x tile, window x window) [tokens]."""
+    axis = torch.arange(window, device=device, dtype=torch.float32)
+    cells = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).view(-1, 2)
+    return torch.cdist(cells[_middle(window, tile, device)], cells)
 
 
 @lru_cache(maxsize=8)
