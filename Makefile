@@ -45,7 +45,7 @@ bench: setup
 	$(BIN)/occsora-sim bench --json out/bench.json
 
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "written: out/site/index.html"
 
 # Weights from nothing: road users, then the ground, each with the defaults of its command. DEVICE=cuda trains on a GPU, in

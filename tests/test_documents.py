@@ -23,13 +23,15 @@ from occsora_sim.scenes import made
 from occsora_sim.scenes.file import save_scene
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("assets/*/README.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("assets/*/README.md"))]
 HISTORY = ROOT / "docs" / "lab_book.md"
 """Says what was once run: its commands are parsed, not run."""
 
 NOT_RUN = {
     "make demo": "sets itself up, then drives for a minute; what it runs is `occsora-sim drive`",
     "make test": "these tests",
+    "make setup": "installs what these tests run in",
+    "source .venv/bin/activate": "of a shell",
     **{
         f"pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/{build}": "a download"
         for build in ("cpu", "cu130")
@@ -46,6 +48,9 @@ DIAGRAMS = {
 }
 DIAGRAMS |= {"errors -> grid, geometry, vehicle"}
 """How blocks begin that are no code."""
+
+PLANNER = ROOT / "docs" / "evaluate-planner.md"
+"""Its first block is saved as my_planner.py, and its commands drive that."""
 
 PARSED_ALONE = {
     "train traffic": "test_every_training",
@@ -111,7 +116,9 @@ def lines_of(block: str) -> list[str]:
 
 
 def is_commands(block: str) -> bool:
-    return bool(re.match(r"(?:[A-Z_]+=\S+ )*(?:occsora-sim|make|pip|apt-get|python|git|cd|export) ", block))
+    return bool(
+        re.match(r"(?:[A-Z_]+=\S+ )*(?:occsora-sim|make|pip|apt-get|python|git|cd|export|source) ", block)
+    )
 
 
 def commands() -> list[Command]:
@@ -233,6 +240,8 @@ def place(small, built_street, tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr("occsora_sim.commands.bench.FRAMES", 4)
     monkeypatch.setattr("occsora_sim.commands.bench.VOXELISED", (1,))
     (tmp_path / "runs").symlink_to(small / "runs")
+    planner = next(block for _, language, block in blocks(PLANNER) if language == "python")
+    (tmp_path / "my_planner.py").write_text(planner)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -284,6 +293,8 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
             name == "agent"
         ):  # agents that look at voxels want the full grid, and tiny weights have a smaller one
             changed[name] = "constant-velocity" if generated or value == "imagining-planner" else value
+            if value.endswith(".safetensors"):  # what a training would have written
+                changed[name] = "learned"
         elif name in fixed:
             changed[name] = fixed[name]
         elif isinstance(value, Path):
