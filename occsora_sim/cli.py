@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "evaluate_transfer",
         "whether the generated world ranks agents as live traffic does; with a scatter plot",
     ),
+    "view": ("view", "look at a rollout or a scene in the browser, two side by side, or as one HTML file"),
     "render": ("render", "draw a recorded rollout again, as a video or one picture"),
     "scenes make": ("scenes_make", "make scenes of traffic and write them to files"),
     "scenes info": (

@@ -90,6 +90,13 @@ for name in sys.argv[1:]:
 PYTHON
 }
 
+# The tests of pages want a browser; those that find none are left out.
+install_browser() {
+    [ "$what" = dev ] || return 0
+    command -v chromium >/dev/null && command -v chromedriver >/dev/null && return
+    apt_install chromium chromium-driver || echo "No Chromium: the tests of the viewer's page will be skipped" >&2
+}
+
 install_libraries() {
     local missing
     missing="$(missing_libraries)"
@@ -123,3 +130,4 @@ if ! { venv_works && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }; then
     rm -f "$unfinished"
 fi
 install_libraries
+install_browser

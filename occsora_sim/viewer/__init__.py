@@ -1,0 +1,1 @@
+"""The browser viewer: rollouts as compact data, one page that shows them, a server on the loopback address."""

@@ -1,0 +1,83 @@
+"""The page as one HTML file that opens offline: style, scripts and data inside, and a policy that runs nothing else.
+
+What a rollout says never stands in the HTML as text: it travels in base64, and the page shows it by `textContent`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+import numpy as np
+
+from occsora_sim.grid import CLASSES, DYNAMIC, FLAT, FREE, MANMADE, VEGETATION
+from occsora_sim.rendering import palette
+from occsora_sim.rendering.ego_car import EGO_CENTRE, ego_car_mesh
+from occsora_sim.rendering.mesh import HAZE_END, HAZE_START, sun_direction
+from occsora_sim.rendering.surroundings import sky_mesh
+from occsora_sim.viewer.encoding import pack
+
+
+def make_page(rollouts: Sequence[bytes], *, play: bool = False) -> str:
+    """The page that shows `rollouts`, as `encode_rollout` gives them, side by side.
+
+    With `play` it shows what comes from the server that it was served by, and sends it the keys that are held down.
+    """
+    css, three, viewer = (_text(name) for name in ("viewer.css", "three.min.js", "viewer.js"))
+    blocks = [("scenery", scenery()), *((f"rollout-{k}", data) for k, data in enumerate(rollouts))]
+    parts = {
+        "policy": "; ".join(
+            (
+                "default-src 'none'",
+                f"script-src {_hash(three)} {_hash(viewer)}",
+                f"style-src {_hash(css)}",
+                f"connect-src {chr(39)}{'self' if play else 'none'}{chr(39)}",
+                "base-uri 'none'",
+                "form-action 'none'",
+            )
+        ),
+        "mode": "play" if play else "view",
+        "css": css,
+        "three": three,
+        "viewer": viewer,
+        "data": "\n".join(
+            f'<script type="application/octet-stream" id="{name}">{base64.b64encode(data).decode()}</script>'
+            for name, data in blocks
+        ),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("viewer.html"))
+
+
+def scenery() -> bytes:
+    """What the page needs of the project's way of drawing: colours, classes, light, the ego car, the sky."""
+    named = ("EGO", "PLAN", "ROUTE", "HAZE", "HISTORY", "GOOD", "FAIR", "BAD", "FAINT", "BAR")
+    meta = {
+        "classes": CLASSES,
+        "free": FREE,
+        "dynamic": DYNAMIC,
+        "flat": FLAT,
+        "walls": MANMADE,
+        "crowns": VEGETATION,
+        "colours": {name: getattr(palette, name) for name in named},
+        "haze": (HAZE_START, HAZE_END),
+        "sun": sun_direction().tolist(),
+        "ego_centre": EGO_CENTRE,
+    }
+    arrays = {"class_colours": palette.class_colours()}
+    for name, mesh in (("car", ego_car_mesh()), ("sky", sky_mesh())):
+        arrays[f"{name}_vertices"] = mesh.vertices
+        arrays[f"{name}_triangles"] = mesh.triangles.astype(np.uint32)
+        arrays[f"{name}_colours"] = mesh.colours
+    return pack(meta, arrays)
+
+
+def _text(name: str) -> str:
+    return (resources.files("occsora_sim.viewer") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """How a policy names the one script or style that may be used."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,143 @@
+"""The page in a browser: it decodes to the voxel, shows the palette's colours, and runs nobody else's code."""
+
+import numpy as np
+import pytest
+from chromium import chromium, errors, picture, settled, wait
+from selenium import webdriver
+from small_rollout import small_rollout
+
+from occsora_sim.grid import CAR, CLASSES, DRIVEABLE, MANMADE, PEDESTRIAN, TERRAIN
+from occsora_sim.rendering.palette import COLOURS, PLAN
+from occsora_sim.viewer.encoding import encode_rollout
+from occsora_sim.viewer.page import make_page
+
+NASTY = "<img src=x onerror='window.pwned = 1'>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens a page of rollouts and waits until it is ready."""
+
+    def open_page(*rollouts) -> webdriver.Chrome:
+        path = tmp_path / "page.html"
+        path.write_text(make_page([encode_rollout(rollout) for rollout in rollouts]), encoding="utf-8")
+        browser.get(path.as_uri())
+        wait(browser, "document.body.dataset.ready === 'yes'")
+        return browser
+
+    return open_page
+
+
+def seen(browser, label: int | tuple[int, int, int]) -> int:
+    """Pixels of the scene in the colour of a class, or in another one, to a digit."""
+    colour = np.array(COLOURS[CLASSES[label]] if isinstance(label, int) else label)
+    scene = picture(browser)[:500, :700].astype(int)
+    return int((np.abs(scene - colour).max(axis=-1) <= 1).sum())
+
+
+def switch(browser, selector: str) -> None:
+    settled(browser, f'document.querySelector("{selector}").click()')
+
+
+def test_the_picture_has_the_palettes_colours_and_classes_go_and_come_back(show):
+    browser = show(small_rollout())
+    settled(browser, "viewer.look('top'); viewer.seek(0)")
+    for label in (DRIVEABLE, TERRAIN, CAR, PEDESTRIAN, MANMADE):
+        assert seen(browser, label) > 20, CLASSES[label]
+    assert seen(browser, PLAN) > 20
+    before = seen(browser, CAR)
+    switch(browser, f"[data-label='{CAR}']")
+    assert seen(browser, CAR) == 0
+    switch(browser, f"[data-label='{CAR}']")
+    assert seen(browser, CAR) == before
+    switch(browser, "[data-layer='plan']")
+    assert seen(browser, PLAN) == 0
+    labels = browser.execute_script(
+        "return [...document.querySelectorAll('.labels span')].map(e => e.textContent)"
+    )
+    assert "7 car 14" in labels
+    assert errors(browser) == []
+
+
+def test_every_camera_draws_and_the_ego_is_never_hidden(show):
+    rollout = small_rollout()
+    rollout.occupancy[:, 5:25, 24:36, 3:14] = MANMADE  # a house around the chase camera
+    browser = show(rollout)
+    for camera in ("chase", "orbit", "top"):
+        settled(browser, f"viewer.look('{camera}'); viewer.seek(1)")
+        assert browser.execute_script("return viewer.mode") == camera
+    settled(browser, "viewer.look('chase')")
+    scene = picture(browser)[:500, :700].astype(int)
+    lamp = (
+        (scene[..., 0] > 2.5 * scene[..., 1]) & (scene[..., 0] > 2.5 * scene[..., 2]) & (scene[..., 0] > 100)
+    )
+    assert lamp[250:500, 200:500].sum() > 20  # the ego's rear lamps
+    assert errors(browser) == []
+
+
+def test_scrubbing_moves_the_frame_and_it_is_the_recorded_one_to_the_voxel(show):
+    rollout = small_rollout()
+    browser = show(rollout)
+    settled(
+        browser,
+        "const e = document.getElementById('scrub'); e.value = 2.0; e.dispatchEvent(new Event('input'))",
+    )
+    assert browser.execute_script(
+        "return [viewer.views[0].k, document.getElementById('time').textContent]"
+    ) == [
+        4,
+        "2.0 / 3.0 s",
+    ]
+    found = browser.execute_script("return Array.from(viewer.views[0].recording.labels(4))")
+    np.testing.assert_array_equal(np.array(found, np.uint8).reshape(rollout.grid.shape), rollout.occupancy[4])
+    settled(browser, "viewer.seek(2.25)")  # between two frames
+    ego, car = browser.execute_script(
+        "const v = viewer.views[0]; return [v.ego, v.users.find(u => u.id === 7).at]"
+    )
+    assert ego == pytest.approx([4.5, 0.0, 0.0]) and car == pytest.approx([13.0, 2.0, 0.0])
+
+
+def test_two_rollouts_play_in_step_under_one_clock_and_camera(show):
+    live = small_rollout({"world": "traffic", "name": "live"}, frames=5)
+    browser = show(small_rollout(), live)
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('.badge')].map(e => e.textContent)"
+    ) == [
+        "generated",
+        "live traffic",
+    ]
+    browser.execute_script("viewer.play(true)")
+    wait(browser, "viewer.clock.time > 1")
+    settled(browser, "viewer.play(false)")
+    frames, time = browser.execute_script("return [viewer.views.map(v => v.k), viewer.clock.time]")
+    assert frames[0] == min(int(time / 0.5 + 1e-6), 6) and frames[1] == min(frames[0], 4)
+    settled(browser, "viewer.seek(1)")
+    places = browser.execute_script(
+        "return viewer.views.map(v => [0, 1].map(a => v.camera.position.toArray()[a] - v.ego[a]))"
+    )
+    assert places[0] == pytest.approx(places[1])
+    settled(browser, "viewer.seek(9)")
+    assert browser.execute_script("return viewer.views.map(v => v.k)") == [
+        6,
+        4,
+    ]  # the shorter one waits at its end
+    assert errors(browser) == []
+
+
+def test_text_of_a_stranger_is_shown_as_text_and_no_other_script_runs(show):
+    browser = show(small_rollout({"world": NASTY, "agent": NASTY, "name": NASTY, "ended": NASTY}))
+    settled(browser, "viewer.seek(3)")
+    title = browser.execute_script("return document.querySelector('.title').textContent")
+    assert NASTY in title and not browser.execute_script("return document.images.length")
+    settled(
+        browser,
+        "const s = document.createElement('script'); s.textContent = 'window.pwned = 1'; document.body.append(s)",
+    )
+    assert browser.execute_script("return window.pwned") is None
+    assert all("Content Security Policy" in error for error in errors(browser))
