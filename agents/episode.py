@@ -127,9 +127,17 @@ def run_episodes(
     return done
 
 
+def score_terms(episodes: Sequence[Episode]) -> tuple[str, ...]:
+    """The names of the score and its terms: SCORE_TERMS, or those of EPDMS too."""
+    return tuple(name for name in episodes[0].summary if name not in ("progress", "seconds"))
+
+
 def average(episodes: Sequence[Episode]) -> dict[str, float]:
     """Mean of each term of the score over the episodes, and the simulated seconds altogether."""
-    means = {name: float(np.mean([episode.summary[name] for episode in episodes])) for name in SCORE_TERMS}
+    means = {
+        name: float(np.mean([episode.summary[name] for episode in episodes]))
+        for name in score_terms(episodes)
+    }
     return {**means, "seconds_simulated": float(sum(episode.summary["seconds"] for episode in episodes))}
 
 
@@ -223,11 +231,10 @@ class _Group:
             actions = self.agent.act(self.observation)
         return np.asarray(actions) if self.simulation.discrete else np.clip(actions, -1.0, 1.0)
 
-    def _imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+    def _imagine(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
         """Try plans (n, k, h, a) of all rows out; those of episodes that have ended bring nothing."""
         rows = len(plans)
-        found = self.imagination(self.state, np.asarray(plans)[self.live], frames=frames)
-
+        found = self.imagination(self.state, np.asarray(plans)[self.live], frames=frames, shared=shared)
         return found.map(
             lambda value: self._among_all(np.zeros((rows, *value.shape[1:]), value.dtype), value)
         )

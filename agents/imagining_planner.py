@@ -1,4 +1,4 @@
-"""The planner that imagines: tries a fan of plans out in its head, all in one batch, and takes the best."""
+"""The planner that imagines: tries 64 plans out in its head, all in one imagined future, and takes the best."""
 
 from __future__ import annotations
 
@@ -16,13 +16,24 @@ from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scoring.route import make_routes
 from occsora_sim.vehicle import bicycle_rollout
 
+PULLS = (-5.0, -3.0, -1.5, -0.5, 0.5, 1.2, 2.0)
+"""Accelerations that plans are made of [m/s2]; those above -4 m/s2 passengers find comfortable."""
+
+FAN = (
+    *((first, then, 0.0) for first in PULLS for then in PULLS),
+    *((pull, pull, aside) for pull in PULLS for aside in (-0.7, 0.7)),
+)
+"""63 candidates: along the route with one acceleration after another, or held a little beside it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImaginingPlannerConfig:
     """How the planner plans.
 
     Attributes:
-        fan: (acceleration [m/s2], metres left of the route) of each candidate, beside the route follower's own.
+        fan: (acceleration of the first decision, of those that follow [m/s2], metres left of the route) of each
+            candidate, beside the route follower's own.
+        shared: all plans of an episode in one future, see `envs.shared_future`; else each in a world of its own.
         decisions: how many decisions each plan looks ahead.
         speed: no candidate accelerates beyond this [m/s].
         preview: pursuit distance in seconds of travel [s].
@@ -32,7 +43,8 @@ class ImaginingPlannerConfig:
 
     """
 
-    fan: tuple[tuple[float, float], ...] = ((-5.0, 0.0), (-2.0, 0.0), (0.0, 0.0), (1.8, 0.0))
+    fan: tuple[tuple[float, float, float], ...] = FAN
+    shared: bool = True
     decisions: int = 3
     speed: float = 10.0
     preview: float = 1.0
@@ -67,7 +79,7 @@ class ImaginingPlanner:
         frames = observation["occupancy"].shape[1]
         own = self.follower.act(observation)  # (n, 2)
         plans = self.candidates(observation["ego"], observation["route"], own, frames)
-        self.imagined = imagine(plans)
+        self.imagined = imagine(plans, shared=self.config.shared)
         value = self.imagined.score + self.config.reward * self.imagined.reward  # (n, k)
         value[:, 0] += self.config.margin
         return plans[np.arange(len(plans)), value.argmax(axis=1), 0]
@@ -90,8 +102,9 @@ class ImaginingPlanner:
         fan = torch.tensor(c.fan, dtype=torch.float64)
         first = torch.as_tensor(own[:, 0].astype(np.float64))
         first = torch.where(first >= 0, first * car.max_acceleration, -first * car.min_acceleration)
-        pull = torch.cat((first[:, None], fan[:, 0].expand(n, -1)), dim=1).flatten()  # (n k,)
-        aside = torch.cat((torch.zeros(n, 1), fan[:, 1].expand(n, -1)), dim=1).double().flatten()
+        pulls = torch.cat((first[:, None, None].expand(n, 1, 2), fan[:, :2].expand(n, -1, 2)), dim=1)
+        pulls = pulls.flatten(0, 1)  # (n k, 2)
+        aside = torch.cat((torch.zeros(n, 1), fan[:, 2].expand(n, -1)), dim=1).double().flatten()
         path = torch.cat((torch.zeros(n, 1, 2), torch.as_tensor(route)), dim=1)
         routes = make_routes(list(path.repeat_interleave(k, dim=0)))
         pose = torch.zeros(n * k, 3, dtype=torch.float64)
@@ -109,10 +122,10 @@ class ImaginingPlanner:
             curvature = 2 * target[:, 1] / (target**2).sum(dim=-1).clamp(min=1.0)
             steering = torch.atan(car.wheelbase * curvature).clamp(-car.max_steering, car.max_steering)
             room = (c.speed - speed).clamp(min=0.0) / (frames * FRAME_SECONDS)
-            drive = torch.minimum(pull, room)
+            drive = torch.minimum(pulls[:, min(step, 1)], room)
             if step == 0:  # the follower's own action is taken as it is
                 mine = slice(0, None, k)
-                drive[mine] = pull[mine]
+                drive[mine] = pulls[mine, 0]
                 steering[mine] = torch.as_tensor(own[:, 1].astype(np.float64)) * car.max_steering
             held = drive[:, None].expand(-1, frames), steering[:, None].expand(-1, frames)
             moved, speeds = bicycle_rollout(car, speed, *held)

@@ -99,7 +99,7 @@ class DriveEnv(gym.Env):
         info = describe(self.state, self.simulation.config, outcome)[0]
         return self._observation(), float(outcome.reward[0]), terminated, truncated, info
 
-    def imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+    def imagine(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
         """What k sequences of h actions would bring from here: plans (k, h, a), or (k, h) manoeuvres.
 
         Nothing is driven. The arrays of the answer have the axis k first; see `envs.imagination`.
@@ -111,7 +111,7 @@ class DriveEnv(gym.Env):
         """
         if self.state is None:
             raise NotResetError("imagine: the environment was not reset; call reset() first")
-        return self.imagination(self.state, np.asarray(plans)[None], frames=frames).map(
+        return self.imagination(self.state, np.asarray(plans)[None], frames=frames, shared=shared).map(
             lambda value: value[0]
         )
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from occsora_sim.envs.config import DriveConfig
+from occsora_sim.envs.shared_future import SharedFuture
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.envs.state import DriveState
 from occsora_sim.envs.worlds import check_world, make_world
@@ -23,6 +24,7 @@ from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.episode import Episodes
+from occsora_sim.scoring.extended import begin_extended
 from occsora_sim.worlds.protocol import World, WorldState
 
 TERMS = ("score", "nc", "dac", "ttc", "ep", "comfort", "progress", "seconds")
@@ -64,10 +66,12 @@ class Imagined:
 class Imagine(Protocol):
     """What an agent that imagines is handed."""
 
-    def __call__(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+    def __call__(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
         """Try out `plans` (n, k, h, a): for each episode k sequences of h actions; manoeuvres are (n, k, h) numbers.
 
-        `frames` asks for the imagined occupancy too.
+        `frames` asks for the imagined occupancy too. `shared`: one future for all plans of an episode, in which the
+        others see the first plan driven (`envs.shared_future`); dozens of plans cost about as much as one. Its frames
+        show just what is around the car.
         """
         ...
 
@@ -87,8 +91,11 @@ class Imagination:
             check_world(simulation.config.imagination, "imagination")
         self._inner: DriveSimulation | None = None
 
-    def __call__(self, state: DriveState, plans: np.ndarray, *, frames: bool = False) -> Imagined:
-        """What `plans` (n, k, h, a), or (n, k, h) manoeuvres, would bring to the n episodes of `state`.
+    def __call__(
+        self, state: DriveState, plans: np.ndarray, *, frames: bool = False, shared: bool = False
+    ) -> Imagined:
+        """What `plans` (n, k, h, a), or (n, k, h) manoeuvres, would bring to the n episodes of `state`; if `shared`, in
+        one future for all plans of an episode.
 
         Raises:
             ActionError: wrong shape, or an action outside the space.
@@ -102,10 +109,15 @@ class Imagination:
             raise ActionError(f"imagine: plans of shape {plans.shape}, expected {ask} with n = {rows}")
         count = plans.shape[1]
         simulation = self._simulation()
-        each = np.repeat(np.arange(rows), count).tolist()
-        branched = simulation.select(self._begin(simulation, state), each)
+        begun = self._begin(simulation, state)
+        if shared:
+            world = SharedFuture(simulation.world, count, simulation.config.vehicle)
+            branched = world.branch(begun)
+            simulation = DriveSimulation(simulation.config, world, simulation.starts)
+        else:
+            branched = simulation.select(begun, np.repeat(np.arange(rows), count).tolist())
         flat = plans.reshape(rows * count, *plans.shape[2:])
-        result = _roll(simulation, branched, flat, frames)
+        result = _roll(simulation, branched, flat, frames, together=shared)
         return result.map(lambda value: value.reshape(rows, count, *value.shape[1:]))
 
     def _simulation(self) -> DriveSimulation:
@@ -165,7 +177,7 @@ def _world(config: DriveConfig, driven: World) -> World:
     else:
         world = config.imagination
     if config.imagination_steps is not None and isinstance(world, DiffusionWorld):
-        return world.variant(steps=config.imagination_steps)
+        return world.variant(steps=config.imagination_steps, tiles=1)  # what is near was seen
     return world
 
 
@@ -182,23 +194,29 @@ def _from_now(state: DriveState) -> Episodes:
         dac=one,
         ttc=zero,
         comfort=zero,
+        extended=None if episodes.extended is None else begin_extended(zero),
     )
 
 
-def _roll(simulation: DriveSimulation, state: DriveState, plans: np.ndarray, frames: bool) -> Imagined:
-    """Roll b states on along b plans (b, h, ...); those that have ended cost nothing more. Arrays are (b, ...)."""
+def _roll(
+    simulation: DriveSimulation, state: DriveState, plans: np.ndarray, frames: bool, together: bool
+) -> Imagined:
+    """Roll b states on along b plans (b, h, ...); those that have ended cost nothing more, or where rows stay
+    `together` are rolled on and not looked at. Arrays are (b, ...).
+    """
     rows, steps = plans.shape[:2]
     terms = {name: np.zeros(rows) for name in TERMS}
     reward, terminated = np.zeros(rows), np.zeros(rows, dtype=bool)
     pictures: list[np.ndarray] = []
     live = np.arange(rows)
     for step in range(steps):
-        state, outcome = simulation.step(state, simulation.check(plans[live, step], len(live)))
-        reward[live] += outcome.reward.double().cpu().numpy()
+        held, at = (np.arange(rows), live) if together else (live, slice(None))
+        state, outcome = simulation.step(state, simulation.check(plans[held, step], len(held)))
+        reward[live] += outcome.reward.double().cpu().numpy()[at]
         summary = state.episodes.summary(simulation.config.score)
         for name in TERMS:
-            terms[name][live] = summary[name].double().cpu().numpy()
-        over = outcome.terminated.cpu().numpy()
+            terms[name][live] = summary[name].double().cpu().numpy()[at]
+        over = outcome.terminated.cpu().numpy()[at]
         terminated[live] = over
         if frames:
             last = (
@@ -207,7 +225,7 @@ def _roll(simulation: DriveSimulation, state: DriveState, plans: np.ndarray, fra
                 else np.zeros((rows, 1, *simulation.world.grid.shape), np.uint8)
             )
             picture = np.repeat(last, simulation.frames, axis=1)
-            picture[live] = state.frames.cpu().numpy()
+            picture[live] = state.frames.cpu().numpy()[at]
             pictures.append(picture)
         if over.any() and step + 1 < steps:
             keep = np.flatnonzero(~over)
@@ -218,7 +236,8 @@ def _roll(simulation: DriveSimulation, state: DriveState, plans: np.ndarray, fra
                     [pictures[-1][:, -1:].repeat(simulation.frames * missing, axis=1)] if frames else []
                 )
                 break
-            state = simulation.select(state, keep.tolist())
+            if not together:
+                state = simulation.select(state, keep.tolist())
     return Imagined(
         terms=terms,
         reward=reward,

@@ -137,7 +137,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         reward, terminated, truncated = (self._told(value) for value in found)
         return self._handed(observation), reward, terminated, truncated, self._told(infos)
 
-    def imagine(self, plans: np.ndarray, *, frames: bool = False) -> Imagined:
+    def imagine(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
         """What k sequences of h actions would bring to each episode: plans (n, k, h, a), or (n, k, h) manoeuvres.
 
         Nothing is driven. See `envs.imagination`.
@@ -149,7 +149,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         """
         if self.state is None:
             raise NotResetError("imagine: the environment was not reset; call reset() first")
-        return self.imagination(self.state, plans, frames=frames)
+        return self.imagination(self.state, plans, frames=frames, shared=shared)
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """A bird's-eye picture (h, w, 3) uint8 of each episode, or None without a render mode."""

@@ -101,6 +101,43 @@ def test_imagined_plans_are_scored_from_now_on(options):
     assert later.terms["seconds"].tolist() == [1.0] * 3, "what was driven before is not scored again"
 
 
+def test_plans_in_one_future_go_as_each_in_its_own_where_nobody_reacts(options):
+    batch = DriveVectorEnv(num_envs=2, **options)
+    batch.reset(seed=8, options={"start": [0, 1]})
+    plans = np.stack((PLANS[::-1], PLANS))  # the first of the second row crashes: the others go on
+    before, each = batch.state, batch.imagine(plans)
+    shared = batch.imagine(plans, frames=True, shared=True)
+    assert batch.state is before
+    assert all(np.allclose(shared.terms[name], each.terms[name], atol=1e-6) for name in TERMS)
+    assert np.allclose(shared.reward, each.reward, atol=1e-6)
+    assert np.array_equal(shared.terminated, each.terminated) and shared.terminated[1].tolist() == [1, 0, 1]
+    assert shared.occupancy.shape[:3] == (2, 3, 6) and shared.occupancy[0, 0].size < each_frames(batch, plans)
+
+
+def each_frames(batch, plans):
+    return batch.imagine(plans, frames=True).occupancy[0, 0].size
+
+
+def test_one_future_is_rolled_once_however_many_plans(options):
+    world = CountedWorld()
+    env = DriveEnv(**(options | {"imagination": world}))
+    env.reset(seed=0, options={"start": 0})
+    env.imagine(np.repeat(PLANS[1:2], 64, axis=0), shared=True)
+    assert world.rows == [1, 1, 1]
+
+
+class CountedWorld(StillWorld):
+    """Counts the rows that it is asked to roll on."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def step(self, state, trajectories):
+        self.rows.append(len(trajectories))
+        return super().step(state, trajectories)
+
+
 def test_imagining_changes_nothing(options):
     rewards = []
     for imagines in (False, True):
@@ -198,7 +235,7 @@ def scored(values):
     """An imagination that answers with these scores (n, k), and keeps what it was asked."""
     asked = []
 
-    def imagine(plans, *, frames=False):
+    def imagine(plans, *, frames=False, shared=False):
         asked.append(plans)
         score = np.array(values, dtype=np.float64)
         return Imagined(terms={"score": score}, reward=np.zeros_like(score), terminated=score < 0)
@@ -212,7 +249,7 @@ def look(options, rows=2):
 
 
 def small_planner():
-    config = ImaginingPlannerConfig(fan=((-6.0, 0.0), (1.5, 0.0), (0.0, 1.5)), decisions=2)
+    config = ImaginingPlannerConfig(fan=((-6.0, -6.0, 0.0), (1.5, 1.5, 0.0), (0.0, 0.0, 1.5)), decisions=2)
     return ImaginingPlanner(config=config, follower=RouteFollower(grid=TINY))
 
 
