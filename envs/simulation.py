@@ -133,7 +133,7 @@ class DriveSimulation:
         seen, seen_poses = torch.stack(frames), torch.stack(poses).float()
         return DriveState(
             world=world,
-            episodes=begin_episodes(starts, device),
+            episodes=begin_episodes(starts, device, self.config.score),
             frames=seen[:, -self.frames :],
             poses=seen_poses[:, -self.frames :],
             seen=seen,

@@ -211,6 +211,15 @@ def test_with_a_budget_of_tiles_a_step_of_the_whole_world_waits_for_nothing(opti
     assert len(counts) == 1 and counts.pop() < 6000
 
 
+def test_epdms_makes_nothing_wait_either(options):
+    env = make(options, 2, pool=2, score={"kind": "epdms"})
+    env.reset(seed=0)
+    env.episodes.looks = False
+    watched(env, torch.zeros(2, 2))  # in which constants are made
+    for _ in range(3):
+        assert watched(env, torch.zeros(2, 2))[0].waits == []
+
+
 def test_actions_are_brought_into_the_space(options):
     env, other = make(options), make(options)
     env.reset(seed=0), other.reset(seed=0)

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from occsora_sim.agents.episode import Episode
     from occsora_sim.envs.simulation import DriveSimulation
 
-COLUMNS = (
-    "episode", "start", "seed", "ended", "reward",
-    "score", "nc", "dac", "ttc", "ep", "comfort", "progress", "seconds",
-)  # fmt: skip
-"""Of the CSV file, a row for each episode; progress in metres."""
+COLUMNS = ("episode", "start", "seed", "ended", "reward")
+"""Of the CSV file, a row for each episode; then the terms of the score, progress [m] and seconds."""
 
 EPISODES = 8
 
@@ -31,6 +28,8 @@ class Options(DrivingOptions):
 
     Attributes:
         episodes: how many, each from a start of its own; by default 8.
+        score: pdms, or epdms, the score of NAVSIM v2, where the route stands for lanes; in a replay what the recorded
+            driver cannot keep to is not asked of the agent.
         suite: a fixed set of towns, starts, seeds and length instead; "test" is for final figures alone.
         batch: how many side by side.
         json: also write the figures to this file.
@@ -42,6 +41,7 @@ class Options(DrivingOptions):
     """
 
     episodes: int | None = None
+    score: Literal["pdms", "epdms"] = "pdms"
     suite: Literal["validation", "test"] | None = None
     batch: int = 4
     json: Path | None = None
@@ -94,9 +94,18 @@ def run(options: Options) -> None:
     settled = options.settled()
     assert settled.episodes is not None
     simulation, agent = settled.open(settled.episodes)
+    if settled.score != simulation.config.score.kind:
+        simulation = rescored(simulation, settled.score)
     begin = time.perf_counter()
     episodes = drive(settled, simulation, agent)
+    filtered = None
+    if settled.score == "epdms" and settled.world == "replay":
+        episodes, filtered = as_the_human(simulation, episodes)
     figures = summarise(options, episodes, time.perf_counter() - begin)
+    if settled.score == "epdms":
+        from occsora_sim.scoring.extended import STAND_INS
+
+        figures |= {"kind": "epdms", "stand_ins": STAND_INS, "human_filter": filtered}
     with Outputs() as outputs:
         if options.csv:
             outputs.write(write_csv, options.csv, episodes)
@@ -127,20 +136,52 @@ def drive(options: Options, simulation: DriveSimulation, agent: AnyAgent) -> lis
         )
 
 
+def rescored(simulation: DriveSimulation, kind: Literal["pdms", "epdms"]) -> DriveSimulation:
+    """The same simulation with another score."""
+    from occsora_sim.envs.simulation import DriveSimulation
+
+    config = replace(simulation.config, score=replace(simulation.config.score, kind=kind))
+    return DriveSimulation(config, simulation.world, simulation.starts)
+
+
+def as_the_human(
+    simulation: DriveSimulation, episodes: list[Episode]
+) -> tuple[list[Episode], dict[str, int]]:
+    """Episodes of a replay of which is not asked what the recorded driver could not keep to either; and of how many
+    that was so, by term.
+    """
+    import torch
+
+    from occsora_sim.scoring.extended import TERMS, human_filter
+    from occsora_sim.scoring.human import human_terms
+
+    config, world = simulation.config, simulation.world
+    kept, counts = [], dict.fromkeys(TERMS, 0)
+    for number, episode in enumerate(episodes):
+        start, seconds = simulation.starts[number % len(simulation.starts)], episode.summary["seconds"]
+        human = human_terms(start, world, seconds, config.vehicle, config.score)  # type: ignore[arg-type]
+        agent = {name: torch.tensor([value]) for name, value in episode.summary.items()}
+        summary = {name: float(value) for name, value in human_filter(agent, human).items()}
+        kept.append(replace(episode, summary=summary))
+        for name in TERMS:
+            counts[name] += int(human[name] == 0)
+    return kept, {name: count for name, count in counts.items() if count}
+
+
 def summarise(options: Options, episodes: list[Episode], wall_seconds: float) -> dict[str, Any]:
     """The figures, as the JSON file holds them; `intervals` are of 95 %, over the episodes."""
     from collections import Counter
 
     import numpy as np
 
-    from occsora_sim.agents.episode import SCORE_TERMS, average
+    from occsora_sim.agents.episode import average, score_terms
     from occsora_sim.scoring.interval import mean_interval
 
     intervals = {
         name: mean_interval(
             np.array([episode.summary[name] for episode in episodes]), np.random.default_rng(options.seed)
         )
-        for name in SCORE_TERMS
+        for name in score_terms(episodes)
     }
     return {
         "agent": options.agent,
@@ -160,6 +201,7 @@ def print_table(figures: dict[str, Any]) -> None:
     from rich.table import Table
 
     where = f"suite {figures['suite']}, " if figures["suite"] else ""
+    where += "EPDMS, " if "kind" in figures else ""
     title = f"{figures['agent']} in the {figures['world']} world, {where}{figures['episodes']} episodes"
     table = Table("term", "mean", "95 % interval", title=title)
     for name, (low, high) in figures["intervals"].items():
@@ -168,17 +210,19 @@ def print_table(figures: dict[str, Any]) -> None:
         table.add_row(name, f"{figures[name]:.1f}", "")
     Console(markup=False, emoji=False).print(table)  # names may hold [ and :
     print(", ".join(f"{count} ended by {reason}" for reason, count in figures["ended"].items()))
+    for name, what in figures.get("stand_ins", {}).items():
+        print(f"{name}: {what}")
 
 
 def write_csv(path: Path, episodes: list[Episode]) -> None:
-    """A row for each episode under COLUMNS, whole or not at all."""
+    """A row for each episode under COLUMNS and the terms of the score, whole or not at all."""
     from occsora_sim.atomic_file import write_rows
 
     rows = []
     for number, episode in enumerate(episodes):
         about = {name: getattr(episode, name) for name in ("start", "seed", "ended", "reward")}
         rows.append({"episode": number, **about, **episode.summary})
-    write_rows(path, COLUMNS, rows)
+    write_rows(path, (*COLUMNS, *episodes[0].summary), rows)
 
 
 def film_worst(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 
@@ -23,7 +24,7 @@ from occsora_sim.grid import (
     Grid,
     class_mask,
 )
-from occsora_sim.quantities import settle
+from occsora_sim.quantities import settle, written
 from occsora_sim.scoring.footprint import (
     ground_points,
 )
@@ -38,6 +39,7 @@ class ScoreConfig:
     """Options of the driving metrics.
 
     Attributes:
+        kind: "pdms", or "epdms", the score of NAVSIM v2 (`scoring.extended`).
         min_voxels: an overlap of fewer obstacle voxels is noise, not a contact.
         moving: up to this speed the ego stands and is not at fault [m/s].
         rear_part: contacts whose mean lies in this rearmost part of the length are hits from behind.
@@ -48,9 +50,12 @@ class ScoreConfig:
         reference_acceleration: how the reference gets there from the ego's starting speed [m/s2].
         route_width: progress counts within this distance of the route [m].
         goal_distance: the goal counts as reached at this distance of the route's end [m].
+        oncoming: for EPDMS: farther left of the route than this are those who come towards the ego [m]; negative
+            where they drive on the left, and the others come on the right.
 
     """
 
+    kind: Literal["pdms", "epdms"] = "pdms"
     min_voxels: int = 3
     moving: float = 0.05
     rear_part: float = 0.25
@@ -61,9 +66,14 @@ class ScoreConfig:
     reference_acceleration: float = 2.0
     route_width: float = 8.0
     goal_distance: float = 5.0
+    oncoming: float = 2.0
 
     def __post_init__(self) -> None:
         settle(self, "score ")
+        if self.kind not in ("pdms", "epdms") or self.oncoming == 0:
+            raise ConfigurationError(
+                f"score: kind {written(self.kind)} must be 'pdms' or 'epdms', and oncoming {self.oncoming} not 0"
+            )
         if min(self.min_voxels, self.ttc_horizon, self.ttc_step, self.reference_speed) <= 0:
             raise ConfigurationError(
                 "score: min_voxels, ttc_horizon, ttc_step and reference_speed must be positive"

@@ -15,6 +15,7 @@ from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.comfort import HISTORY, comfortable
 from occsora_sim.scoring.contact import find_swept_contact, no_collision, time_to_collision
 from occsora_sim.scoring.driving import ScoreConfig, ego_progress, off_road_points, pdms
+from occsora_sim.scoring.extended import Extended, begin_extended, epdms, extend
 from occsora_sim.scoring.moving_collision import moving_time_to_collision
 from occsora_sim.scoring.route import Routes, make_routes
 from occsora_sim.vehicle import Vehicle
@@ -66,6 +67,7 @@ class Episodes:
         frames: (b,) frames so far.
         nc, dac: (b,) least so far.
         ttc, comfort: (b,) sums over the frames.
+        extended: what EPDMS adds; None where PDMS is asked for.
 
     """
 
@@ -82,6 +84,7 @@ class Episodes:
     dac: torch.Tensor
     ttc: torch.Tensor
     comfort: torch.Tensor
+    extended: Extended | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Episodes:
         """Every tensor changed in the same way."""
@@ -90,17 +93,16 @@ class Episodes:
             value = getattr(self, entry.name)
             if isinstance(value, Routes):
                 values[entry.name] = Routes(points=change(value.points), arc=change(value.arc))
+            elif isinstance(value, Extended):
+                values[entry.name] = value.map(change)
             else:
-                values[entry.name] = change(value)
+                values[entry.name] = None if value is None else change(value)
         return Episodes(**values)
 
     def select(self, rows: Sequence[int]) -> Episodes:
         """The episodes `rows`."""
-        values: dict[str, Any] = {}
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            values[entry.name] = value.select(rows) if isinstance(value, Routes) else value[list(rows)]
-        return Episodes(**values)
+        index = list(rows)
+        return self.map(lambda value: value[index])
 
     def replace(self, rows: Sequence[int], other: Episodes) -> Episodes:
         """These episodes with `rows` taken from `other`, in order."""
@@ -109,17 +111,20 @@ class Episodes:
             mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
             if isinstance(mine, Routes):
                 values[entry.name] = mine.replace(rows, theirs)
+            elif isinstance(mine, Extended):
+                values[entry.name] = Extended(
+                    **{name: _put(value, rows, vars(theirs)[name]) for name, value in vars(mine).items()}
+                )
             else:
-                values[entry.name] = mine.clone()
-                values[entry.name][list(rows)] = theirs
+                values[entry.name] = None if mine is None else _put(mine, rows, theirs)
         return Episodes(**values)
 
     def summary(self, config: ScoreConfig) -> dict[str, torch.Tensor]:
         """Scores so far, each (b,).
 
         NAVSIM scores windows of 4 s. Over an episode NC and DAC are the least of all frames, TTC and comfort
-        the share of the frames that pass, EP the progress from start to now; `score` is their PDMS. Beside
-        them: `progress` [m] and `seconds` [s].
+        the share of the frames that pass, EP the progress from start to now; `score` is their PDMS, or with the other
+        terms of `extended` their EPDMS. Beside them: `progress` [m] and `seconds` [s].
         """
         count = self.frames.clamp(min=1)
         seconds = self.frames * FRAME_SECONDS
@@ -132,10 +137,23 @@ class Episodes:
             "ep": ego_progress(progress, available, self.start_speed, seconds, config),
             "comfort": torch.where(self.frames > 0, self.comfort / count, 1.0),
         }
-        return {"score": pdms(**terms), **terms, "progress": progress, "seconds": seconds}
+        score = pdms(**terms)
+        if self.extended is not None:
+            terms |= self.extended.terms(self.frames)
+            score = epdms(terms)
+        return {"score": score, **terms, "progress": progress, "seconds": seconds}
 
 
-def begin_episodes(starts: Sequence[Start], device: torch.device | str = "cpu") -> Episodes:
+def _put(mine: torch.Tensor, rows: Sequence[int], theirs: torch.Tensor) -> torch.Tensor:
+    """`mine` with `rows` taken from `theirs`, in order."""
+    put = mine.clone()
+    put[list(rows)] = theirs
+    return put
+
+
+def begin_episodes(
+    starts: Sequence[Start], device: torch.device | str = "cpu", config: ScoreConfig | None = None
+) -> Episodes:
     """The score of len(starts) episodes before their first step."""
     poses = []
     for start in starts:
@@ -166,6 +184,7 @@ def begin_episodes(starts: Sequence[Start], device: torch.device | str = "cpu") 
         dac=zeros + 1,
         ttc=zeros,
         comfort=zeros,
+        extended=None if config is None or config.kind == "pdms" else begin_extended(zeros),
     )
 
 
@@ -242,5 +261,8 @@ def advance(
         dac=torch.minimum(episodes.dac, score.dac),
         ttc=episodes.ttc + score.ttc * frames,
         comfort=episodes.comfort + score.comfort * frames,
+        extended=None
+        if episodes.extended is None
+        else extend(episodes.extended, history, episodes.routes, near, distance, config),
     )
     return state, score
