@@ -57,7 +57,7 @@ class Episode:
         seed: that it was run with.
         summary: score, nc, dac, ttc, ep, comfort, progress [m], seconds [s].
         reward: sum of the rewards.
-        ended: why: "collision", "off_road", "goal" or "time".
+        ended: why: "collision", "off_road", "goal" or "time"; "stopped" by a person who drove.
         recording: frames and actions, if asked for.
 
     """
@@ -117,7 +117,7 @@ def run_episodes(
     for first in range(0, episodes, batch):
         size = min(batch, episodes - first)
         chosen = [number - first for number in recorded]
-        group = _Group(simulation, imagination, agent, starts[first : first + size], seed + first, chosen)
+        group = EpisodeGroup(simulation, imagination, agent, starts[first : first + size], seed + first, chosen)
         while group.live:
             group.step()
             if on_step is not None:
@@ -141,7 +141,7 @@ def average(episodes: Sequence[Episode]) -> dict[str, float]:
     return {**means, "seconds_simulated": float(sum(episode.summary["seconds"] for episode in episodes))}
 
 
-class _Group:
+class EpisodeGroup:
     """Some episodes side by side. The agent sees all rows always; the world steps those that go on."""
 
     def __init__(
@@ -158,6 +158,7 @@ class _Group:
         self.state = simulation.launch(generators, starts)
         self.observation = simulation.observe(self.state)
         self.live = list(range(len(starts)))
+        self.infos: list[dict[str, Any]] = []
         self.done: dict[int, Episode] = {}
         self.reward = np.zeros(len(starts))
         self.logs: dict[int, list[dict[str, Any]]] = {row: [] for row in self.live if row in record}
@@ -183,7 +184,7 @@ class _Group:
         fresh = self.simulation.observe(self.state)
         rewards, terminated = outcome.reward.tolist(), outcome.terminated.tolist()
         over = (outcome.terminated | outcome.truncated).tolist()
-        infos = describe(self.state, self.simulation.config, outcome)
+        self.infos = infos = describe(self.state, self.simulation.config, outcome)
         if len(self.live) < len(self.reward):  # what an agent has kept of the last step stays as it was
             fresh = {
                 name: self._among_all(self.observation[name].copy(), value) for name, value in fresh.items()
@@ -205,18 +206,25 @@ class _Group:
                     }
                 )
             if over[index]:
-                self.done[row] = Episode(
-                    start=self.state.origins[index].name,
-                    seed=self.seed + row,
-                    summary=infos[index]["episode_score"],
-                    reward=float(self.reward[row]),
-                    ended=_reason(infos[index]["terms"]) if terminated[index] else "time",
-                    recording=_recording(self.logs[row]) if row in self.logs else None,
+                self.done[row] = self.episode(
+                    index, _reason(infos[index]["terms"]) if terminated[index] else "time"
                 )
         keep = [index for index, ended in enumerate(over) if not ended]
         self.live = [self.live[index] for index in keep]
         if keep and len(keep) < len(over):
             self.state = self.simulation.select(self.state, keep)
+
+    def episode(self, index: int, ended: str) -> Episode:
+        """The episode of the live row `index` as it stands after a step, `ended` for some reason."""
+        row = self.live[index]
+        return Episode(
+            start=self.state.origins[index].name,
+            seed=self.seed + row,
+            summary=self.infos[index]["episode_score"],
+            reward=float(self.reward[row]),
+            ended=ended,
+            recording=_recording(self.logs[row]) if row in self.logs else None,
+        )
 
     def _users(self, row: int, frames: int) -> RecordedUsers | None:
         """The road users of a row of the state at its last frames."""
