@@ -3,9 +3,12 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,115 @@ def test_readme_shows_both_commands_a_picture_and_the_code_at_once():
 def test_licence_is_apache():
     assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
     assert PROJECT["project"]["license"] == "Apache-2.0"
+
+
+# --------------------------------------------------------------------------- what is built
+def shipped_files() -> set[str]:
+    """Every file of the package, by its place in an installation."""
+    found = set()
+    for name, folder in {"occsora_sim": "occsora_sim", **FOLDERS}.items():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found.add(f"{name.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}")
+    return found
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """The sdist or wheel of a source tree, by the declared backend and without a network."""
+    code = f"import setuptools.build_meta as backend; print(backend.build_{kind}({str(out)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> dict[str, Path]:
+    """An sdist of the checkout, and the wheel that is built from that sdist."""
+    setuptools = pytest.importorskip("setuptools")
+    if Version(setuptools.__version__) < Version("77"):
+        pytest.skip("needs setuptools 77, which `make setup` installs")
+    folder = tmp_path_factory.mktemp("built")
+    checkout = folder / "checkout"
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("occsora_sim", *FOLDERS.values()):
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    sdist = build("sdist", checkout, folder)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return {"sdist": sdist, "wheel": build("wheel", unpacked, folder)}
+
+
+@pytest.mark.slow
+def test_the_wheel_of_the_sdist_holds_every_file_of_the_package(built):
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        names = set(wheel.namelist())
+    packed = {name for name in names if ".dist-info/" not in name}
+    assert packed == shipped_files()
+    assert {"occsora_sim/assets/weights/small.safetensors", "occsora_sim/py.typed"} <= packed
+    assert [name for name in names if name.endswith("licenses/LICENSE")]
+
+
+@pytest.mark.slow
+def test_what_is_installed_from_the_wheel_drives_elsewhere(built, tmp_path):
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        wheel.extractall(tmp_path / "installed")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "OMP_NUM_THREADS": "1"}
+
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    where = python("-c", "import occsora_sim.envs as envs; print(envs.__file__)")
+    assert Path(where.strip()).is_relative_to(tmp_path / "installed")
+    python("-m", "occsora_sim.cli", "drive", "--seconds", "1", "--skip-video", "--out", "drive")
+    assert {path.name for path in (tmp_path / "drive").iterdir()} == {"rollout.npz", "summary.json"}
+
+
+# --------------------------------------------------------------------------- which Pythons
+DROPPED = {
+    "aifc", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "crypt", "distutils", "imghdr", "imp",
+    "lib2to3", "mailcap", "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "smtpd", "sndhdr", "spwd", "sunau",
+    "telnetlib", "uu", "xdrlib",
+}  # fmt: skip
+"""Modules of the standard library of Python 3.11 that 3.12 or 3.13 no longer has."""
+
+
+def test_the_pythons_that_are_named_start_at_the_lowest_that_is_allowed():
+    named = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
+    assert named == ["3.11", "3.12", "3.13"] and PROJECT["project"]["requires-python"] == ">=3.11"
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py311"
+
+
+def test_no_module_is_imported_that_a_later_python_has_dropped():
+    for folder in ("occsora_sim", *FOLDERS.values(), "examples", "experiments"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not {module.split(".")[0] for module in modules} & DROPPED, path
+
+
+def _fails(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True).returncode != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["python3.12", "python3.13"])
+def test_the_sources_compile_without_a_warning_under_later_pythons(name, tmp_path):
+    candidates = [
+        name,
+        *map(str, Path.home().glob(f".pyenv/versions/{name.removeprefix('python')}.*/bin/python")),
+    ]
+    works = (python for python in candidates if shutil.which(python) and not _fails([python, "--version"]))
+    python = next(works, None)  # a shim of pyenv may be there and fail
+    if python is None:
+        pytest.skip(f"no {name} here")
+    folders = [str(ROOT / folder) for folder in ("occsora_sim", *FOLDERS.values(), "examples")]
+    environment = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([python, "-W", "error", "-m", "compileall", "-q", *folders], check=True, env=environment)
