@@ -11,6 +11,7 @@ from typing import Any
 
 VERBS: dict[str, tuple[str, str]] = {
     "drive": ("drive", "drive an agent through a world; write a video, the rollout and its score"),
+    "play": ("play", "drive yourself, with the keyboard in the browser; hand over to an agent and back"),
     "train traffic": ("train_traffic", "train what moves and enters: road users, on recorded tracks"),
     "train ground": ("train_ground", "train what stands still: the ground of a generated world"),
     "train tokenizer": ("train_tokenizer", "train the tokenizer of OccSora's own model, as published"),

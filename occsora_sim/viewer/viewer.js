@@ -684,9 +684,10 @@ function tick(now) {
   const passed = Math.min(now - last, 250) / 1000;
   last = now;
   if (clock.playing && views.length) {
+    const before = clock.time;
     clock.time = Math.min(clock.time + passed * clock.speed * (driving ? driving.pace() : 1), clock.seconds);
     if (clock.time >= clock.seconds && !driving) play(false);
-    stale = true;
+    stale ||= clock.time !== before;
   }
   if (!stale || !views.length) return;
   stale = false;
@@ -765,19 +766,85 @@ addEventListener("keydown", command);
 
 // ---------------------------------------------------------------- driving
 
+const KEYS = {
+  ArrowUp: "forward", w: "forward", ArrowDown: "back", s: "back", ArrowLeft: "left", a: "left", ArrowRight: "right", d: "right",
+  " ": "brake",
+};
+const ORDERS = { m: "agent", r: "again" };
+const HELP = "↑ or W: faster, ↓ or S: slower, ← → or A D: steer, space: brake, M: hand over to the agent and back, R: new episode";
+
+// A person at the wheel: sends the keys that are down, and shows what comes back.
+class Driver {
+  constructor() {
+    this.held = new Set();
+    addEventListener("keydown", (event) => this.key(event, true));
+    addEventListener("keyup", (event) => this.key(event, false));
+    addEventListener("blur", () => { this.held.clear(); this.send([]); });
+    document.body.classList.add("driving");
+    const events = new EventSource("events");
+    events.onmessage = (event) => { this.queue = this.queue.then(() => this.hear(JSON.parse(event.data))); };
+    events.onerror = () => { $("notice").textContent = "The program has ended; what was driven is saved."; };
+    this.queue = Promise.resolve();
+  }
+
+  key(event, down) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key, held = KEYS[name], order = ORDERS[name];
+    if (held) {
+      event.preventDefault();
+      if (event.repeat || this.held.has(held) === down) return;
+      if (down) this.held.add(held); else this.held.delete(held);
+      this.send([]);
+    } else if (order && down && !event.repeat) this.send([order]);
+  }
+
+  send(orders) {
+    this.waiting ??= setTimeout(() => { if (!this.ended) $("notice").textContent = "The next step is being computed …"; }, 1500);
+    fetch("keys", { method: "POST", body: JSON.stringify({ held: [...this.held], orders }) }).catch(() => {});
+  }
+
+  async hear({ piece, new: begins, driver, ended }) {
+    const data = piece && await unpack(piece);
+    clearTimeout(this.waiting);
+    this.waiting = undefined;
+    if (begins) {
+      for (const view of views) { view.clear(); view.pane.remove(); }
+      views.length = 0;
+      const view = new View(new Recording(data));
+      view.show(0);
+      views.push(view);
+      clock.time = 0;
+    } else if (data) views[0].recording.append(data);
+    measure();
+    clock.playing = true;
+    this.ended = ended;
+    $("notice").textContent = ended ? `ended: ${ended}. R: a new episode` : clock.seconds ? "" : HELP;
+    $("driver").textContent = driver === "you" ? "you drive" : `${driver} drives`;
+  }
+
+  // How fast to show what has come: a little faster where more than a step waits.
+  pace() { return clock.seconds - clock.time > 0.75 ? 1.25 : 1; }
+}
+
 let driving = null;
 
 async function begin() {
-  const pieces = [];
-  for (let k = 0; $(`rollout-${k}`); k++) pieces.push(await unpack($(`rollout-${k}`).textContent));
-  views.push(...pieces.map((piece) => new View(new Recording(piece))));
-  $("notice").textContent = "";
-  measure();
+  if (document.body.dataset.mode === "play") {
+    driving = new Driver();
+    $("notice").textContent = "The world is being made …";
+    await new Promise((done) => { const look = () => views.length ? done() : setTimeout(look, 50); look(); });
+  } else {
+    const pieces = [];
+    for (let k = 0; $(`rollout-${k}`); k++) pieces.push(await unpack($(`rollout-${k}`).textContent));
+    views.push(...pieces.map((piece) => new View(new Recording(piece))));
+    $("notice").textContent = "";
+    measure();
+  }
   look("chase");
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ready = "yes"; }));
 }
 
-globalThis.viewer = { views, clock, renderer, layers, hidden, seek, play, look, rate, paint, spent, get mode() { return mode; } };
+globalThis.viewer = { views, clock, renderer, layers, hidden, seek, play, look, rate, paint, spent, get driver() { return driving; }, get mode() { return mode; } };
 requestAnimationFrame(tick);
 try {
   await begin();
