@@ -274,7 +274,8 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
     fixed: dict[str, Any] = {
         "weights": (weights,) if verb == "evaluate clips" else weights,
         "scenes": "roundabout:0" if verb == "scenes make" else str(place / "scenes"),
-        "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
+        "path": place / "scenes", "sources": (str(place / "scenes"),), "html": place / "out" / "page.html",
+        "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 4.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
         "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None,
@@ -286,7 +287,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
         if name == "scenes" and generated:
             continue
         if name in fewest:
-            changed[name] = min(value, fewest[name])
+            changed[name] = () if isinstance(value, tuple) else min(value, fewest[name])
         elif drives and name in ("world", "weights", "place", "vehicles") and not generated:
             changed[name] = "replay" if name == "world" else None
         elif (
