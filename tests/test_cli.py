@@ -177,7 +177,8 @@ def test_evaluate_world_writes_the_forecasts(scenes, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_writes_frames_per_second(scenes, tmp_path, capsys):
+def test_bench_writes_frames_per_second(scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("occsora_sim.commands.bench.FRAMES", 64)
     report = tmp_path / "bench.json"
     options = ["--preset", "tiny", "--scenes", scenes, "--chunks", "1", "--batches", "1", "2", "--skip-paper"]
     assert main(["bench", *options, "--json", str(report)]) == 0
@@ -196,6 +197,9 @@ def test_bench_writes_frames_per_second(scenes, tmp_path, capsys):
             "seconds_by_part"
         ].keys()
         assert min(row["seconds_by_part"].values()) > 0
+        assert 0 < row["share_of_matrix_product"] < 1 and row["share_of_copy"] > 0
+    assert min(figures["ceilings"].values()) > 1e8
+    assert all(row["steps_per_second"] > 0 for row in figures["peers"] if row["package"] == "highway-env")
     assert [row["batch"] for row in figures["voxeliser"]] == [1, 8, 64]
     assert all(row["frames_per_second"] > 0 and row["scenes"] == 1 for row in figures["voxeliser"])
     assert "voxeliser, batch 64, one core" in " ".join(capsys.readouterr().out.split())
@@ -303,7 +307,7 @@ def test_the_code_in_the_readme_drives():
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:1]
     assert "seconds=10.0" in code and len(code.splitlines()) <= 21
     names: dict = {}
-    exec(code.replace("seconds=10.0", "seconds=4.0"), names)
+    exec(code.replace("seconds=10.0", "seconds=2.0, starts=4"), names)
     assert names["env"].observation_space.contains(names["observation"])
     assert names["truncated"] and not names["terminated"], "it drives for as long as it is asked"
 

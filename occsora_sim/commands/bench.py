@@ -1,4 +1,4 @@
-"""`occsora-sim bench`: frames per second of the world, of the voxeliser, and of the paper's sampler."""
+"""`occsora-sim bench`: the world, the environment, the voxeliser, the paper's sampler and peers on this machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from occsora_sim.commands.output import output_file, write_json
 from occsora_sim.commands.paper_cost import paper_seconds
+from occsora_sim.commands.peers import peer_rates
 from occsora_sim.commands.step_costs import step_figures, timed
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
@@ -84,6 +85,16 @@ def run(options: Options) -> None:
         )
         shares = (f"{part} {1e3 * seconds:.1f}" for part, seconds in row["seconds_by_part"].items())
         table.add_row("", f"ms a step: {', '.join(shares)}")
+        of = f"{row['share_of_matrix_product']:.1%} of the matrix product, {row['share_of_copy']:.1%} of the copy"
+        table.add_row("", of)
+    ceilings = figures["ceilings"]
+    table.add_row(
+        "the machine: matrix product, copy",
+        f"{ceilings['flops_per_second'] / 1e9:.0f} GFLOP/s, {ceilings['bytes_per_second'] / 1e9:.1f} GB/s",
+    )
+    for row in figures["peers"]:
+        said = f"{row['steps_per_second']:.1f} steps/s" if "steps_per_second" in row else row["failed"]
+        table.add_row(f"{row['package']} {row['version']}, {row['env']}, one", said)
     table.add_row("host waits a step", f"{figures['host_waits_per_step']}")
     table.add_row("memory of an environment", f"{figures['env'][-1]['memory_mb']:.1f} MB")
     for row in figures["voxeliser"]:
@@ -126,6 +137,7 @@ def measure(options: Options) -> dict[str, Any]:
         "env_steps_per_second": env_rate(env, options),
         **step_figures(world, starts, options.batches, options.chunks, options.seed),
         "voxeliser": voxeliser_rates(starts, options),
+        "peers": peer_rates(seed=options.seed),
         "paper_seconds_per_clip": None,
         "speedup_vs_paper": None,
     }

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,23 +34,30 @@ def step_figures(
 
     Operations and waits are counted with a budget of one tile: without one they depend on what is known of the ground.
     """
+    from occsora_sim.commands.ceilings import machine_ceilings, used_by
+
     rows: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
-    waits = 0
+    waits, ceilings = 0, machine_ceilings(str(world.device))
     for batch in batches:
         env = open_batch(world, starts, batch, seed)
         fixed = open_batch(world.variant(tiles=world.tiles or 1), starts, batch, seed)
         counts[str(batch)] = operations(fixed)
+        rate, used = steps_per_second(env, steps), used_by(partial(env.step, coasting(env)))
         rows.append(
             {
                 "batch": batch,
-                "steps_per_second": steps_per_second(env, steps),
+                "steps_per_second": rate,
                 "seconds_by_part": seconds_by_part(env, max(1, steps // 4)),
+                "share_of_matrix_product": used["flops"] * rate / batch / ceilings["flops_per_second"],
+                "share_of_copy": used["bytes"] * rate / batch / ceilings["bytes_per_second"],
                 "memory_mb": memory_per_environment(env),
             }
         )
         waits = max(waits, host_waits(fixed))
-    return {"env": rows, "operations_per_step": counts, "host_waits_per_step": waits}
+    return {
+        "env": rows, "operations_per_step": counts, "host_waits_per_step": waits, "ceilings": ceilings,
+    }  # fmt: skip
 
 
 def open_batch(world: DiffusionWorld, starts: Sequence[Start], batch: int, seed: int) -> DriveVectorEnv:
