@@ -58,28 +58,33 @@ def paper() -> OccSoraConfig:
 def paper_small() -> OccSoraConfig:
     """OccSora's design at about the size of `small`, so that one core can train it in minutes: same clips, same design.
 
-    As in `paper`: 16 s of the Occ3D grid, 8 x 8 x 8 times smaller, vector-quantised by 512 codes, a transformer over
-    4 x 25 x 25 tokens, 1000 steps of DDPM, the prompt. What differs: the widths and depths; the tokenizer learns on
-    pieces of clips (`piece`), of which the Lovasz loss sorts a sample of voxels; unused codes are moved; latents of
-    about unit variance are diffused as they are. The class embedding keeps its width: with half of it, four classes
-    lie within the others' hull and are never the likeliest.
+    As in `paper`: 16 s of the Occ3D grid, 8 x 8 x 8 times smaller, 512 codes, a transformer over 4 x 25 x 25 tokens,
+    1000 steps of DDPM, the prompt. What differs: the widths and depths; maps of patches with layer normalisation in
+    place of strided convolutions with batch normalisation, whose statistics a batch of one cannot give (`patches`);
+    three channels rounded to 8 levels in place of a learned codebook (`finite`), which are diffused at about unit
+    variance and rounded again when drawn; the tokenizer learns on pieces of clips (`piece`), and its loss looks at some
+    of their voxels. The class embedding keeps its width: with half of it, four classes lie within the others' hull and
+    are never the likeliest.
     """
     return OccSoraConfig(
         preset="paper-small",
         grid=OCC3D,
         tokenizer=OccSoraTokenizerConfig(
-            class_width=8,
-            hidden=64,
-            latent_channels=32,
-            blocks=2,
-            revive_after=30,
-            lovasz_points=100_000,
-            piece=32,
+            hidden=192,
+            latent_channels=3,
+            blocks=1,
+            patches=True,
+            outer=64,
+            quantiser="finite",
+            levels=(8, 8, 8),
+            lovasz_points=32_768,
+            loss_patches=1024,
+            piece=64,
         ),
         hidden=192,
-        depth=6,
+        depth=5,
         heads=6,
-        latent_scale=1.0,
+        latent_scale=1.5,
     )
 
 

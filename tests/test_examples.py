@@ -15,6 +15,9 @@ from occsora_sim.agents.episode import run_episodes
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.errors import ActionError
 from occsora_sim.grid import OCC3D, TINY
+from occsora_sim.models.occsora_world import OccSora
+from occsora_sim.models.weights import save_world_model
+from occsora_sim.presets import paper_tiny
 from occsora_sim.scenes.start import make_start
 from occsora_sim.worlds.replay import ReplayWorld
 
@@ -74,6 +77,16 @@ def test_the_example_that_evaluates_a_planner(options, capsys):
     means = load("evaluate_planner").compare(2, **options(OCC3D))
     assert set(means) == {"cruiser", "constant-velocity", "route-follower"}
     assert 0.5 < means["cruiser"] <= 1 and "cruiser" in capsys.readouterr().out
+
+
+def test_the_example_that_draws_a_clip(tmp_path):
+    torch.manual_seed(0)
+    weights, film = tmp_path / "weights.safetensors", tmp_path / "clip.mp4"
+    save_world_model(OccSora(paper_tiny()), weights, kind="world_model", trained_on="nothing", recipe={})
+    rollout = load("draw_clip").draw(weights, film, steps=2, smooth=1)
+    assert rollout.occupancy.shape == (8, 32, 32, 16) and film.stat().st_size > 1000
+    ahead, left, yaw = rollout.ego_pose[-1]
+    assert ahead == pytest.approx(20.0, abs=1.0) and left > 0.2 and yaw > 0.1, "6 m/s for 3.5 s, then a bend"
 
 
 def test_the_example_of_a_plain_function(options):

@@ -17,6 +17,10 @@ from occsora_sim.presets import paper, paper_tiny
 
 SMALL_WORLD = paper_tiny()
 SMALL = SMALL_WORLD.tokenizer
+PATCHES = dataclasses.replace(
+    SMALL, patches=True, outer=8, quantiser="finite", levels=(8, 8, 8), latent_channels=3, loss_patches=64
+)
+"""As `paper-small`: maps of patches, finite levels, a loss that looks at some patches."""
 
 
 def street(rows: int = 1) -> torch.Tensor:
@@ -114,13 +118,20 @@ def test_shapes_come_back_for_other_factors(factors):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantiser", ["vector", "identity"])
-def test_the_tokenizer_learns_a_clip(quantiser):
+@pytest.mark.parametrize(
+    ("config", "steps"),
+    [
+        (SMALL, 16),
+        (dataclasses.replace(SMALL, quantiser="identity"), 16),
+        (dataclasses.replace(PATCHES, loss_patches=0), 60),
+    ],
+)
+def test_the_tokenizer_learns_a_clip(config, steps):
     torch.manual_seed(0)
-    tokenizer = OccSoraTokenizer(dataclasses.replace(SMALL, quantiser=quantiser, lovasz_points=20000))
+    tokenizer = OccSoraTokenizer(dataclasses.replace(config, lovasz_points=20000))
     optimiser = torch.optim.AdamW(tokenizer.parameters(), lr=1e-2)
     clip, losses = street(), []
-    for _ in range(16):
+    for _ in range(steps):
         loss, logs = tokenizer.loss(clip)
         optimiser.zero_grad()
         loss.backward()
@@ -131,6 +142,34 @@ def test_the_tokenizer_learns_a_clip(quantiser):
     assert logs["accuracy"] > 0.8
     expected = 10 * logs["cross_entropy"] + logs["lovasz"] + logs["quantisation"]
     assert logs["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_patches_come_back_to_their_places_and_the_loss_sees_the_same():
+    tokenizer = OccSoraTokenizer(dataclasses.replace(PATCHES, class_width=18)).eval()
+    patch = torch.arange(2 * 2 * 2 * 16).remainder(18).view(1, 2, 2, 2, 16).byte()  # all voxels of a patch
+    torch.nn.init.eye_(tokenizer.embedding.vectors)
+    torch.nn.init.zeros_(tokenizer.decoder.head.weight)
+    with torch.no_grad():
+        tokenizer.decoder.head.bias.copy_(
+            20 * torch.nn.functional.one_hot(patch.flatten().long(), 18).flatten()
+        )
+    clip = patch.repeat(1, 4, 16, 16, 1)
+    latent = tokenizer.quantise(tokenizer.encode(clip)).latent
+    assert latent.shape == (1, 3, 1, 4, 4)
+    assert torch.equal(tokenizer.draw(latent), clip)
+    assert torch.equal(tokenizer.decode(latent).argmax(-1), clip.long())
+    _, logs = tokenizer.loss(clip, seeded(0)[0])
+    assert logs["accuracy"] == 1 and logs["cross_entropy"] < 1e-6 and logs["lovasz"] < 1e-6
+    assert tokenizer.loss((clip + 1) % 18, seeded(0)[0])[1]["accuracy"] == 0
+
+
+def test_drawn_latents_are_rounded_to_codes_before_they_are_decoded():
+    torch.manual_seed(0)
+    world = OccSora(dataclasses.replace(SMALL_WORLD, tokenizer=PATCHES)).eval()
+    latent = torch.rand(1, *PATCHES.latent_shape, generator=seeded(1)[0]) * 2 - 1
+    drawn = world.tokenizer.draw(latent)
+    assert torch.equal(drawn, world.tokenizer.draw(world.tokenizer.quantiser.snap(latent)))
+    assert (drawn != world.tokenizer.decode(latent).argmax(-1)).any()
 
 
 def test_a_clip_encodes_alike_alone_and_in_a_batch():
@@ -239,7 +278,16 @@ def test_configurations_survive_json():
 
 @pytest.mark.parametrize(
     "change",
-    [{"frames": 6}, {"factors": (3, 8, 8)}, {"factors": (1, 1, 1)}, {"heads": 3}, {"quantiser": "magic"}],
+    [
+        {"frames": 6},
+        {"factors": (3, 8, 8)},
+        {"factors": (1, 1, 1)},
+        {"heads": 3},
+        {"quantiser": "magic"},
+        {"loss_patches": 8},
+        {"patches": True, "factors": (2, 8, 8)},
+        {"quantiser": "finite", "levels": (8, 8)},
+    ],
 )
 def test_impossible_tokenizers_are_refused(change):
     with pytest.raises(ConfigurationError, match="tokenizer"):

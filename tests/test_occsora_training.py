@@ -1,6 +1,9 @@
 """Claims on training and sampling OccSora's own model: clips, both stages, exact resume, and what is refused."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +181,25 @@ def test_the_command_line_trains_both_stages_with_the_published_recipe_and_the_r
     poses[..., 0] = 2.5 * torch.arange(8)
     drawn = model.sample(pose_steps(poses), [torch.Generator().manual_seed(seed) for seed in (1, 2)], steps=3)
     assert drawn.shape == (2, 8, 32, 32, 16) and drawn.dtype == torch.uint8 and drawn.max() < 18
+
+
+@pytest.mark.slow
+def test_the_script_trains_both_stages_and_goes_on_where_it_was_stopped(tmp_path, scenes):
+    root = Path(__file__).parent.parent
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PRESET": "paper-tiny", "TOKENIZER_STEPS": "2", "DENOISER_STEPS": "2", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    line = ["sh", str(root / "scripts" / "train_paper.sh"), str(tmp_path / "out")]
+    line += ["--scenes", scenes, "--batch", "1", "--precision", "float32"]
+    stopped = subprocess.run(line, env=env | {"PART": "0.1"}, capture_output=True, text=True, timeout=300)
+    assert stopped.returncode == 124 and not (tmp_path / "out" / "world-model").exists()
+    whole = subprocess.run(line, env=env, capture_output=True, text=True, timeout=600)
+    assert whole.returncode == 0, whole.stderr
+    again = subprocess.run(line, env=env, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0 and again.stderr.count("finished before") == 2
+    model, _ = load_occsora(Path(whole.stdout.splitlines()[-1]))
+    assert model.config == paper_tiny()
 
 
 def test_the_published_recipe_is_a_cosine_for_the_tokenizer_and_constant_for_the_denoiser():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.models.quantiser import IdentityQuantiser, VectorQuantiser
+from occsora_sim.models.quantiser import FiniteQuantiser, IdentityQuantiser, VectorQuantiser
 
 
 def plain(codes: list[list[float]], **options) -> VectorQuantiser:
@@ -67,17 +67,25 @@ def test_perplexity_counts_the_codes_in_use():
     assert three_to_one == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
 
 
-def test_dead_codes_come_back_only_when_asked_and_only_in_training():
-    given = latent([[1.0], [1.2], [1.4], [1.6]])
-    for options, training, expected in (
-        ({}, True, [1.0, 50.0]),
-        ({"revive_after": 3}, False, [1.0, 50.0]),
-        ({"revive_after": 3}, True, [1.0, 1.0]),  # one dead code takes the first vector
-    ):
-        quantiser = plain([[1.0], [50.0]], **options).train(training)
-        for _ in range(4):
-            quantiser(given)
-        assert quantiser.codes.flatten().tolist() == pytest.approx(expected)
+def test_finite_levels_lie_evenly_from_end_to_end_and_a_code_is_their_combination():
+    quantiser = FiniteQuantiser((3, 2))
+    answer = quantiser(latent([[-9.0, -9.0], [0.1, 9.0], [9.0, 0.1]]))
+    torch.testing.assert_close(answer.latent, latent([[-1.0, -1.0], [0.0, 1.0], [1.0, 1.0]]))
+    assert answer.indices.flatten().tolist() == [0, 1 + 3, 2 + 3]
+    assert answer.perplexity.item() == pytest.approx(3.0) and answer.loss.item() == 0
+
+
+def test_finite_levels_let_gradients_through_as_if_nothing_were_rounded():
+    given = latent([[0.3, -2.0]]).requires_grad_()
+    FiniteQuantiser((8, 5))(given).latent.sum().backward()
+    torch.testing.assert_close(given.grad, 1 - given.detach().tanh() ** 2)
+
+
+def test_drawn_latents_go_to_the_nearest_finite_code_and_codes_stay():
+    quantiser = FiniteQuantiser((3, 2))
+    snapped = quantiser.snap(latent([[0.4, -0.1], [-1.7, 5.0]]))
+    torch.testing.assert_close(snapped, latent([[0.0, -1.0], [-1.0, 1.0]]))
+    assert torch.equal(quantiser.snap(snapped), snapped)
 
 
 def test_identity_changes_nothing_and_costs_nothing():
@@ -89,3 +97,5 @@ def test_identity_changes_nothing_and_costs_nothing():
 def test_impossible_sizes_are_refused():
     with pytest.raises(ConfigurationError, match="codes"):
         VectorQuantiser(0, 4)
+    with pytest.raises(ConfigurationError, match="levels"):
+        FiniteQuantiser((8, 1))

@@ -31,6 +31,8 @@ class Options:
         windows_per_scene: instants of a scene to forecast from, for weights that can; 0: none.
         steps: calls of the network for a tile of new ground, of closed-loop weights.
         paper_steps: diffusion steps of OccSora's own; 0: all of its schedule, as published.
+        control: numbers of diffusion steps; for each of them, do clips of OccSora's own move as their prompts say, with
+            guidance, with the prompt alone and without?
         pictures: folder for clips.png: what each drew, under what was recorded.
         seed: of the drawn clips.
         device: cpu, cuda, cuda:1...
@@ -44,6 +46,7 @@ class Options:
     windows_per_scene: int = 4
     steps: int = 4
     paper_steps: int = 0
+    control: tuple[int, ...] = ()
     pictures: Path | None = None
     seed: int = 0
     device: str = "cpu"
@@ -59,13 +62,19 @@ class Options:
                 f"--clips {self.clips} and --steps {self.steps} must be 1 or more, --windows-per-scene "
                 f"{self.windows_per_scene}, --paper-steps {self.paper_steps} and --seed {self.seed} 0 or more"
             )
+        if self.control and (self.clips < 2 or min(self.control) < 1):
+            raise ConfigurationError(
+                f"--control {' '.join(map(str, self.control))} with --clips {self.clips}: give 1 step or more, and 2 "
+                "clips or more, whose prompts are swapped"
+            )
 
 
 def run(options: Options) -> None:
     """Reconstruct, forecast and draw; print the table, write --json and --pictures."""
     from occsora_sim.commands.world_tables import Bar
     from occsora_sim.scenes.source import open_scenes
-    from occsora_sim.scoring.clip_models import open_clip_model
+    from occsora_sim.scoring import clip_control
+    from occsora_sim.scoring.clip_models import WholeClips, open_clip_model, recorded_clips
     from occsora_sim.scoring.clip_report import clip_report, print_clip_report
     from occsora_sim.scoring.generation import open_encoder
 
@@ -80,7 +89,11 @@ def run(options: Options) -> None:
         )
         for path in options.weights
     }
+    designs = {which: model.model for which, model in models.items() if isinstance(model, WholeClips)}
+    if options.control:
+        clip_control.check(designs, options.control)
     encoder, name = open_encoder()
+    scenes = open_scenes(options.scenes)
     shown: dict[int, list[Example]] = {}
 
     def keep(which: str, row: int, frames: Tensor, clip: RecordedClip) -> None:
@@ -91,7 +104,7 @@ def run(options: Options) -> None:
     with Bar("clips", None) as told:
         report = clip_report(
             models,
-            open_scenes(options.scenes),
+            scenes,
             encoder,
             name,
             clips=options.clips,
@@ -100,10 +113,23 @@ def run(options: Options) -> None:
             on_step=told,
             on_clip=keep,
         )
+    if options.control:
+        report["control_protocol"] = clip_control.PROTOCOL
+        for row in report["models"]:
+            if design := designs.get(row["weights"]):
+                config = design.config
+                clips = list(recorded_clips(scenes, options.clips, config.grid, config.tokenizer.frames))
+                with Bar("control", None) as told:
+                    row["control"] = clip_control.clip_control(
+                        design, clips, steps=options.control, seed=options.seed, on_clip=told
+                    )
     with Outputs() as outputs:
         if options.json:
             outputs.write(write_json, options.json, report)
         print_clip_report(report)
+        for row in report["models"]:
+            if "control" in row:
+                clip_control.print_clip_control(row["weights"], row["control"])
         if options.pictures:
             outputs.write(_write_pictures, shown, options.pictures)
 

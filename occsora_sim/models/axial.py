@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each position of (b, c, t, x, y)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(b, c, t, x, y) -> the same shape."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class AxisAttention(nn.Module):
@@ -34,20 +44,20 @@ class AxialResidualBlock(nn.Module):
     """Two convolutions through half the width, then the sum of three attentions, added to the input.
 
     Batch normalisation and ReLU stand ahead of each of the three, as in the reference. That ties the rows
-    of a training batch together; in evaluation each row is on its own.
+    of a training batch together; in evaluation each row is on its own. With `norm` another normalisation stands there.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, norm: Callable[[int], nn.Module] = nn.BatchNorm3d) -> None:
         super().__init__()
         half = width // 2
         self.convolutions = nn.Sequential(
-            nn.BatchNorm3d(width),
+            norm(width),
             nn.ReLU(),
             nn.Conv3d(width, half, 3, padding=1, bias=False),
-            nn.BatchNorm3d(half),
+            norm(half),
             nn.ReLU(),
             nn.Conv3d(half, width, 1, bias=False),
-            nn.BatchNorm3d(width),
+            norm(width),
             nn.ReLU(),
         )
         self.attentions = nn.ModuleList(AxisAttention(width, heads, axis) for axis in (1, 2, 3))

@@ -15,7 +15,8 @@ from occsora_sim.grid import NUM_CLASSES
 from occsora_sim.models.axial import AxialResidualBlock
 from occsora_sim.models.embedding import ClassEmbedding
 from occsora_sim.models.lovasz import lovasz_softmax
-from occsora_sim.models.quantiser import IdentityQuantiser, Quantised, VectorQuantiser
+from occsora_sim.models.occsora_patches import PatchDecoder, PatchEncoder, fold, unfold, widths
+from occsora_sim.models.quantiser import FiniteQuantiser, IdentityQuantiser, Quantised, VectorQuantiser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +32,18 @@ class OccSoraTokenizerConfig:
         factors: (t, x, y), how much the latent is shorter along each; powers of two.
         blocks: residual blocks with axial attention, on each side.
         heads: attention heads.
-        quantiser: "vector" or "identity".
-        codes: size of the codebook.
+        patches: maps of 2 x 2 x 2 patches and layer normalisation in place of strided convolutions and batch
+            normalisation (`occsora_patches`).
+        outer: of these, channels of the finest level; they double towards `hidden`.
+        quantiser: "vector", "finite" or "identity".
+        codes: size of the vector quantiser's codebook.
+        levels: of the finite quantiser, of each channel of the latent.
         commitment: weight of the commitment term.
-        revive_after: training steps until an unused code is moved; 0 leaves it (see `VectorQuantiser`).
         cross_entropy: weight of the voxels' cross-entropy.
         lovasz: weight of the Lovasz-softmax loss.
         quantisation: weight of the quantiser's loss.
         lovasz_points: voxels of a batch that the Lovasz loss sorts; 0 for all, as the reference does.
+        loss_patches: 2 x 2 x 2 patches of columns of a batch that the loss looks at; 0 for all. Needs `patches`.
         piece: x and y voxels of the piece of a clip that a training step looks at, of all its frames; a multiple of
             `factors`. 0 for whole clips, as the reference does.
 
@@ -52,14 +57,17 @@ class OccSoraTokenizerConfig:
     factors: tuple[int, int, int] = (8, 8, 8)
     blocks: int = 4
     heads: int = 2
-    quantiser: Literal["vector", "identity"] = "vector"
+    patches: bool = False
+    outer: int = 64
+    quantiser: Literal["vector", "finite", "identity"] = "vector"
     codes: int = 512
+    levels: tuple[int, ...] = ()
     commitment: float = 1.0
-    revive_after: int = 0
     cross_entropy: float = 10.0
     lovasz: float = 1.0
     quantisation: float = 1.0
     lovasz_points: int = 0
+    loss_patches: int = 0
     piece: int = 0
 
     def __post_init__(self) -> None:
@@ -67,8 +75,9 @@ class OccSoraTokenizerConfig:
             raise ConfigurationError(f"tokenizer: {what}; see OccSoraTokenizerConfig")
 
         sizes = (self.frames, self.class_width, self.hidden, self.latent_channels, self.heads, self.codes)
-        if len(self.shape) != 3 or min(*self.shape, *sizes) < 1 or min(self.blocks, self.lovasz_points) < 0:
-            fail("sizes must be positive, blocks and lovasz_points not negative")
+        counts = (self.blocks, self.lovasz_points, self.loss_patches)
+        if len(self.shape) != 3 or min(*self.shape, *sizes, self.outer) < 1 or min(counts) < 0:
+            fail("sizes must be positive, blocks, lovasz_points and loss_patches not negative")
         if len(self.factors) != 3 or any(f < 1 or f & (f - 1) for f in self.factors) or max(self.factors) < 2:
             fail(f"factors {self.factors} must be three powers of two, not all 1")
         if any(n % f for n, f in zip((self.frames, *self.shape[:2]), self.factors, strict=True)):
@@ -79,9 +88,15 @@ class OccSoraTokenizerConfig:
             fail(
                 f"piece {self.piece} must be a multiple of the factors {self.factors[1:]} and fit into a frame"
             )
-        if self.quantiser not in ("vector", "identity"):
-            fail(f"quantiser {self.quantiser!r} is 'vector' or 'identity'")
-        if min(self.commitment, self.revive_after, self.cross_entropy, self.lovasz, self.quantisation) < 0:
+        if self.patches and len(set(self.factors)) > 1:
+            fail(f"factors {self.factors} must be equal with patches")
+        if self.loss_patches and not self.patches:
+            fail("loss_patches needs patches")
+        if self.quantiser not in ("vector", "finite", "identity"):
+            fail(f"quantiser {self.quantiser!r} is 'vector', 'finite' or 'identity'")
+        if self.quantiser == "finite" and (len(self.levels) != self.latent_channels or min(self.levels) < 2):
+            fail(f"levels {self.levels} must be 2 or more for each of {self.latent_channels} latent_channels")
+        if min(self.commitment, self.cross_entropy, self.lovasz, self.quantisation) < 0:
             fail("weights must not be negative")
 
     @property
@@ -105,6 +120,40 @@ def _kernel(stride: tuple[int, int, int]) -> tuple[int, int, int]:
     return stride[0] + 2, stride[1] + 2, stride[2] + 2
 
 
+def _quantiser(config: OccSoraTokenizerConfig) -> nn.Module:
+    if config.quantiser == "finite":
+        return FiniteQuantiser(config.levels)
+    if config.quantiser == "vector":
+        return VectorQuantiser(config.codes, config.latent_channels, commitment=config.commitment)
+    return IdentityQuantiser()
+
+
+def _patch_networks(config: OccSoraTokenizerConfig, folded: int) -> tuple[nn.Module, nn.Module]:
+    channels = widths(config.outer, config.hidden, len(strides(config.factors)))
+    sizes = (8 * folded, channels, config.latent_channels, config.heads, config.blocks)
+    return PatchEncoder(*sizes), PatchDecoder(*sizes)
+
+
+def _published_networks(config: OccSoraTokenizerConfig, folded: int) -> tuple[nn.Module, nn.Module]:
+    """Encoder of class features (b, folded, t, x, y) and decoder to such."""
+    hidden, steps = config.hidden, strides(config.factors)
+    down: list[nn.Module] = []
+    for i, stride in enumerate(steps):
+        down += [nn.Conv3d(hidden if i else folded, hidden, _kernel(stride), stride, 1), nn.ReLU()]
+    encoder = nn.Sequential(
+        *down,
+        nn.Conv3d(hidden, hidden, 3, padding=1),
+        _residual_stack(config),
+        nn.Conv3d(hidden, config.latent_channels, 1),
+    )
+    up: list[nn.Module] = []
+    for i, stride in enumerate(reversed(steps)):
+        last = i == len(steps) - 1
+        up.append(nn.ConvTranspose3d(hidden, folded if last else hidden, _kernel(stride), stride, 1))
+        up += [] if last else [nn.ReLU()]
+    return encoder, nn.Sequential(nn.Conv3d(config.latent_channels, hidden, 1), _residual_stack(config), *up)
+
+
 def _residual_stack(config: OccSoraTokenizerConfig) -> nn.Sequential:
     blocks = [AxialResidualBlock(config.hidden, config.heads) for _ in range(config.blocks)]
     return nn.Sequential(*blocks, nn.BatchNorm3d(config.hidden), nn.ReLU())
@@ -126,34 +175,12 @@ class OccSoraTokenizer(nn.Module):
     def __init__(self, config: OccSoraTokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        hidden, folded = config.hidden, config.shape[2] * config.class_width
+        folded = config.shape[2] * config.class_width
         self.embedding = ClassEmbedding(NUM_CLASSES, config.class_width)
-        steps = strides(config.factors)
-        down: list[nn.Module] = []
-        for i, stride in enumerate(steps):
-            down += [nn.Conv3d(hidden if i else folded, hidden, _kernel(stride), stride, 1), nn.ReLU()]
-        self.encoder = nn.Sequential(
-            *down,
-            nn.Conv3d(hidden, hidden, 3, padding=1),
-            _residual_stack(config),
-            nn.Conv3d(hidden, config.latent_channels, 1),
+        self.encoder, self.decoder = (
+            _patch_networks(config, folded) if config.patches else _published_networks(config, folded)
         )
-        self.quantiser: nn.Module = IdentityQuantiser()
-        if config.quantiser == "vector":
-            self.quantiser = VectorQuantiser(
-                config.codes,
-                config.latent_channels,
-                commitment=config.commitment,
-                revive_after=config.revive_after,
-            )
-        up: list[nn.Module] = []
-        for i, stride in enumerate(reversed(steps)):
-            last = i == len(steps) - 1
-            up.append(nn.ConvTranspose3d(hidden, folded if last else hidden, _kernel(stride), stride, 1))
-            up += [] if last else [nn.ReLU()]
-        self.decoder = nn.Sequential(
-            nn.Conv3d(config.latent_channels, hidden, 1), _residual_stack(config), *up
-        )
+        self.quantiser = _quantiser(config)
 
     def encode(self, occupancy: torch.Tensor) -> torch.Tensor:
         """Labels (b, t, x, y, z) uint8 or long -> latent (b, c, t', x', y'), not yet quantised.
@@ -163,6 +190,13 @@ class OccSoraTokenizer(nn.Module):
 
         """
         self._check(occupancy)
+        return self._encode(occupancy)
+
+    def _encode(self, occupancy: torch.Tensor) -> torch.Tensor:
+        if self.config.patches:
+            # The class vectors learn on the way out alone: their gradient through a million voxels costs as much as
+            # all of the encoder.
+            return self.encoder(self.embedding.encode(fold(occupancy)).detach())
         return self.encoder(self.embedding.encode(occupancy))
 
     def quantise(self, latent: torch.Tensor) -> Quantised:
@@ -171,15 +205,23 @@ class OccSoraTokenizer(nn.Module):
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Quantised latent (b, c, t', x', y') -> logits (b, t, x, y, z, classes)."""
-        return self.embedding.decode(self.decoder(latent))
+        logits = self.embedding.decode(self.decoder(latent))
+        return unfold(logits.flatten(-2)).unflatten(-1, (-1, NUM_CLASSES)) if self.config.patches else logits
 
     @torch.no_grad()
     def draw(self, latent: torch.Tensor) -> torch.Tensor:
-        """Quantised latent (b, c, t', x', y') -> the likeliest labels (b, t, x, y, z) uint8.
+        """Latent (b, c, t', x', y') -> the likeliest labels (b, t, x, y, z) uint8; drawn ones go to the nearest codes.
 
-        Clip by clip: the logits of one are already 1.5 GB at full size.
+        Clip by clip and frame by frame: the logits of one clip are already 1.5 GB at full size.
         """
-        return torch.cat([self.decode(row[None]).argmax(-1).to(torch.uint8) for row in latent])
+        return torch.cat([self._labels(row[None]) for row in self.quantiser.snap(latent)])
+
+    def _labels(self, latent: torch.Tensor) -> torch.Tensor:
+        frames = self.decoder(latent).split(1, dim=2)
+        labels = torch.cat(
+            [self.embedding.decode(frame).argmax(-1).to(torch.uint8) for frame in frames], dim=1
+        )
+        return unfold(labels) if self.config.patches else labels
 
     def loss(
         self, occupancy: torch.Tensor, generator: torch.Generator | None = None
@@ -193,13 +235,14 @@ class OccSoraTokenizer(nn.Module):
             ConfigurationError: the clips have another shape than the configuration's, or no generator draws the piece.
 
         """
+        self._check(occupancy)
         if self.config.piece:
             occupancy = self._cut(occupancy, generator)
-            latent = self.encoder(self.embedding.encode(occupancy))
+        quantised = self.quantise(self._encode(occupancy))
+        if self.config.loss_patches:
+            logits, labels = self._some(quantised.latent, occupancy, generator)
         else:
-            latent = self.encode(occupancy)
-        quantised = self.quantise(latent)
-        logits, labels = self.decode(quantised.latent).flatten(0, -2), occupancy.flatten().long()
+            logits, labels = self.decode(quantised.latent).flatten(0, -2), occupancy.flatten().long()
         cross_entropy = F.cross_entropy(logits.float(), labels)
         lovasz = lovasz_softmax(logits, labels, points=self.config.lovasz_points or None)
         loss = (
@@ -217,9 +260,18 @@ class OccSoraTokenizer(nn.Module):
         }
         return loss, logs
 
+    def _some(
+        self, latent: torch.Tensor, occupancy: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (n, classes) and labels (n,) of `loss_patches` of a batch's patches, drawn with repetition."""
+        rows = self.decoder.rows(latent).flatten(0, -2)
+        chosen = torch.randint(len(rows), (self.config.loss_patches,), generator=generator).to(rows.device)
+        features = self.decoder.head(rows[chosen]).unflatten(-1, (-1, self.config.class_width))
+        labels = fold(occupancy).flatten(0, -2)[chosen]
+        return (features @ self.embedding.vectors.T).flatten(0, -2), labels.flatten().long()
+
     def _cut(self, occupancy: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """A piece (b, t, piece, piece, z) of clips (b, t, x, y, z)."""
-        self._check(occupancy)
         if generator is None:
             raise ConfigurationError("tokenizer: a loss on pieces needs a generator to draw them; give one")
         piece = self.config.piece

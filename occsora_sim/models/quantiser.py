@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -37,51 +39,82 @@ class IdentityQuantiser(nn.Module):
         zero = latent.new_zeros(())
         return Quantised(latent=latent, indices=None, loss=zero, perplexity=zero)
 
+    def snap(self, latent: torch.Tensor) -> torch.Tensor:
+        """A drawn latent (b, c, t, x, y) as it is."""
+        return latent
 
-class VectorQuantiser(nn.Module):
-    """Nearest-code quantiser with straight-through gradients between two projections, as in the reference.
 
-    Dead codes: a code that nothing chooses gets no gradient and stays dead. With `revive_after` above 0, a
-    code not chosen in that many training steps running moves onto one of the present batch's vectors, taken
-    at even strides, hence without random numbers (after Dhariwal et al. 2020, who restart from random
-    ones). The reference has no such thing; 0, the default, leaves it out.
+class FiniteQuantiser(nn.Module):
+    """Each channel rounded to evenly spaced levels in [-1, 1]; a code is a combination of them (Mentzer et al. 2023).
+
+    There is no codebook that could collapse, and no loss to weigh.
+
+    Args:
+        levels: c numbers of levels, one a channel; 8, 8, 8 make 512 codes.
+
     """
 
-    idle: torch.Tensor
+    steps: torch.Tensor
+    places: torch.Tensor
 
-    def __init__(
-        self, codes: int = 512, width: int = 128, *, commitment: float = 1.0, revive_after: int = 0
-    ) -> None:
+    def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
-        if codes < 1 or width < 1 or commitment < 0 or revive_after < 0:
+        if not levels or min(levels) < 2:
+            raise ConfigurationError(f"quantiser: levels {tuple(levels)} must be 2 or more for each channel")
+        self.codes = math.prod(levels)
+        steps = torch.tensor(levels, dtype=torch.float32) - 1  # intervals between levels
+        places = torch.tensor([math.prod(levels[:k]) for k in range(len(levels))])
+        self.register_buffer("steps", steps.view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer("places", places.view(-1, 1, 1, 1), persistent=False)
+
+    def forward(self, latent: torch.Tensor) -> Quantised:
+        """Quantise (b, c, t, x, y); see `Quantised`."""
+        bounded = latent.float().tanh()
+        snapped = self.snap(bounded)
+        indices = (((snapped + 1) / 2 * self.steps).round().long() * self.places).sum(1)
+        share = torch.zeros(self.codes, device=latent.device).index_add_(
+            0, indices.flatten(), torch.ones(indices.numel(), device=latent.device)
+        )
+        return Quantised(
+            latent=bounded + (snapped - bounded).detach(),
+            indices=indices,
+            loss=bounded.new_zeros(()),
+            perplexity=torch.special.entr(share / indices.numel()).sum().exp(),
+        )
+
+    def snap(self, latent: torch.Tensor) -> torch.Tensor:
+        """A drawn latent (b, c, t, x, y) -> the nearest code's."""
+        return ((latent.clamp(-1, 1) + 1) / 2 * self.steps).round() / self.steps * 2 - 1
+
+
+class VectorQuantiser(nn.Module):
+    """Nearest-code quantiser with straight-through gradients between two projections, as in the reference."""
+
+    def __init__(self, codes: int = 512, width: int = 128, *, commitment: float = 1.0) -> None:
+        super().__init__()
+        if codes < 1 or width < 1 or commitment < 0:
             raise ConfigurationError(
-                f"quantiser: {codes} codes of width {width} must be positive; commitment {commitment} and "
-                f"revive_after {revive_after} must not be negative"
+                f"quantiser: {codes} codes of width {width} must be positive; commitment {commitment} must not be "
+                "negative"
             )
         self.commitment = commitment
-        self.revive_after = revive_after
         self.codes = nn.Parameter(torch.empty(codes, width))
         # Small and equal to begin with: no code wins by its length before training says so.
         nn.init.uniform_(self.codes, -1.0 / codes, 1.0 / codes)
         self.project_in = nn.Conv3d(width, width, 1)
         self.project_out = nn.Conv3d(width, width, 1)
-        self.register_buffer("idle", torch.zeros(codes, dtype=torch.long))
 
     def forward(self, latent: torch.Tensor) -> Quantised:
         """Quantise (b, c, t, x, y); see `Quantised`."""
         projected = self.project_in(latent).movedim(1, -1)  # (b, t, x, y, c)
         vectors = projected.reshape(-1, projected.shape[-1])
-        if self.training and self.revive_after:
-            self._revive(vectors.detach())
         indices = self._nearest(vectors.detach())
         chosen = nn.functional.embedding(indices, self.codes)
         # || sg[z] - e ||^2 + commitment * || z - sg[e] ||^2, equation 3 of the paper.
         loss = (chosen - vectors.detach()).square().mean()
         loss = loss + self.commitment * (chosen.detach() - vectors).square().mean()
         straight = vectors + (chosen - vectors).detach()
-        counts = torch.zeros_like(self.idle).index_add_(0, indices, torch.ones_like(indices))
-        if self.training:
-            self.idle.add_(1).masked_fill_(counts > 0, 0)
+        counts = indices.new_zeros(len(self.codes)).index_add_(0, indices, torch.ones_like(indices))
         share = counts / counts.sum()
         return Quantised(
             latent=self.project_out(straight.view(projected.shape).movedim(-1, 1)),
@@ -98,10 +131,6 @@ class VectorQuantiser(nn.Module):
         with torch.autocast(device, enabled=False) if known else nullcontext():
             return torch.addmm(codes.square().sum(-1), vectors.float(), codes.T, alpha=-2.0).argmin(-1)
 
-    @torch.no_grad()
-    def _revive(self, vectors: torch.Tensor) -> None:
-        dead = (self.idle >= self.revive_after).nonzero()[:, 0]
-        if len(dead):
-            stride = torch.arange(len(dead), device=dead.device) * len(vectors) // len(dead)
-            self.codes[dead] = vectors[stride].to(self.codes.dtype)
-            self.idle[dead] = 0
+    def snap(self, latent: torch.Tensor) -> torch.Tensor:
+        """A drawn latent (b, c, t, x, y) as it is, as in the reference."""
+        return latent
