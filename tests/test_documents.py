@@ -59,10 +59,12 @@ PARSED_ALONE = {
     "train world-model": "test_occsora_training",
     "train encoder": "test_feature_distance",
     "train agent": "test_learner",
+    "play": "test_play",
 }
 """Commands that take minutes even in small, and the tests that run what they run."""
 
 SHORTER = {
+    "Drive-v0\", ": "Drive-v0\", starts=2, ",
     "seconds=10.0": "seconds=1.0",
     "steps=100": "steps=1",
 }
@@ -237,6 +239,8 @@ def place(small, built_street, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("OCCSORA_SIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("occsora_sim.worlds.diffusion.default_weights", lambda: small / "tiny.safetensors")
     monkeypatch.setattr("occsora_sim.scenes.made.make", lambda kind, seed: street)
+    monkeypatch.setattr("occsora_sim.scoring.examples.INSTANTS", (0.0, 1.0, 2.0))
+    monkeypatch.setattr("occsora_sim.scoring.scene_control.SECONDS", 2.0)
     monkeypatch.setattr("occsora_sim.commands.bench.FRAMES", 4)
     monkeypatch.setattr("occsora_sim.commands.bench.VOXELISED", (1,))
     (tmp_path / "runs").symlink_to(small / "runs")
@@ -274,8 +278,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
     fixed: dict[str, Any] = {
         "weights": (weights,) if verb == "evaluate clips" else weights,
         "scenes": "roundabout:0" if verb == "scenes make" else str(place / "scenes"),
-        "path": place / "scenes", "sources": (str(place / "scenes"),), "html": place / "out" / "page.html",
-        "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
+        "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 4.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
         "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None,
@@ -302,6 +305,9 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
             changed[name] = place / "out" / value.name if value.suffix else place / "out"
     if verb == "render":
         changed["out"] = place / "out" / "frame.png"
+    if verb == "view":  # without a file it serves until Ctrl-C
+        changed["html"] = place / "out" / "page.html"
+        changed["sources"] = (str(place / "out"),) * len(options.sources)
     return dataclasses.replace(options, **changed)
 
 
@@ -320,7 +326,7 @@ def test_every_command_runs_in_small(command, place, small, capsys):
         or (not rest and verb in ("evaluate clips", "scenes info"))
     ):
         return  # understood by the test above
-    if not rest and verb in ("scenes validate", "render"):
+    if not rest and verb in ("scenes validate", "render", "view"):
         return
     _, options = parsed(command)
     options = in_small(verb, options, place, small)
@@ -328,7 +334,7 @@ def test_every_command_runs_in_small(command, place, small, capsys):
     if key in DONE:
         return
     DONE.add(key)
-    if verb == "render":
+    if verb in ("render", "view"):
         drive = [
             "drive",
             "--world",
