@@ -156,20 +156,19 @@ def draw() -> str:
     """
     import ctypes
 
-    from occsora_sim.rendering.gl_renderer import GLRenderer, NoOpenGLError
     from occsora_sim.rendering.pinhole import load_open3d
 
-    version = load_open3d().__version__
-    try:
-        window = GLRenderer(64, 48)
-    except NoOpenGLError:
-        return f"{version}, by ray casting; the same pictures, slower: there is no OpenGL"
+    open3d = load_open3d()
+    window = (
+        open3d.visualization.Visualizer()
+    )  # as GLRenderer does, whose module takes two seconds to load torch
+    if not window.create_window(width=64, height=48, visible=False):
+        return f"{open3d.__version__}, by ray casting; the same pictures, slower: there is no OpenGL"
     get_string = ctypes.CDLL("libGL.so.1").glGetString  # the window's context is the current one
     get_string.restype = ctypes.c_char_p
     by = (get_string(0x1F01) or b"OpenGL").decode("utf-8", "replace")  # GL_RENDERER
     where = "on the display" if os.environ.get("DISPLAY") else "without a display"
-    window.close()
-    return f"{version}, by OpenGL {where}: {by}{' (software)' if 'llvmpipe' in by else ''}"
+    return f"{open3d.__version__}, by OpenGL {where}: {by}{' (software)' if 'llvmpipe' in by else ''}"
 
 
 def simulate() -> str:
