@@ -108,7 +108,7 @@ class Recording {
 
 // +x, -x, +y, -y, +z; nothing below the ground is looked at.
 const AMBIENT = [0.6, 0.56, 0.58, 0.58, 0.63], OCCLUSION = [0, 0.55, 0.72, 0.87, 1];
-const BLEED = 0.004;  // [voxels] that faces reach over their edges, so that no gap shows where they meet
+const BLEED = 0.02;  // [voxels] that faces reach over their edges, so that no gap shows where they meet
 
 const SHADES = new Uint8Array(80);  // number of each pair of free and sunny cells around a corner
 for (let free = 1, number = 0; free < 5; free++) for (let sunny = 0; sunny <= free; sunny++) SHADES[16 * sunny + free] = number++;
@@ -433,7 +433,7 @@ class View {
     const at = new Map(now.map((user) => [user.id, user.at]));
     for (const { user, meshes } of users)
       for (const part of meshes) part.matrix.copy(matrix(at.get(user.id))).multiply(matrix(user.pose).invert()).multiply(part.userData.base);
-    this.users = now.filter((user) => !hidden.has(user.label));
+    this.users = now.filter((user) => !hidden.has(user.label) && Math.max(...relative(ego, user.at).slice(0, 2).map(Math.abs)) < this.border);
     this.draw(offset);
     this.figures(share, next);
   }
@@ -512,7 +512,7 @@ class View {
   // The terms of the score, the reward and the speed over time.
   chart(seconds) {
     const { frames, meta } = this.recording, names = Object.keys(frames[frames.length - 1].terms);
-    const canvas = this.part("canvas"), pen = canvas.getContext("2d"), left = 62, width = 250, row = 15, line = 34;
+    const canvas = this.part("canvas"), pen = canvas.getContext("2d"), left = 62, width = 250, row = 15, line = 37;
     const terms = names.filter((name) => name !== "reward"), curves = [["km/h", this.speeds()]];
     if (names.includes("reward")) curves.push(["reward", frames.map((frame) => frame.terms.reward ?? 0)]);
     const ratio = 2, height = curves.length * line + terms.length * row;
@@ -692,6 +692,7 @@ function tick(now) {
   if (!stale || !views.length) return;
   stale = false;
   const begin = performance.now();
+  if (renderer.getPixelRatio() !== ratio) renderer.setPixelRatio(ratio);  // here: it clears the picture
   const width = canvas.clientWidth, height = canvas.clientHeight;
   if (canvas.width !== Math.round(width * renderer.getPixelRatio()) || canvas.height !== Math.round(height * renderer.getPixelRatio())) {
     renderer.setSize(width, height, false);
@@ -720,12 +721,14 @@ function tick(now) {
   spent.push([performance.now() - begin, now]);
   if (spent.length > 20) spent.shift();
   if (clock.playing && spent.length > 5) $("rate").textContent = `${rate().toFixed(0)} pictures/s`;
-  if (clock.playing && spent.length === 20 && rate() < ENOUGH) sharpen(renderer.getPixelRatio() * 0.8);
+  if (clock.playing && spent.length % 6 === 0 && rate() < ENOUGH) sharpen(0.8 * ratio);
 }
 const ENOUGH = 24;  // pictures a second; where there are fewer they are drawn with fewer pixels until it stands still
 
-function sharpen(ratio) {
-  renderer.setPixelRatio(Math.max(0.5, ratio));
+let ratio = Math.min(devicePixelRatio, 1.5);  // pixels drawn for each of the page, from the next picture on
+
+function sharpen(wanted) {
+  ratio = Math.max(0.5, wanted);
   spent.length = 0;
 }
 
@@ -816,6 +819,7 @@ class Driver {
       clock.time = 0;
     } else if (data) views[0].recording.append(data);
     measure();
+    if (clock.seconds - clock.time > 1.5) clock.time = clock.seconds - 0.5;  // a slow page shows less, not later
     clock.playing = true;
     this.ended = ended;
     $("notice").textContent = ended ? `ended: ${ended}. R: a new episode` : clock.seconds ? "" : HELP;
@@ -844,7 +848,7 @@ async function begin() {
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ready = "yes"; }));
 }
 
-globalThis.viewer = { views, clock, renderer, layers, hidden, seek, play, look, rate, paint, spent, get driver() { return driving; }, get mode() { return mode; } };
+globalThis.viewer = { views, clock, renderer, layers, hidden, seek, play, look, rate, paint, sharpen, spent, get driver() { return driving; }, get mode() { return mode; } };
 requestAnimationFrame(tick);
 try {
   await begin();
