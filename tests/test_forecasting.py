@@ -153,7 +153,7 @@ def answers(world: DiffusionWorld, scene: Scene | VoxelScene) -> dict[str, torch
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tracks", "voxels"])
 def test_noise_in_place_of_the_recorded_future_changes_no_forecast(untrained_model, road, kind):
-    world = DiffusionWorld(untrained_model, steps=2)
+    world = DiffusionWorld(untrained_model, steps=1)
 
     def noisy(seen: int) -> Scene | VoxelScene:
         """The recording with noise after its first `seen` steps."""
