@@ -28,7 +28,7 @@ def unpack(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     plain = zlib.decompress(data)
     begin = 8 + int.from_bytes(plain[:8], "little")
     header = json.loads(plain[8:begin])
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         name: np.frombuffer(plain, kind, int(np.prod(shape)), begin + at).reshape(shape)
         for name, (kind, shape, at) in header["arrays"].items()
     }
@@ -36,7 +36,7 @@ def unpack(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def test_what_is_packed_is_found_again_aligned_for_typed_arrays():
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "odd": np.arange(5, dtype=np.uint8),
         "wide": np.linspace(0, 1, 6).reshape(2, 3),
         "none": np.zeros((0, 3)),
@@ -83,6 +83,9 @@ def test_only_known_parts_of_a_header_travel_and_only_finite_numbers():
     meta, _ = unpack(encode_rollout(small_rollout(header)))
     assert meta["kind"] == "recorded" and len(meta["texts"]["name"]) == 80 and meta["score"] == {"nc": 1.0}
     assert "more" not in json.dumps(meta)
+    meta, _ = unpack(encode_rollout(small_rollout({"score": {"nc": 10**400}, "world": {"a": 1}})))
+    assert meta["score"] == {} and meta["kind"] == "{'a': 1}"
+    assert unpack(encode_rollout(small_rollout(["no", "mapping"])))[0]["kind"] == "unknown"  # type: ignore[arg-type]
 
 
 def test_the_page_holds_no_text_of_a_rollout_and_runs_its_own_scripts_alone():

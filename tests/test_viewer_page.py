@@ -65,6 +65,16 @@ def test_the_picture_has_the_palettes_colours_and_classes_go_and_come_back(show)
     assert errors(browser) == []
 
 
+def test_a_change_of_resolution_leaves_the_picture_until_the_next_one(show):
+    browser = show(small_rollout())
+    settled(browser, "viewer.look('top'); viewer.seek(0)")
+    settled(browser, "viewer.sharpen(0.5)")
+    assert seen(browser, DRIVEABLE) > 20
+    settled(browser, "viewer.paint()")
+    assert seen(browser, DRIVEABLE) > 20
+    assert browser.execute_script("return document.getElementById('scene').width") < 400
+
+
 def test_every_camera_draws_and_the_ego_is_never_hidden(show):
     rollout = small_rollout()
     rollout.occupancy[:, 5:25, 24:36, 3:14] = MANMADE  # a house around the chase camera
@@ -131,7 +141,7 @@ def test_two_rollouts_play_in_step_under_one_clock_and_camera(show):
 
 
 def test_text_of_a_stranger_is_shown_as_text_and_no_other_script_runs(show):
-    browser = show(small_rollout({"world": NASTY, "agent": NASTY, "name": NASTY, "ended": NASTY}))
+    browser = show(small_rollout({"world": "constructor", "agent": NASTY, "name": NASTY, "ended": NASTY}))
     settled(browser, "viewer.seek(3)")
     title = browser.execute_script("return document.querySelector('.title').textContent")
     assert NASTY in title and not browser.execute_script("return document.images.length")

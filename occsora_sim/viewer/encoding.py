@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +20,7 @@ WORLDS = {"diffusion": GENERATED, "traffic": LIVE_TRAFFIC, "replay": "recorded"}
 LONGEST = 80
 """Letters of a text that the page shows at most."""
 
-_MOST_TERMS = 12
+_MOST_TERMS, _LARGEST = 12, 1e12
 _ALIGNED = 8  # typed arrays begin at multiples of their items' size
 
 
@@ -48,8 +47,8 @@ def pack(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     return zlib.compress(len(header).to_bytes(8, "little") + header + data, level=6)
 
 
-def encode_rollout(rollout: Rollout, begin: float = 0.0) -> bytes:
-    """What the page shows of a rollout, or of a piece of one whose first frame comes at `begin` [s].
+def encode_rollout(rollout: Rollout) -> bytes:
+    """What the page shows of a rollout, or of a piece of one.
 
     Raises:
         SceneError: numbers that are not finite.
@@ -69,12 +68,12 @@ def encode_rollout(rollout: Rollout, begin: float = 0.0) -> bytes:
             "user_pose": users.pose, "user_size": users.size, "user_velocity": users.velocity,
             "user_label": users.label, "user_id": users.id.astype(np.float64), "user_valid": users.valid.view(np.uint8),
         }  # fmt: skip
-    header, grid = rollout.header, rollout.grid
+    header = rollout.header if isinstance(rollout.header, Mapping) else {}  # a stranger may have written it
+    grid = rollout.grid
     world = str(header.get("world", ""))
     meta = {
         "grid": {"shape": grid.shape, "voxel": grid.voxel, "lower": grid.lower},
         "frame_seconds": FRAME_SECONDS,
-        "begin": begin,
         "kind": WORLDS.get(world, world[:LONGEST] or "unknown"),
         "texts": {
             name: str(header[name])[:LONGEST] for name in ("agent", "name", "seed", "ended") if name in header
@@ -100,12 +99,12 @@ def column_codes(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    """The finite numbers of a dictionary that somebody else may have written, by name."""
+    """The numbers, finite and of a usual size, of a dictionary that somebody else may have written, by name."""
     if not isinstance(values, Mapping):
         return {}
     found = {
         str(name)[:LONGEST]: float(value)
         for name, value in values.items()
-        if isinstance(value, int | float) and math.isfinite(value)
+        if isinstance(value, int | float) and -_LARGEST < value < _LARGEST
     }
     return dict(list(found.items())[:_MOST_TERMS])

@@ -13,7 +13,7 @@ from importlib import resources
 
 import numpy as np
 
-from occsora_sim.grid import CLASSES, DYNAMIC, FLAT, FREE, MANMADE, VEGETATION
+from occsora_sim.grid import CLASSES, FLAT, FREE, MANMADE, VEGETATION
 from occsora_sim.rendering import palette
 from occsora_sim.rendering.ego_car import EGO_CENTRE, ego_car_mesh
 from occsora_sim.rendering.mesh import HAZE_END, HAZE_START, sun_direction
@@ -53,11 +53,10 @@ def make_page(rollouts: Sequence[bytes], *, play: bool = False) -> str:
 
 def scenery() -> bytes:
     """What the page needs of the project's way of drawing: colours, classes, light, the ego car, the sky."""
-    named = ("EGO", "PLAN", "ROUTE", "HAZE", "HISTORY", "GOOD", "FAIR", "BAD", "FAINT", "BAR")
+    named = ("PLAN", "ROUTE", "HAZE", "GOOD", "FAIR", "BAD", "FAINT", "BAR")
     meta = {
         "classes": CLASSES,
         "free": FREE,
-        "dynamic": DYNAMIC,
         "flat": FLAT,
         "walls": MANMADE,
         "crowns": VEGETATION,

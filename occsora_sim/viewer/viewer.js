@@ -3,6 +3,8 @@
 
 const THREE = globalThis.THREE;
 const $ = (id) => document.getElementById(id);
+for (const kind of ["error", "unhandledrejection"])
+  addEventListener(kind, (event) => { $("notice").textContent = `This page cannot show it: ${event.message ?? event.reason?.message}`; });
 
 // ---------------------------------------------------------------- data
 
@@ -23,12 +25,10 @@ async function unpack(base64) {
 
 const scenery = await unpack($("scenery").textContent);
 const CLASSES = scenery.meta.classes, FREE = scenery.meta.free;
-const set = (labels) => CLASSES.map((_, label) => labels.includes(label));
-const DYNAMIC = set(scenery.meta.dynamic), FLAT = set(scenery.meta.flat);
-const rgb = (label) => Array.from(scenery.class_colours.data.subarray(3 * label, 3 * label + 3));
+const FLAT = CLASSES.map((_, label) => scenery.meta.flat.includes(label));
+const COLOURS = scenery.meta.colours, PALETTE = scenery.class_colours.data;
+const rgbs = CLASSES.map((_, label) => Array.from(PALETTE.subarray(3 * label, 3 * label + 3)));
 const css = (colour) => `rgb(${colour.join(",")})`;
-const COLOURS = scenery.meta.colours;
-const rgbs = CLASSES.map((_, label) => rgb(label));
 const hidden = new Set();  // labels that are switched off
 
 // Frames of one rollout, those of later pieces behind the earlier ones.
@@ -44,7 +44,7 @@ class Recording {
     const tops = new Int16Array(piece.palette.shape[0]).fill(-1);  // ground's uppermost layer, and one above it
     for (let p = 0; p < tops.length; p++)
       for (let z = 0; z < nz; z++) if (FLAT[piece.palette.data[p * nz + z]]) tops[p] = z + 1;
-    const rows = (array, k, n) => Array.from({ length: n ?? array.shape[1] }, (_, i) => {
+    const rows = (array, k) => Array.from({ length: array.shape[1] }, (_, i) => {
       const size = array.shape[2], at = (k * array.shape[1] + i) * size;
       return array.data.subarray(at, at + size);
     });
@@ -220,7 +220,6 @@ function lights(cells, nx, ny, nz, sun) {
   }
   return light;
 }
-const PALETTE = scenery.class_colours.data;
 
 // ---------------------------------------------------------------- pose
 
@@ -315,7 +314,7 @@ class Sketch {
   }
 }
 
-const KINDS = { generated: "generated", "live traffic": "live", recorded: "recorded" };
+const KINDS = new Map([["generated", "generated"], ["live traffic", "live"], ["recorded", "recorded"]]);  // to styles
 
 class View {
   constructor(recording) {
@@ -343,7 +342,7 @@ class View {
     this.boxes = new Sketch(THREE.LineSegments, new THREE.LineBasicMaterial({ vertexColors: true }), 30 * 128);
     this.scene.add(this.sky, this.world, this.car, this.lines.object, this.boxes.object);
     this.pane = $("pane").content.firstElementChild.cloneNode(true);
-    this.pane.classList.add(KINDS[recording.meta.kind] ?? "other");
+    this.pane.classList.add(KINDS.get(recording.meta.kind) ?? "other");
     this.part(".badge").textContent = recording.meta.kind;
     const { agent, name, seed } = recording.meta.texts;
     this.part(".title").textContent = [agent, name, seed === undefined ? "" : `seed ${seed}`].filter(Boolean).join(" · ");
@@ -479,7 +478,7 @@ class View {
   ribbon(points, width, colour, lift, height) {
     const spaced = [];  // a point every 0.4 m within the grid
     for (let i = 0; i + 1 < points.length; i++) {
-      const [a, b] = [points[i], points[i + 1]], count = Math.max(1, Math.round(Math.hypot(b[0] - a[0], b[1] - a[1]) / 0.4));
+      const [a, b] = [points[i], points[i + 1]], count = Math.max(1, Math.min(500, Math.round(Math.hypot(b[0] - a[0], b[1] - a[1]) / 0.4)));
       for (let j = 0; j < count; j++) spaced.push([a[0] + (b[0] - a[0]) * j / count, a[1] + (b[1] - a[1]) * j / count]);
     }
     if (points.length) spaced.push(points[points.length - 1]);
@@ -737,7 +736,7 @@ const rate = () => spent.length < 2 ? 0 : 1000 * (spent.length - 1) / Math.max(1
 const settings = $("classes");
 CLASSES.forEach((name, label) => {
   if (label === FREE) return;
-  switchOf(settings, name.replaceAll("_", " "), rgb(label), true, (on) => {
+  switchOf(settings, name.replaceAll("_", " "), rgbs[label], true, (on) => {
     if (on) hidden.delete(label); else hidden.add(label);
     views.forEach((view) => view.clear());
   }).dataset.label = label;
@@ -850,9 +849,4 @@ async function begin() {
 
 globalThis.viewer = { views, clock, renderer, layers, hidden, seek, play, look, rate, paint, sharpen, spent, get driver() { return driving; }, get mode() { return mode; } };
 requestAnimationFrame(tick);
-try {
-  await begin();
-} catch (error) {
-  $("notice").textContent = `This page cannot show the rollout: ${error.message}`;
-  throw error;
-}
+await begin();
