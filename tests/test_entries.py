@@ -1,5 +1,6 @@
 """Entries: who comes into view."""
 
+import copy
 import math
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from occsora_sim.geometry import relative
 from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, OCC3D, SIDEWALK, VEGETATION, Grid
 from occsora_sim.models.box_overlap import overlap
-from occsora_sim.models.entries import START_SLOTS, Entries, EntriesConfig
+from occsora_sim.models.entries import GUIDANCE, START_SLOTS, Entries, EntriesConfig, unasked
 from occsora_sim.models.entry_candidates import seen_before
-from occsora_sim.models.entry_view import UNSEEN, ground_of, in_view, view_image
+from occsora_sim.models.entry_view import CHANNELS, UNSEEN, ground_of, in_view, view_image
 from occsora_sim.road_users import RoadUsers, from_tracks
+from occsora_sim.training.entries import measure_kept
 from occsora_sim.training.entry_samples import EntrySampler, Samples
 
 SMALL = EntriesConfig(
@@ -196,3 +198,41 @@ def test_frames_in_which_somebody_comes_are_drawn_more_often_and_count_less(stra
     weight = samples.weight[frames].double()
     assert (came > 0).double().mean() > 0.4
     assert (came * weight).sum() / weight.sum() == pytest.approx(comes.mean(), rel=0.15)
+
+
+def test_as_many_more_are_drawn_as_give_way(eager, straight_road):
+    cars = [(60.0 + 12 * k, 3.0 if k % 2 else -3.0, 0.0) for k in range(8)]
+    sampler = EntrySampler([straight_road(cars=cars, steps=61)], OCC3D)
+    torch.manual_seed(0)
+    shy = Entries(EntriesConfig(width=8, marks=16)).eval()
+    torch.nn.init.constant_(shy.rate.bias, -30.0)
+    measure_kept(shy, sampler, frames=64, rounds=2)
+    assert (
+        shy.kept[:, 0] == 0.25
+    ).all()  # nobody comes of those who were recorded: as far as is plausible, twice
+    assert (shy.kept[:, 2] == 1.0).all()  # no pedestrian was
+
+    rare = copy.deepcopy(eager)
+    torch.nn.init.constant_(rare.rate.bias, -6.0)
+    once = rare.enter(**asked(64, new=True), slots=START_SLOTS).valid.sum()
+    rare.kept[1] = 0.5
+    twice = rare.enter(**asked(64, new=True), slots=START_SLOTS).valid.sum()
+    assert once > 50 and twice > 1.5 * once
+
+
+def test_vehicles_asked_for_count_more_than_the_network_says_and_without_a_number_nothing_changes(eager):
+    given = asked(2, new=True)
+    torch.manual_seed(1)
+    image = torch.rand(2, CHANNELS, 48, 48)
+    told = {"vehicles": torch.tensor([4.0, 4.0]), "speed": given["speed"], "new": given["new"], "route": None}
+    prompt = torch.tensor([[-1.0, math.nan], [-1.0, 20.0]])
+    eager = copy.deepcopy(eager)
+    torch.nn.init.normal_(eager.rate.weight)
+    with torch.no_grad():
+        condition, free = (eager.conditions(one, **told) for one in (prompt, unasked(prompt)))
+        plain, open_ = eager(image, condition)[0], eager(image, free)[0]
+        guided = eager._guided(image, condition, free)[0]
+    torch.testing.assert_close(guided[0], plain[0])
+    torch.testing.assert_close(guided[1, 0], open_[1, 0] + GUIDANCE * (plain[1, 0] - open_[1, 0]))
+    torch.testing.assert_close(guided[1, 1:], plain[1, 1:])
+    assert not torch.allclose(plain[1, 0], open_[1, 0])

@@ -8,7 +8,9 @@ all at once). A world that begins with nobody is the same question with all of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from occsora_sim.models.entry_candidates import clear_of, give_way, seen_before,
 from occsora_sim.models.entry_marks import NUMBERS, Marks
 from occsora_sim.models.entry_network import EntriesConfig, EntryNetwork
 from occsora_sim.models.entry_view import (
+    GROUPS,
     POOL,
     group_of,
     in_frame,
@@ -36,6 +39,11 @@ STEP_SLOTS, START_SLOTS = 8, 64
 
 SIZES = 32
 """Sizes of each class that entries are drawn from."""
+
+GUIDANCE = 2.5
+"""How much further than the network says the rates of vehicles go from those where no number is asked for to those
+where one is: guidance without a classifier (Ho and Salimans 2022). What is on the ground says more of how many there
+are than what is asked for, in recorded towns, where nobody asks."""
 
 _TRIES = 4
 """Draws of the marks of a candidate."""
@@ -62,15 +70,23 @@ class Entered:
     speed: Tensor
 
 
+def unasked(prompt: Tensor) -> Tensor:
+    """Scene prompts (b, 2) that ask for no number of vehicles."""
+    return torch.stack((prompt[:, 0], torch.full_like(prompt[:, 1], math.nan)), dim=1)
+
+
 class Entries(EntryNetwork):
     """The network of the rates of those that come into view, and their marks."""
 
     sizes: Tensor
+    kept: Tensor
 
     def __init__(self, config: EntriesConfig | None = None) -> None:
         super().__init__(config or EntriesConfig())
         self.marks = Marks(6 * self.config.width, self.config.marks)
         self.register_buffer("sizes", torch.ones(len(DYNAMIC), SIZES, 3))  # set by `training.entries`
+        # Of those that the rates say, in a frame and in a start, by group: what is left when candidates have given way.
+        self.register_buffer("kept", torch.ones(2, len(GROUPS)))
 
     def loss(
         self, image: Tensor, condition: Tensor, entered: Entered, weight: Tensor
@@ -121,8 +137,10 @@ class Entries(EntryNetwork):
         there = in_frame(users, pose)
         image = view_image(users, ground, pose, new, route, grid, self.config.margin, there)
         vehicles = vehicles_at(users, there, grid)
-        rate, levels = self(image, self.conditions(prompt, vehicles, speed, new, route))
-        chance = -torch.expm1(-rate.exp())  # (b, g, i, j)
+        told = partial(self.conditions, vehicles=vehicles, speed=speed, new=new, route=route)
+        rate, levels = self._guided(image, told(prompt), told(unasked(prompt)))
+        kept = self.kept[new.flatten(1).all(1).long()]  # (b, g)
+        chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b, g, i, j)
         shapes = {_HIT: chance.shape[1:], _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
         drawn, lot, numbers = uniforms(key, shapes)
         # Of those that hit, drawn / chance is uniform again: it says who comes first.
@@ -148,6 +166,15 @@ class Entries(EntryNetwork):
         label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
         comes = give_way((first > 0) & can, local, size, pace)
         return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
+
+    def _guided(self, image: Tensor, condition: Tensor, open_: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As `forward`, with vehicles further from what comes `open_` than they are under the condition."""
+        if image.device.type == "cpu" and torch.equal(condition, open_):  # a CPU has nothing to wait for
+            return self(image, condition)
+        rates, levels = self(image.repeat(2, 1, 1, 1), torch.cat((condition, open_)))
+        rate, free = rates.chunk(2)
+        guided = torch.lerp(free[:, :1], rate[:, :1], GUIDANCE).clamp(max=3)
+        return torch.cat((guided, rate[:, 1:]), dim=1), tuple(level[: len(rate)] for level in levels)
 
     @property
     def _step(self) -> float:

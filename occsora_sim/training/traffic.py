@@ -18,7 +18,7 @@ from occsora_sim.presets import closed_loop_preset
 from occsora_sim.recipe import recipe_of
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.source import open_scenes
-from occsora_sim.training.entries import entries_loss
+from occsora_sim.training.entries import entries_loss, measure_kept
 from occsora_sim.training.entry_samples import EntrySampler
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.muon import muon_of_convolutions
@@ -163,6 +163,7 @@ def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Sce
         return entries_loss(entries, sampler.draw(loop.batch, generator).to(torch.device(loop.device)))
 
     run(entries, loss, loop, stages.begin("entries"), muon_of_convolutions).copy_to(entries)
+    measure_kept(entries, sampler)
 
 
 def traffic_loss(
