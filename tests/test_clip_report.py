@@ -102,7 +102,7 @@ def test_the_recording_scores_a_hundred_and_what_is_empty_nothing(street, encode
     assert report["floor"] is not None
 
 
-def test_rows_do_not_depend_on_their_order_and_the_same_seed_gives_the_same_figures(street, encoder):
+def test_a_row_does_not_depend_on_those_before_it_and_the_same_seed_gives_the_same_figures(street, encoder):
     torch.manual_seed(0)
     models: dict[str, ClipModel] = {
         "theirs": WholeClips(OccSora(whole()), 2),
@@ -119,8 +119,8 @@ def test_rows_do_not_depend_on_their_order_and_the_same_seed_gives_the_same_figu
             assert row.pop("seconds_per_clip") > 0 and row.pop("seconds_per_clip_in_full") > 0
         return found
 
-    one, other = rows(["ours", "theirs"]), rows(["theirs", "ours"])
-    assert one == other
+    one, alone = rows(["ours", "theirs"]), rows(["theirs"])
+    assert one["theirs"] == alone["theirs"]
     assert one["theirs"]["forecast"] is None and set(one["ours"]["forecast"]) == {"1.0", "2.0", "3.0"}
 
 

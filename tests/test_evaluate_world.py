@@ -25,9 +25,10 @@ def options(built_street, tmp_path):
     return ["--scenes", str(folder), "--weights", str(weights)]
 
 
-def test_control_and_drift_run_without_the_forecast(options, tmp_path, capsys):
+def test_control_and_drift_run_without_the_forecast(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("occsora_sim.scoring.scene_control.SECONDS", 2.0)
     report = tmp_path / "world.json"
-    extra = ["--no-forecast", "--control", "1", "--drift", "1", "--drift-seconds", "2"]
+    extra = ["--no-forecast", "--control", "1", "--drift", "1", "--drift-seconds", "2", "--steps", "1"]
     extra += ["--revisit", "1", "--scene-prompts", "1", "--json", str(report)]
     assert main(["evaluate", "world", *options, *extra]) == 0
     figures = json.loads(report.read_text())
