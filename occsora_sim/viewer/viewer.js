@@ -108,7 +108,7 @@ class Recording {
 
 // +x, -x, +y, -y, +z; nothing below the ground is looked at.
 const AMBIENT = [0.6, 0.56, 0.58, 0.58, 0.63], OCCLUSION = [0, 0.55, 0.72, 0.87, 1];
-const BLEED = 0.02;  // [voxels] that faces reach over their edges, so that no gap shows where they meet
+const BLEED = 0.008;  // [voxels] that faces reach over their edges, so that no gap shows where they meet
 
 const SHADES = new Uint8Array(80);  // number of each pair of free and sunny cells around a corner
 for (let free = 1, number = 0; free < 5; free++) for (let sunny = 0; sunny <= free; sunny++) SHADES[16 * sunny + free] = number++;
