@@ -31,7 +31,7 @@ def seen(made, origin, columns=80):
     labels[..., 2] = TERRAIN
     labels[:, columns // 2 :, :, 2] = DRIVEABLE
     known = torch.ones(labels.shape[:3], dtype=torch.bool)
-    return made.enter(origin, labels, known, -columns // 8)
+    return made.enter(origin, made.kinds(labels), known, -columns // 8)
 
 
 def kinds_at(made, canvas, points):
@@ -45,7 +45,7 @@ def test_recorded_columns_are_read_where_they_were_seen(made):
     assert kinds_at(made, canvas, beside) == [0, 1, 1, None]
     half = made.enter(
         poses([0.0, 0.0, 0.0]),
-        torch.full((1, 16, 16, 16), FREE, dtype=torch.uint8),
+        made.kinds(torch.full((1, 16, 16, 16), FREE, dtype=torch.uint8)),
         torch.arange(16).expand(1, 16, 16) < 12,
         -2,
     )

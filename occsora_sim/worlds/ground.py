@@ -41,7 +41,8 @@ class Ground:
         axis = (torch.arange(_LATTICE, device=frames.device) + corner + 0.5) * model.config.column
         lattice = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
         codes = seen.look(lattice.expand(len(frames), *lattice.shape), grid)
-        canvas = model.enter(seen.origin, seen.columns(codes), codes > 0, corner // PATCH)
+        kinds = of_codes(model.kinds(seen.palette)[..., None], codes)[..., 0]
+        canvas = model.enter(seen.origin, kinds, codes > 0, corner // PATCH)
         return Ground(seen=seen, canvas=canvas)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Ground:

@@ -156,17 +156,16 @@ class GroundModel(nn.Module):
         """Frames (b, x, y, z) uint8 without road users as tokens give them back; x and y multiples of 4."""
         return self.palette[self.tokenizer.decode(self.tokenizer.encode(self.kinds(columns))).int()]
 
-    def enter(self, origin: Tensor, columns: Tensor, known: Tensor, corner: int) -> GroundCanvas:
+    def enter(self, origin: Tensor, kinds: Tensor, known: Tensor, corner: int) -> GroundCanvas:
         """Canvases on which recorded ground is known.
 
         Args:
             origin: (b, 3) world poses of the canvas frames.
-            columns: (b, x, y, z) uint8, labels of the canvas's lattice; x and y multiples of 8.
+            kinds: (b, x, y) uint8, of the columns of the canvas's lattice; x and y multiples of 8.
             known: (b, x, y) bool, columns that were seen; a token is known where all of its columns are.
             corner: the number of the first token along both axes, even.
 
         """
-        kinds = self.kinds(columns)
         at = torch.full((len(origin), 1, 2), corner, device=origin.device)
         fine_known, plan_known = (
             known.unflatten(2, (-1, p)).unflatten(1, (-1, p)).all(-1).all(2) for p in (PATCH, 2 * PATCH)
