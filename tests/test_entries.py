@@ -231,7 +231,7 @@ def test_vehicles_asked_for_count_more_than_the_network_says_and_without_a_numbe
     with torch.no_grad():
         condition, free = (eager.conditions(one, **told) for one in (prompt, unasked(prompt)))
         plain, open_ = eager(image, condition)[0], eager(image, free)[0]
-        guided = eager._guided(image, condition, free)[0]
+        guided = eager._guided(image, condition, free=free)[0]
     torch.testing.assert_close(guided[0], plain[0])
     torch.testing.assert_close(guided[1, 0], open_[1, 0] + GUIDANCE * (plain[1, 0] - open_[1, 0]))
     torch.testing.assert_close(guided[1, 1:], plain[1, 1:])

@@ -113,6 +113,7 @@ class Entries(EntryNetwork):
     def enter(
         self, users: RoadUsers, *, ground: Tensor, pose: Tensor, speed: Tensor, new: Tensor, route: Tensor | None,
         prompt: Tensor, key: Tensor, slots: int = STEP_SLOTS, vehicle: Vehicle | None = None,
+        guided: bool = True,
     ) -> RoadUsers:  # fmt: skip
         """Draw who comes into view.
 
@@ -127,6 +128,8 @@ class Entries(EntryNetwork):
             key: (b, 2) int64, seed and frame.
             slots: most that enter; START_SLOTS for a start from nothing.
             vehicle: the ego's size.
+            guided: whether the numbers of vehicles that prompts ask for guide the rates (GUIDANCE), which takes twice
+                the work; where none does, it changes nothing.
 
         Returns:
             RoadUsers with `slots` slots, a past at constant speed along their heading, and ids that are other ones in
@@ -138,7 +141,8 @@ class Entries(EntryNetwork):
         image = view_image(users, ground, pose, new, route, grid, self.config.margin, there)
         vehicles = vehicles_at(users, there, grid)
         told = partial(self.conditions, vehicles=vehicles, speed=speed, new=new, route=route)
-        rate, levels = self._guided(image, told(prompt), told(unasked(prompt)))
+        look = partial(self._guided, free=told(unasked(prompt))) if guided else self
+        rate, levels = look(image, told(prompt))
         kept = self.kept[new.flatten(1).all(1).long()]  # (b, g)
         chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b, g, i, j)
         shapes = {_HIT: chance.shape[1:], _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
@@ -167,13 +171,11 @@ class Entries(EntryNetwork):
         comes = give_way((first > 0) & can, local, size, pace)
         return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
 
-    def _guided(self, image: Tensor, condition: Tensor, open_: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As `forward`, with vehicles further from what comes `open_` than they are under the condition."""
-        if image.device.type == "cpu" and torch.equal(condition, open_):  # a CPU has nothing to wait for
-            return self(image, condition)
-        rates, levels = self(image.repeat(2, 1, 1, 1), torch.cat((condition, open_)))
-        rate, free = rates.chunk(2)
-        guided = torch.lerp(free[:, :1], rate[:, :1], GUIDANCE).clamp(max=3)
+    def _guided(self, image: Tensor, condition: Tensor, free: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As `forward`, with the rates of vehicles further from those under the condition `free` than they are."""
+        rates, levels = self(image.repeat(2, 1, 1, 1), torch.cat((condition, free)))
+        rate, other = rates.chunk(2)
+        guided = torch.lerp(other[:, :1], rate[:, :1], GUIDANCE).clamp(max=3)
         return torch.cat((guided, rate[:, 1:]), dim=1), tuple(level[: len(rate)] for level in levels)
 
     @property
