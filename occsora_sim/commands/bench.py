@@ -37,6 +37,8 @@ class Options:
         preset: time this closed-loop preset with untrained weights instead; they cost the same time.
         scenes: where the cars start: a file, a folder or `traffic:A-B`; by default the shipped scenes.
         batches: how many worlds, and environments, at once.
+        ahead: how far along its route the ground of a world is drawn before it is timed [m], as the environment's
+            option says; up to 200.
         chunks: how many chunks each measurement takes the mean of.
         skip_paper: leave out OccSora's own model at full size (it takes some minutes on a CPU).
         device: cpu, cuda, cuda:1...
@@ -49,6 +51,7 @@ class Options:
     preset: str | None = None
     scenes: str | None = None
     batches: tuple[int, ...] = (1, 16)
+    ahead: float = 0.0
     chunks: int = 8
     skip_paper: bool = False
     device: str = "cpu"
@@ -159,11 +162,11 @@ def open_world(options: Options) -> DiffusionWorld:
     from occsora_sim.worlds.diffusion import DiffusionWorld, load_world
 
     if options.preset is None:
-        return load_world(options.weights, device=options.device)
+        return load_world(options.weights, device=options.device, ahead=options.ahead)
     from occsora_sim.models.world_model import WorldModel
     from occsora_sim.presets import closed_loop_preset
 
-    return DiffusionWorld(WorldModel(closed_loop_preset(options.preset)).to(options.device))
+    return DiffusionWorld(WorldModel(closed_loop_preset(options.preset)).to(options.device), ahead=options.ahead)
 
 
 def world_rate(world: DiffusionWorld, starts: Sequence[Start], batch: int, options: Options) -> float:

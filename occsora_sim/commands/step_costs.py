@@ -32,7 +32,8 @@ def step_figures(
     """Of the vector environment whose output stays on the device: its rates, and what a step costs; as the JSON of
     `bench` holds them.
 
-    Operations and waits are counted with a budget of one tile: without one they depend on what is known of the ground.
+    Operations and waits are counted with a budget of one tile, or of none where ground is drawn ahead: without a budget
+    they depend on what is known of the ground.
     """
     from occsora_sim.commands.ceilings import machine_ceilings, used_by
 
@@ -41,7 +42,8 @@ def step_figures(
     waits, ceilings = 0, machine_ceilings(str(world.device))
     for batch in batches:
         env = open_batch(world, starts, batch, seed)
-        fixed = open_batch(world.variant(tiles=world.tiles or 1), starts, batch, seed)
+        budget = int(world.ahead == 0) if world.tiles is None else world.tiles
+        fixed = open_batch(world.variant(tiles=budget), starts, batch, seed)
         counts[str(batch)] = operations(fixed)
         rate, used = steps_per_second(env, steps), used_by(partial(env.step, coasting(env)))
         rows.append(
