@@ -248,7 +248,7 @@ def test_bad_options_end_in_one_line(scenes, tmp_path, capsys):
     assert "must be positive" in refusal(
         capsys, "train", "tokenizer", "--steps", "0", "--out", tmp_path / "o"
     )
-    assert "end in .mp4" in refusal(capsys, "render", "x.npz", "--out", "picture.gif")
+    assert "end in one of .mp4" in refusal(capsys, "render", "x.npz", "--out", "picture.webm")
 
 
 def test_bad_scenes_end_in_one_line(tmp_path, capsys):
