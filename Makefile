@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PYTHONUNBUFFERED := 1
 
 DEMO_SECONDS ?= 20
-DEMO_SEED ?= 0
+DEMO_SEED ?= 1
 
 .PHONY: help demo test check lint bench docs weights policy setup setup-demo clean
 
