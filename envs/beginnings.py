@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.utils import seeding
 
 from occsora_sim.envs.casting import Cast
+from occsora_sim.envs.road_user_edit import RoadUserEdit
 from occsora_sim.envs.simulation import DriveSimulation
 
 
@@ -44,14 +45,20 @@ class Beginnings:
         for row in rows:
             self._prompts[row] = prompt
 
-    def draw(self, rows: Sequence[int], chosen: Sequence[int | str] | None = None) -> Cast:
-        """Beginnings for `rows`, at the starts `chosen` if they are given."""
+    def draw(
+        self,
+        rows: Sequence[int],
+        chosen: Sequence[int | str] | None = None,
+        edits: Sequence[RoadUserEdit] = (),
+    ) -> Cast:
+        """Beginnings for `rows`, at the starts `chosen` if they are given, with the road users edited."""
         generators = self.generators or []
         return self.simulation.casting.draw(
             [generators[row] for row in rows],
             chosen,
             [self._prompts[row] for row in rows],
             [self._drawn[row] for row in rows],
+            edits,
         )
 
     def draw_pool(self, size: int) -> Cast:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from occsora_sim.envs.config import DriveConfig
+from occsora_sim.envs.road_user_edit import RoadUserEdit
+from occsora_sim.envs.scene_edit import edit_start
 from occsora_sim.envs.starts import prompted
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.scenes.blank import GENERATE, blank_start
@@ -42,6 +44,7 @@ class Casting:
         chosen: Sequence[int | str] | None = None,
         prompts: Sequence[Mapping[str, Any]] | None = None,
         drawn: Sequence[set[int]] | None = None,
+        edits: Sequence[RoadUserEdit] = (),
     ) -> Cast:
         """A start and a seed from each generator.
 
@@ -51,9 +54,10 @@ class Casting:
             prompts: for each episode "place" and "vehicles" that it is given instead of the configuration's.
             drawn: of each generator the starts that it has drawn and shall not draw again before all were drawn;
                 what is drawn now is added. Those that are chosen do not count.
+            edits: what shall become of road users at each of the starts.
 
         Raises:
-            ConfigurationError: `chosen` names no start, or is not one for each, or a scene prompt cannot be.
+            ConfigurationError: `chosen` names no start, or is not one for each, or a scene prompt or an edit cannot be.
 
         """
         before = [set() for _ in generators] if drawn is None or chosen is not None else drawn
@@ -74,6 +78,10 @@ class Casting:
             for generator, pick in zip(generators, picks, strict=True)
         ]
         numbers = [self._numbers.get(id(start), -1) for start in starts]
+        if edits:
+            vehicle = self.config.vehicle
+            edited = {id(one): edit_start(one, edits, self.world.grid, vehicle) for one in starts}
+            starts = [edited[id(one)] for one in starts]
         said = [{}] * len(starts) if prompts is None else prompts
         told = [
             prompted([start], self.config, self.world, prompt)[0]

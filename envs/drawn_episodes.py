@@ -10,6 +10,7 @@ import torch
 
 from occsora_sim.envs.beginnings import Beginnings
 from occsora_sim.envs.infos import Infos, array_infos, tell
+from occsora_sim.envs.road_user_edit import RoadUserEdit
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.envs.state import DriveState
 
@@ -34,11 +35,11 @@ class DrawnEpisodes:
         self._ended = np.zeros(beginnings.count, dtype=bool)
 
     def reset(
-        self, rows: Sequence[int], chosen: Sequence[int | str] | None
+        self, rows: Sequence[int], chosen: Sequence[int | str] | None, edits: Sequence[RoadUserEdit] = ()
     ) -> tuple[dict[str, torch.Tensor], Infos]:
-        """Begin `rows`; the others go on."""
+        """Begin `rows`, with the road users at their starts edited; the others go on."""
         count = self.beginnings.count
-        begun = self.simulation.begin(*self.beginnings.draw(rows, chosen))
+        begun = self.simulation.begin(*self.beginnings.draw(rows, chosen, edits))
         everyone = self.state is None or len(rows) == count
         self.state = begun if everyone else self.simulation.replace(self.state, rows, begun)  # type: ignore[arg-type]
         self._ended[list(rows)] = False

@@ -59,7 +59,8 @@ class DriveEnv(gym.Env):
         Args:
             seed: of all that is drawn. Without one the draws go on: no start is drawn twice before all were.
             options: `start`: the start's index, or "generate" to begin from nothing; `place` and `vehicles`: the
-                episode's scene prompt, in the place of the environment's (`DriveConfig`).
+                episode's scene prompt, in the place of the environment's (`DriveConfig`); `road_users`: those that
+                are placed, moved, removed or scripted, a list of mappings (`envs.road_user_edit`).
 
         Raises:
             ConfigurationError: a seed or an option that cannot be, or is not known.
@@ -72,7 +73,9 @@ class DriveEnv(gym.Env):
         super().reset(seed=seed)
         if seed is not None:
             self._drawn.clear()
-        self.state = self.simulation.launch([self.np_random], asked.start, [asked.prompt], [self._drawn])
+        self.state = self.simulation.launch(
+            [self.np_random], asked.start, [asked.prompt], [self._drawn], asked.road_users
+        )
         self._ended = False
         return self._observation(), describe(self.state, self.simulation.config)[0]
 

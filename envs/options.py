@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from occsora_sim.envs.road_user_edit import RoadUserEdit, read_edits
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.quantities import real, whole, written
 
@@ -23,19 +24,22 @@ class ResetOptions:
         rows: the episodes that begin anew.
         start: for each row the index of its start or "generate"; None: starts are drawn.
         prompt: those of PROMPTS that were given.
+        road_users: what shall become of road users at the starts.
 
     """
 
     rows: tuple[int, ...]
     start: tuple[int | str, ...] | None = None
     prompt: Mapping[str, Any] = field(default_factory=dict)
+    road_users: tuple[RoadUserEdit, ...] = ()
 
 
 def read_options(options: Mapping[str, Any] | None, count: int, *, vector: bool) -> ResetOptions:
     """The options of `reset` for `count` episodes.
 
     Args:
-        options: `start`, one for all or one for each; `place` and `vehicles`; of a vector environment also
+        options: `start`, one for all or one for each; `place` and `vehicles`; `road_users`, a list of mappings
+            (`envs.road_user_edit`); of a vector environment also
             `reset_mask`, (count,) bool: the episodes that begin anew (Gymnasium's own option).
         count: of all episodes, those included that go on.
         vector: whether it is a vector environment's.
@@ -45,7 +49,7 @@ def read_options(options: Mapping[str, Any] | None, count: int, *, vector: bool)
 
     """
     given = dict(options or {})
-    known = ("start", *PROMPTS, *(("reset_mask",) if vector else ()))
+    known = ("start", *PROMPTS, "road_users", *(("reset_mask",) if vector else ()))
     for name in given:
         if name not in known:
             raise ConfigurationError(f"reset: unknown option {written(name)}: choose from {', '.join(known)}")
@@ -54,15 +58,18 @@ def read_options(options: Mapping[str, Any] | None, count: int, *, vector: bool)
     prompt = {name: given[name] for name in PROMPTS if name in given}
     if prompt.get("vehicles") is not None:
         prompt["vehicles"] = real(prompt["vehicles"], "reset: vehicles")
+    edits = read_edits([] if given.get("road_users") is None else given["road_users"])
     chosen = given.get("start")
     if chosen is None:
-        return ResetOptions(rows=rows, prompt=prompt)
+        return ResetOptions(rows=rows, prompt=prompt, road_users=edits)
     starts = [chosen] * count if isinstance(chosen, str) or not np.ndim(chosen) else list(chosen)
     if len(starts) != count:
         raise ConfigurationError(
             f"reset: start={written(chosen)}: give one, or one for each of {count} episodes"
         )
-    return ResetOptions(rows=rows, start=tuple(_start(starts[row]) for row in rows), prompt=prompt)
+    return ResetOptions(
+        rows=rows, start=tuple(_start(starts[row]) for row in rows), prompt=prompt, road_users=edits
+    )
 
 
 def read_seeds(seed: Any, count: int) -> list[int | None]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from occsora_sim.envs.beginnings import Beginnings
 from occsora_sim.envs.infos import Infos, tell
+from occsora_sim.envs.road_user_edit import RoadUserEdit
 from occsora_sim.envs.simulation import DriveSimulation
 from occsora_sim.envs.state import DriveState
 from occsora_sim.errors import ConfigurationError
@@ -60,9 +61,10 @@ class PooledEpisodes:
         self.looks = simulation.device.type == "cpu"
 
     def reset(
-        self, rows: Sequence[int], chosen: Sequence[int | str] | None
+        self, rows: Sequence[int], chosen: Sequence[int | str] | None, edits: Sequence[RoadUserEdit] = ()
     ) -> tuple[dict[str, Tensor], Infos]:
-        """Begin all rows and the pool; or let some `rows` begin with the next of the pool, while the others go on.
+        """Begin all rows, with the road users at their starts edited, and the pool; or let some `rows` begin with the
+        next of the pool, while the others go on.
 
         Raises:
             ConfigurationError: some rows are to begin at starts that are chosen.
@@ -72,8 +74,9 @@ class PooledEpisodes:
         device = simulation.device
         anew = torch.tensor([row in set(rows) for row in range(count)], device=device)
         if self.state is None or len(rows) == count:
-            drawn = zip(self.beginnings.draw(rows, chosen), self.beginnings.draw_pool(self.size), strict=True)
-            both = simulation.begin(*(mine + pooled for mine, pooled in drawn))
+            mine = self.beginnings.draw(rows, chosen, edits)
+            drawn = zip(mine, self.beginnings.draw_pool(self.size), strict=True)
+            both = simulation.begin(*(own + pooled for own, pooled in drawn))
             self.pool = simulation.select(both, range(count, count + self.size))
             self._pooled = tensors_of(self.pool)
             self._sights, ids = simulation.look(self.pool)

@@ -21,6 +21,7 @@ from occsora_sim.envs.motion import (
 from occsora_sim.envs.observation import look, own_copy, route_ahead
 from occsora_sim.envs.plan import plan
 from occsora_sim.envs.reward import reward_terms, sum_terms
+from occsora_sim.envs.road_user_edit import RoadUserEdit
 from occsora_sim.envs.state import DriveState, Origin, Outcome
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
@@ -91,6 +92,7 @@ class DriveSimulation:
         chosen: Sequence[int | str] | None = None,
         prompts: Sequence[Mapping[str, Any]] | None = None,
         drawn: Sequence[set[int]] | None = None,
+        edits: Sequence[RoadUserEdit] = (),
     ) -> DriveState:
         """Begin an episode with each generator: draw its start and seed, and tell the world its scene prompt.
 
@@ -99,12 +101,13 @@ class DriveSimulation:
             chosen: as the others, see `Casting.draw`.
             prompts: for each episode "place" and "vehicles" that it is given instead of the configuration's.
             drawn: of each generator the starts that it has drawn.
+            edits: what shall become of road users at each of the starts.
 
         Raises:
-            ConfigurationError: a start that does not exist, or a scene prompt that cannot be.
+            ConfigurationError: a start that does not exist, or a scene prompt or an edit that cannot be.
 
         """
-        return self.begin(*self.casting.draw(generators, chosen, prompts, drawn))
+        return self.begin(*self.casting.draw(generators, chosen, prompts, drawn, edits))
 
     def begin(
         self, starts: Sequence[Start], seeds: Sequence[int], numbers: Sequence[int] | None = None

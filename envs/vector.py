@@ -91,8 +91,10 @@ class DriveVectorEnv(gym.vector.VectorEnv):
             seed: episode i is seeded with `seed + i`, or with `seed[i]`; None goes on with the generators.
             options: `start`: index of the start, or "generate" to begin from nothing, one for all or one for each;
                 `place` and `vehicles`: the scene prompt of these and all later episodes, in the place of the
-                environment's (`DriveConfig`); `reset_mask`: (n,) bool, the episodes that begin anew, as Gymnasium
-                means it: the others go on, are observed as they are, and have no info.
+                environment's (`DriveConfig`); `road_users`: those that are placed, moved, removed or scripted at the
+                starts of these episodes, a list of mappings (`envs.road_user_edit`); `reset_mask`: (n,) bool, the
+                episodes that begin anew, as Gymnasium means it: the others go on, are observed as they are, and have
+                no info.
 
         Raises:
             ConfigurationError: a seed or an option that cannot be, or is not known.
@@ -106,10 +108,14 @@ class DriveVectorEnv(gym.vector.VectorEnv):
                 "reset: some episodes have not begun; call reset() without a reset_mask first"
             )
         some = len(rows) < self.num_envs
-        if some and isinstance(self.episodes, PooledEpisodes) and (seed is not None or asked.prompt):
+        if (
+            some
+            and isinstance(self.episodes, PooledEpisodes)
+            and (seed is not None or asked.prompt or asked.road_users)
+        ):
             raise ConfigurationError(
-                'reset: seed, place or vehicles with a reset_mask: with output="torch" those rows take the next of the '
-                "pool; give them to a reset of all rows"
+                'reset: seed, place, vehicles or road_users with a reset_mask: with output="torch" those rows take the '
+                "next of the pool; give them to a reset of all rows"
             )
         if seed is None and self.beginnings.generators is None:
             seed = self.config.seed
@@ -118,7 +124,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
             super().reset(seed=seeds[0])
         self.beginnings.seed(rows, seeds, self.np_random)
         self.beginnings.prompt(rows, asked.prompt)
-        observation, infos = self.episodes.reset(rows, asked.start)
+        observation, infos = self.episodes.reset(rows, asked.start, asked.road_users)
         return self._handed(observation), self._told(infos)
 
     def step(self, actions: Any) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:

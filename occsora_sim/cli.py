@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "scenes_info",
         "what a path holds: scenes, seconds, classes, ego motions; with a picture",
     ),
+    "scenes edit": ("scenes_edit", "place, move, remove or script road users at a start; write a scene file"),
     "scenes validate": ("scenes_validate", "check every file of a path and name each fault with its place"),
     "weights info": (
         "weights_info",

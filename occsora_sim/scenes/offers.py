@@ -19,6 +19,9 @@ WANTED_FUTURE = 10.0
 LEAST_FUTURE = 1.0
 """Scenes in which no motion goes on for so long after a start are left out [s]."""
 
+PINNED = "start"
+"""Attribute of a scene with one beginning alone: the time step, of its first ego motion."""
+
 NAMED = 12
 """Most scenes or files that one message names."""
 
@@ -63,6 +66,8 @@ def find_offers(
 
     """
     past = math.ceil((history - 1) * FRAME_SECONDS / scene.dt - 1e-6)
+    if PINNED in scene.attributes:
+        return _pinned(scene, past)
     wanted = max(math.ceil(future / scene.dt - 1e-6), 0)
     least = min(max(math.ceil(least_future / scene.dt - 1e-6), 0), wanted)
     spans: dict[int, tuple[int, int]] = {}  # first step with a history, last valid step
@@ -92,6 +97,19 @@ def find_offers(
     if not offers:
         return Offers(reason=f"nothing moves at {speed:g} m/s for {ahead * scene.dt:g} s")
     return Offers(steps=offers)
+
+
+def _pinned(scene: Recorded, past: int) -> Offers:
+    """The one beginning of a scene that names it, with `past` steps before it."""
+    named = str(scene.attributes[PINNED])
+    step = int(named) if named.isdecimal() and len(named) < 10 else -1
+    if (
+        past <= step < scene.steps
+        and len(scene.ego_kind)
+        and scene.ego_valid[0, step - past : step + 1].all()
+    ):
+        return Offers(steps={0: np.array([step])})
+    return Offers(reason=f"its ego motion is not known at its start, step {named}, and {past} steps before")
 
 
 def usable(scenes: Sequence[Recorded], reasons: Sequence[str], what: str = "start") -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,15 @@ from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scene_prompt import PLACES, ScenePrompt
 from occsora_sim.scenes.offers import LEAST_FUTURE, WANTED_FUTURE, find_offers, usable
 from occsora_sim.scenes.recorded import Drawer, Recorded, drawer_of
+from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.voxeliser import Voxeliser
+
+EDITED = "edited"
+"""Attribute of a scene whose road users were edited: how."""
+
+SCRIPTED = "scripted"
+"""Attribute of an edited scene: JSON, for each scripted track until when it follows its recorded motion in a generated
+world [s since the scene's beginning]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,8 @@ class Start:
         users: the road users at the last frame with their past, of one world: id is the track, the ego's own is left
             out; None where nobody tracked them (a voxel sequence).
         prompt: what a generated world shall draw on new ground; of a made town its kind of place.
+        scripts: by track, world poses (f, 3) float64 at the next frames, which a road user of a generated world follows
+            before the model moves it; a recording follows its tracks anyway.
 
     """
 
@@ -43,6 +54,7 @@ class Start:
     source: Any = None
     users: RoadUsers | None = None
     prompt: ScenePrompt = field(default_factory=ScenePrompt)
+    scripts: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
 
 def ego_poses(scene: Recorded, ego: int, time: torch.Tensor) -> torch.Tensor:
@@ -118,8 +130,9 @@ def make_start(
     pose = ego_poses(scene, ego, time)
     voxeliser = voxeliser or drawer_of(scene, grid)
     exclude = torch.full((history,), int(scene.ego_track[ego]))
-    users = None
+    users, scripts = None, {}
     if isinstance(voxeliser, Voxeliser):
+        scripts = _scripts(voxeliser, step)
         users = voxeliser.road_users(pose[-1:], time[-1:], exclude[-1:], max(history, HISTORY))
     return Start(
         occupancy=voxeliser.frames(pose, time, exclude),
@@ -129,7 +142,43 @@ def make_start(
         source=(scene, ego, step),
         users=users,
         prompt=place_of(scene),
+        scripts=scripts,
     )
+
+
+def script_ends(scene: Scene) -> dict[int, float]:
+    """Until when each scripted track of an edited scene is [s since its beginning].
+
+    Raises:
+        SceneError: its attribute SCRIPTED cannot be.
+
+    """
+    last = (scene.steps - 1) * scene.dt + 1e-4
+    try:
+        told = json.loads(scene.attributes.get(SCRIPTED, "{}"))
+        ends = {int(track): float(end) for track, end in told.items()}
+        if not all(0 <= track < len(scene.track_class) and 0 <= end <= last for track, end in ends.items()):
+            raise ValueError("no such track or time")
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise SceneError(
+            f"scene {scene.name}: its attribute {SCRIPTED!r} is not of it; edit the scene again"
+        ) from error
+    return ends
+
+
+def _scripts(voxeliser: Voxeliser, step: int) -> dict[int, torch.Tensor]:
+    """`Start.scripts` of a scene at a time step."""
+    scene, scripts = voxeliser.scene, {}
+    now = step * scene.dt
+    for track, end in script_ends(scene).items():
+        count = int((end - now) / FRAME_SECONDS + 1e-4)
+        if count > 0:
+            device = voxeliser.device
+            time = now + FRAME_SECONDS * torch.arange(1, count + 1, dtype=torch.float64, device=device)
+            place = torch.zeros(count, dtype=torch.long, device=device)
+            state, _ = voxeliser.tracks.states(place, place[:, None] + track, time)
+            scripts[track] = state[:, 0, :3].cpu()
+    return scripts
 
 
 def sample_starts(

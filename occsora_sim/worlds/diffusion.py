@@ -174,7 +174,7 @@ class DiffusionWorld:
         """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z). `first`: nobody is
         known yet; `drawn`: the ground of the chunk is there already.
         """
-        users = self._move(memory)
+        users = memory.scripts.follow(self._move(memory), memory.key[:, 1])
         ground = memory.ground if drawn else self._draw(memory, pose)
         view = ground.read(pose, self.ground, self.grid)
         if self.mode == "sample":
@@ -231,6 +231,7 @@ class DiffusionWorld:
             key=memory.key,
             slots=START_SLOTS if first else STEP_SLOTS,
             vehicle=self.vehicle,
+            guided=memory.asks,
         )
         return join(users, entered)
 

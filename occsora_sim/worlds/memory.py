@@ -18,6 +18,8 @@ from occsora_sim.scenes.start import Start
 from occsora_sim.voxels.fit_road_users import fit_road_users
 from occsora_sim.voxels.shape import observe_shape
 from occsora_sim.worlds.ground import Ground
+from occsora_sim.worlds.scripts import Scripts
+from occsora_sim.worlds.scripts import alike as scripts_alike
 
 _ROUTE_POINTS = 160  # [about m]
 
@@ -33,6 +35,8 @@ class DiffusionMemory:
         route: (b, r, 2) world points [m], NaN-padded.
         scene: (b, 2) scene prompts (`ScenePrompt.tensor`).
         key: (b, 2) int64, the seed of each world and the frames that it has drawn; all randomness follows from it.
+        scripts: what some road users do for a while.
+        asks: whether any of the scene prompts asks for a number of vehicles; on the host, so that nobody waits for it.
 
     """
 
@@ -42,6 +46,8 @@ class DiffusionMemory:
     route: Tensor
     scene: Tensor
     key: Tensor
+    scripts: Scripts
+    asks: bool
 
     def map(self, change: Callable[[Tensor], Tensor]) -> DiffusionMemory:
         """Every tensor changed in the same way: rows picked, say."""
@@ -52,6 +58,8 @@ class DiffusionMemory:
             route=change(self.route),
             scene=change(self.scene),
             key=change(self.key),
+            scripts=self.scripts.map(change),
+            asks=self.asks,
         )
 
     def replace(self, rows: Tensor, other: DiffusionMemory) -> DiffusionMemory:
@@ -64,8 +72,14 @@ class DiffusionMemory:
                 ground=replace(memory.ground, seen=memory.ground.seen.with_codes(codes)),
                 route=F.pad(memory.route, (0, 0, 0, length - memory.route.shape[1]), value=math.nan),
                 users=users,
+                scripts=scripts,
             )
-            for memory, users in zip((self, other), alike(self.users, other.users), strict=True)
+            for memory, users, scripts in zip(
+                (self, other),
+                alike(self.users, other.users),
+                scripts_alike(self.scripts, other.scripts),
+                strict=True,
+            )
         )
         rest = iter(tensors_of(theirs))
 
@@ -74,7 +88,7 @@ class DiffusionMemory:
             out[rows] = next(rest).to(field)
             return out
 
-        return mine.map(put)
+        return replace(mine.map(put), asks=self.asks or other.asks)
 
 
 def tensors_of(memory: DiffusionMemory) -> list[Tensor]:
@@ -107,6 +121,8 @@ def remember(
         route=route,
         scene=torch.stack([start.prompt.tensor() for start in starts]).to(device),
         key=torch.tensor([[int(seed), 0] for seed in seeds], device=device),
+        scripts=Scripts.of(starts, device),
+        asks=any(start.prompt.vehicles is not None for start in starts),
     )
     return memory, frames[:, -1]
 

@@ -21,7 +21,7 @@ from occsora_sim.grid import OCC3D, Grid
 from occsora_sim.road_users import HISTORY, RoadUsers, stack
 from occsora_sim.scenes.live_town import LiveTown, town_of, write_town
 from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.start import Start
+from occsora_sim.scenes.start import EDITED, Start
 from occsora_sim.scenes.sumo_pool import Journey, Pose, SumoPool
 from occsora_sim.scenes.town_folder import temporary_files
 from occsora_sim.vehicle import Vehicle
@@ -120,6 +120,11 @@ class TrafficWorld:
         check_starts(starts, seeds, self.grid, "traffic")
         for start in starts:
             town_of(start.source[0])
+            if EDITED in start.source[0].attributes:
+                raise ConfigurationError(
+                    f"start {start.name!r}: its road users were edited, and live traffic has those of its town alone; "
+                    'use world="replay" or world="diffusion"'
+                )
         towns = [self._town(start.source[0]) for start in starts]
         times = [
             town.warm_up + start.source[2] * start.source[0].dt
