@@ -77,7 +77,7 @@ def paper_small() -> OccSoraConfig:
             outer=64,
             quantiser="finite",
             levels=(8, 8, 8),
-            lovasz_points=32_768,
+            lovasz_points=8192,
             loss_patches=1024,
             piece=64,
         ),

@@ -17,8 +17,11 @@ class ClassEmbedding(nn.Module):
 
     def encode(self, occupancy: torch.Tensor) -> torch.Tensor:
         """Labels (b, t, x, y, z), any integer type -> (b, z * width, t, x, y)."""
+        vectors, device = self.vectors, self.vectors.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            vectors = vectors.to(torch.get_autocast_dtype(device))  # autocast itself leaves look-ups alone
         # int32 halves the index memory of a clip (20 million voxels) against int64.
-        return rearrange(F.embedding(occupancy.int(), self.vectors), "b t x y z c -> b (z c) t x y")
+        return rearrange(F.embedding(occupancy.int(), vectors), "b t x y z c -> b (z c) t x y")
 
     def decode(self, features: torch.Tensor) -> torch.Tensor:
         """Features (b, z * width, t, x, y) -> logits (b, t, x, y, z, classes): dot products."""

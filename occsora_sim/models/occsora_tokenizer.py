@@ -11,12 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.grid import NUM_CLASSES
+from occsora_sim.grid import FREE, NUM_CLASSES
 from occsora_sim.models.axial import AxialResidualBlock
 from occsora_sim.models.embedding import ClassEmbedding
 from occsora_sim.models.lovasz import lovasz_softmax
 from occsora_sim.models.occsora_patches import PatchDecoder, PatchEncoder, fold, unfold, widths
 from occsora_sim.models.quantiser import FiniteQuantiser, IdentityQuantiser, Quantised, VectorQuantiser
+
+FREE_LOGIT = 4.0
+"""What a new decoder of patches says of "free", wherever it looks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +184,11 @@ class OccSoraTokenizer(nn.Module):
             _patch_networks(config, folded) if config.patches else _published_networks(config, folded)
         )
         self.quantiser = _quantiser(config)
+        if config.patches:
+            # Nearly all voxels are free. Begun at that, the first hundred steps need not teach it.
+            free = self.embedding.vectors.detach()[FREE]
+            bias = self.decoder.head.bias.detach().view(-1, config.class_width)
+            bias.copy_(FREE_LOGIT * free / free.square().sum())
 
     def encode(self, occupancy: torch.Tensor) -> torch.Tensor:
         """Labels (b, t, x, y, z) uint8 or long -> latent (b, c, t', x', y'), not yet quantised.

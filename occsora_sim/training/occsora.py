@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
@@ -16,8 +15,7 @@ from occsora_sim.presets import occsora_preset
 from occsora_sim.recipe import recipe_of
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.clips import ClipSampler
-from occsora_sim.training.loop import LoopConfig, adamw, run
-from occsora_sim.training.muon import Muon
+from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.stages import Stage, Stages, Turn
 
 TOKENIZER_LOOP = LoopConfig(
@@ -117,22 +115,11 @@ def _pool(model: OccSora, sampler: ClipSampler, count: int, turn: Turn) -> Encod
     return turn.pool(Encoded, draw, sampler.device)
 
 
-def muon_of_tokenizer(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:
-    """Muon for the matrices between a tokenizer's ends, AdamW for the ends and the rest, as `run` takes it."""
-    ends = ("embedding.", "quantiser.", "encoder.maps.0.", "encoder.last.", "decoder.first.", "decoder.head.")
-    matrices = {name for name, p in parameters.items() if p.ndim > 1 and not name.startswith(ends)}
-    return Muon(
-        [p for name, p in parameters.items() if name in matrices],
-        [p for name, p in parameters.items() if name not in matrices],
-        lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, config.beta2),
-    )  # fmt: skip
-
-
 def train_tokenizer(options: TokenizerTraining) -> Path:
     """Train, and write `out`/tokenizer.safetensors; returns its path.
 
     The loss is the tokenizer's own: cross-entropy, Lovasz-softmax and vector quantisation with the preset's
-    weights. Networks of patches (`paper-small`) learn by Muon, the published ones by AdamW.
+    weights.
 
     Raises:
         ConfigurationError: the preset is not OccSora's own.
@@ -156,8 +143,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
         value, logs = tokenizer.loss(sampler.draw(loop.batch, step).labels, generator)
         return value, _named("tokenizer", logs)
 
-    optimiser = muon_of_tokenizer if config.tokenizer.patches else adamw
-    run(tokenizer, loss, loop, stages.begin("tokenizer"), optimiser).copy_to(tokenizer)
+    run(tokenizer, loss, loop, stages.begin("tokenizer")).copy_to(tokenizer)
     save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
     return path
 
