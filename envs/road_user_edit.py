@@ -111,7 +111,7 @@ def _read(given: object, where: str) -> RoadUserEdit:
         refuse("say what shall become of it: x, y, yaw, speed, path, cut_in; or remove it")
     if "class" in values:
         values["class_"] = values.pop("class")
-        if values["class_"] not in NAMES:
+        if str(values["class_"]) not in NAMES:
             refuse(f"class={written(values['class_'])}: choose one of {', '.join(NAMES)}")
         if "cut_in" not in values and not {"x", "y"} <= values.keys():
             refuse("a new road user needs x and y [m], ahead and left of the ego")
@@ -123,12 +123,12 @@ def _read(given: object, where: str) -> RoadUserEdit:
         refuse(f"speed={values['speed']:g}: must be 0 to {FASTEST:g} m/s")
     if "path" in values and "cut_in" in values:
         refuse("give path or cut_in, not both")
-    if "cut_in" in values and values["cut_in"] not in SIDES:
+    if "cut_in" in values and str(values["cut_in"]) not in SIDES:
         refuse(f"cut_in={written(values['cut_in'])}: choose left or right")
     if "seconds" in values and ("cut_in" not in values or not 0.5 <= values["seconds"] <= 60):
         refuse("seconds is how long a cut_in takes, 0.5 to 60")
     if "path" in values:
-        if isinstance(values["path"], str) or not np.ndim(values["path"]) or not len(values["path"]):
+        if not isinstance(values["path"], list | tuple | np.ndarray) or not len(values["path"]):
             refuse(f"path={written(values['path'])}: give a list of [seconds, x, y, yaw]")
         values["path"] = tuple(_numbers(pose, 4, f"{where} path") for pose in values["path"])
         time = [pose[0] for pose in values["path"]]
@@ -139,6 +139,6 @@ def _read(given: object, where: str) -> RoadUserEdit:
 
 def _numbers(given: Any, count: int, name: str) -> tuple[Any, ...]:
     """`count` finite numbers."""
-    if isinstance(given, str) or np.shape(given) != (count,):
+    if not isinstance(given, list | tuple | np.ndarray) or len(given) != count:
         raise ConfigurationError(f"{name}={written(given)}: give {count} numbers")
     return tuple(real(value, name) for value in given)

@@ -94,7 +94,7 @@ def edit_scene(
         route_offsets=np.array([0, len(route)]),
         attributes={
             **scene.attributes,
-            EDITED: scene.attributes.get(EDITED, "") + json.dumps([edit.written() for edit in edits]),
+            EDITED: str(scene.attributes.get(EDITED, "")) + json.dumps([edit.written() for edit in edits]),
             SCRIPTED: json.dumps(scripted),
             PINNED: str(step),
         },

@@ -1,6 +1,7 @@
 """Edited starts on a straight road: who is placed, moved, removed or scripted is where it should be, in every world."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import occsora_sim  # noqa: F401  (registers the id)
+from occsora_sim.cli import main
 from occsora_sim.envs.drive import DriveEnv
 from occsora_sim.envs.road_user_edit import read_edits
 from occsora_sim.envs.scene_edit import edit_start
@@ -18,8 +20,10 @@ from occsora_sim.errors import ConfigurationError, OccSoraError, SceneError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, PEDESTRIAN, TINY, TRUCK
 from occsora_sim.scenes.file import load_scene, save_scene
 from occsora_sim.scenes.start import SCRIPTED, Start, make_start
+from occsora_sim.watch import Operations, Watch, mark
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.replay import ReplayWorld
+from occsora_sim.worlds.scripts import Scripts
 from occsora_sim.worlds.traffic import TrafficWorld
 
 STEP = 10  # of the start: 5 s, the ego at x = 40 m and 8 m/s
@@ -175,6 +179,22 @@ def test_a_script_is_the_same_alone_and_in_a_batch_and_survives_select_and_repla
     assert place_of(moved, 2) == pytest.approx([40.0, 8.0])
 
 
+def test_a_scripted_frame_waits_for_nothing_and_takes_as_many_operations_for_any_batch(start):
+    edits = [{"id": 1, "path": [[2.0, 13.0, 0.0, 0.0]]}, {"id": 2, "path": [[1.0, 0.0, 8.0, 0.0]]}]
+    scripted, counts = edited(start, *edits), set()
+    for rows in (1, 3):
+        scripts = Scripts.of([scripted] * rows, torch.device("cpu"))
+        users, frame = start.users.select([0] * rows), torch.full((rows,), 3)  # type: ignore[union-attr]
+        mark([users, scripts, frame])
+        with Watch() as watch, Operations() as operations:
+            after = scripts.follow(users, frame)
+        counts.add(operations.count)
+        assert watch.calls and not watch.waits and not watch.mixed
+        assert after.now[:, 0, 0].tolist() == pytest.approx([53.0] * rows)  # the other's has ended
+        assert torch.equal(after.now[:, 1], users.now[:, 1])
+    assert len(counts) == 1
+
+
 # --------------------------------------------------------------------------- environments
 def test_reset_places_road_users_in_one_environment_and_in_a_batch(start):
     options: Any = {
@@ -233,7 +253,10 @@ def test_episodes_that_stay_on_the_device_begin_with_the_edit(start, untrained_m
         ({"class": "car", "x": 9, "y": 3, "speed": 90}, "speed=90: must be 0 to 50"),
         ({"class": "car", "x": 9, "y": 3, "size": [4, 2]}, "size=.*give 3 numbers"),
         ({"class": "car", "x": 9, "y": 3, "size": [4, 0, 2]}, "size=.*above 0"),
-        ({"class": "car", "x": 9, "y": 3, "path": [[1, 2, 3]]}, "path=.*give 4 numbers"),
+        ({"class": "car", "x": 9, "y": 3, "path": [[1, 2, 3, 0], [2, 3]]}, "path=.*give 4 numbers"),
+        ({"class": "car", "x": 9, "y": 3, "path": [[1, 2, [3], 0]]}, "path=.*must be a finite number"),
+        ({"class": "car", "x": 9, "y": 3, "path": 3}, "path=3: give a list"),
+        ({"class": ["car"], "x": 9, "y": 3}, "choose one of bicycle"),
         ({"class": "car", "x": 9, "y": 3, "path": [[2, 9, 9, 0], [1, 9, 9, 0]]}, "increase"),
         ({"class": "car", "x": 9, "y": 3, "path": [[1, 9, 99, 0]]}, "takes 96 m/s"),
         ({"class": "car", "x": 9, "y": 3, "path": [[99, 9, 9, 0]]}, "the recording goes on for 15 s"),
@@ -296,3 +319,35 @@ def test_a_scene_whose_start_is_not_in_it_offers_none(start, step):
     bad = replace(scene, attributes={**scene.attributes, "start": step})
     with pytest.raises(OccSoraError, match=rf"^[^\n]*start, step {step}[^\n]*$"):
         DriveEnv(world=ReplayWorld(TINY), scenes=[bad])
+
+
+# --------------------------------------------------------------------------- the command
+def test_the_command_lists_who_is_there_and_writes_what_is_edited(straight_road, tmp_path, capsys):
+    path, out = tmp_path / "road.safetensors", tmp_path / "edited.safetensors"
+    save_scene(straight_road(cars=[(13.0, 0.0, 8.0)]), path)
+    asked = ["scenes", "edit", str(path), "--out", str(out)]
+    assert main(asked) == 0 and not out.exists()
+    assert re.search(r"\b1 +car +13\.0 +0\.0 +0\.00 +8\.0\b", capsys.readouterr().out)
+    assert main([*asked, "--road-users", '{"remove": 1}', '{"class": "truck", "x": 20, "y": 5}']) == 0
+    assert re.search(r"\b2 +truck +20\.0 +5\.0 +0\.00 +0\.0\b", capsys.readouterr().out)
+    scene = load_scene(out)
+    assert not scene.track_valid[1].any() and scene.track_class.tolist() == [CAR, CAR, TRUCK]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--road-users", "{remove: 1}"], "--road-users: no JSON"),
+        (["--road-users", "3"], r"road_users\[0\]=3: give a mapping"),
+        (["--road-users", '{"remove": 1}', "--out", "edited.json"], "a scene file ends in .safetensors"),
+        (["--start", "64"], "--start 64: give 0 to 63"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be_in_one_line(
+    straight_road, tmp_path, capsys, monkeypatch, more, message
+):
+    monkeypatch.chdir(tmp_path)
+    save_scene(straight_road(), tmp_path / "road.safetensors")
+    assert main(["scenes", "edit", "road.safetensors", *more]) == 2
+    assert re.fullmatch(rf"occsora-sim: [^\n]*{message}[^\n]*\n", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["road.safetensors"]
