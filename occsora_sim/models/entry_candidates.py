@@ -17,40 +17,59 @@ from occsora_sim.vehicle import Vehicle
 _ROOM = {"beside": 0.1, "ahead": 0.2, "seconds": 0.4}
 """What entries keep from others, and what these keep from them [m, m, s]: 5 % of recorded ones are nearer."""
 
+_BRAKE = 4.0
+"""How hard all of them can brake [m/s2]: nobody comes who could then not stop behind another, nor where another could
+not stop behind it. 1 % of recorded ones come so."""
+
 _ROUNDS = 3
 """Rounds in which candidates give way; an odd number, after which no two that overlap are left."""
 
 
 def clear_of(
-    local: Tensor,
-    size: Tensor,
-    pace: Tensor,
-    users: RoadUsers,
-    there: Tensor,
-    speed: Tensor,
-    vehicle: Vehicle,
-) -> Tensor:
+    local: Tensor, size: Tensor, pace: Tensor, users: RoadUsers, there: Tensor, speed: Tensor, vehicle: Vehicle
+) -> Tensor:  # fmt: skip
     """Which of the candidates (b, k) keep clear of who is `there` (b, n, 3) and of the ego."""
     b, device = len(local), local.device
-    mine = Boxes.of(local, size).grown(pace, **_ROOM)
-    theirs = Boxes.of(there, users.size).grown(users.speed, **_ROOM)
     ego = constant(((vehicle.front - vehicle.length / 2, 0.0, 0.0),), device)
     own = Boxes.of(ego, constant(((vehicle.length, vehicle.width),), device))
     own = own.grown(speed[:, None], beside=0.5, ahead=1.0, seconds=1.5)
-    others = Boxes(
-        *(torch.cat((other, last.expand(b, 1, 2)), dim=1) for other, last in zip(theirs, own, strict=True))
-    )
-    return ~((parted(mine, others) <= 0) & F.pad(users.valid, (0, 1), value=True)[:, None]).any(-1)
+    others = [
+        Boxes(
+            *(
+                torch.cat((other, last.expand(b, 1, 2)), dim=1)
+                for other, last in zip(theirs, own, strict=True)
+            )
+        )
+        for theirs in _spaces(Boxes.of(there, users.size), users.speed)
+    ]
+    meets = _meet(_spaces(Boxes.of(local, size), pace), others)
+    return ~(meets & F.pad(users.valid, (0, 1), value=True)[:, None]).any(-1)
 
 
 def give_way(comes: Tensor, local: Tensor, size: Tensor, pace: Tensor) -> Tensor:
     """Which of the candidates (b, k) that come, the first ones first, keep clear of one another."""
-    mine = Boxes.of(local, size).grown(pace, **_ROOM)
-    both = (parted(mine, mine) <= 0).tril(-1)  # (b, k, those before it)
+    mine = _spaces(Boxes.of(local, size), pace)
+    both = _meet(mine, mine).tril(-1)  # (b, k, those before it)
     stays = comes
     for _ in range(_ROUNDS):
         stays = comes & ~(both & stays[:, None]).any(-1)
     return stays
+
+
+def _spaces(boxes: Boxes, speed: Tensor) -> list[Boxes]:
+    """What boxes at speeds (b, n) [m/s] take up: with the room they keep, all the way until they could stand, and where
+    they would stand.
+    """
+    way = speed.to(boxes.half).square() / (2 * _BRAKE)
+    stands = boxes._replace(centre=boxes.centre + boxes.ahead * way[..., None])
+    return [boxes.grown(speed, **_ROOM), boxes.grown(way, beside=0.0, ahead=0.0, seconds=1.0), stands]
+
+
+def _meet(mine: list[Boxes], theirs: list[Boxes]) -> Tensor:
+    """Whether those of `mine` (b, n) come too near to `theirs` (b, m), either way round: (b, n, m) bool."""
+    room, way, stands = theirs
+    both = (Boxes(*map(torch.stack, zip(*group, strict=True))) for group in (mine, (room, stands, way)))
+    return (parted(*both) <= 0).any(0)
 
 
 def seen_before(local: Tensor, pace: Tensor, new: Tensor, speed: Tensor, grid: Grid) -> Tensor:

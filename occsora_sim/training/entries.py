@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS, Entries
+from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS, Entries, unasked
 from occsora_sim.models.entry_view import GROUPS, group_of, view_image
 from occsora_sim.training.entry_samples import EntrySampler, Samples
 
@@ -30,8 +30,9 @@ def entries_loss(entries: Entries, samples: Samples) -> tuple[Tensor, dict[str, 
 
 @torch.no_grad()
 def measure_kept(entries: Entries, sampler: EntrySampler, frames: int = 2048, rounds: int = 2) -> None:
-    """Set `entries.kept`: candidates that overlap give way, and fewer enter than the rates say. What is asked for is
-    made good in `rounds`, since of more candidates more give way; a sixteenth of `frames` are starts.
+    """Set `entries.kept`: candidates that overlap give way, and fewer enter than the rates say. That is made good in
+    `rounds`, since of more candidates more give way, where no number of vehicles is asked for; a sixteenth of `frames`
+    are starts.
     """
     rng = np.random.default_rng(0)
     for begins, slots, count in ((0, STEP_SLOTS, frames), (1, START_SLOTS, frames // 16)):
@@ -46,7 +47,7 @@ def measure_kept(entries: Entries, sampler: EntrySampler, frames: int = 2048, ro
                 key = torch.stack((torch.full((_BATCH,), turn), first + torch.arange(_BATCH)), dim=1)
                 entered = entries.enter(
                     on.users, ground=on.ground, pose=on.pose, speed=on.speed, new=on.new, route=on.route,
-                    prompt=on.prompt, key=key.to(on.pose.device), slots=slots,
+                    prompt=unasked(on.prompt), key=key.to(on.pose.device), slots=slots, guided=False,
                 )  # fmt: skip
                 came += torch.bincount(group_of(entered.label[entered.valid]).cpu(), minlength=len(GROUPS))
             share = torch.where(recorded > 0, came / recorded.clamp(min=1), 1.0).clamp(*_PLAUSIBLE)
