@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from occsora_sim.commands.agent_report import print_table, record_worst, write_csv, write_page
 from occsora_sim.commands.driving import DrivingOptions
 from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 from occsora_sim.errors import ConfigurationError
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from occsora_sim.agents import AnyAgent
     from occsora_sim.agents.episode import Episode
     from occsora_sim.envs.simulation import DriveSimulation
-
-COLUMNS = ("episode", "start", "seed", "ended", "reward")
-"""Of the CSV file, a row for each episode; then the terms of the score, progress [m] and seconds."""
 
 EPISODES = 8
 
@@ -34,8 +32,10 @@ class Options(DrivingOptions):
         batch: how many side by side.
         json: also write the figures to this file.
         csv: write a row for each episode to this file.
+        report: write a page to send, one .html file: the figures, what was run, and pictures of the episodes with the
+            lowest score, by kind of failure; 6 of them, or as many as --worst says.
         worst: record and film this many of the episodes with the lowest score.
-        out: folder for those, worst-1.mp4 and worst-1.npz the lowest.
+        out: folder for those, worst-1.mp4 and worst-1.npz the lowest; and for those of --report, which are recorded.
         skip_video: write no mp4; needs no Open3D.
 
     """
@@ -46,6 +46,7 @@ class Options(DrivingOptions):
     batch: int = 4
     json: Path | None = None
     csv: Path | None = None
+    report: Path | None = None
     worst: int = 0
     out: Path = Path("out/evaluate")
     skip_video: bool = False
@@ -56,6 +57,8 @@ class Options(DrivingOptions):
             raise ConfigurationError(f"--episodes {self.episodes} and --batch {self.batch} must be 1 or more")
         if self.worst < 0:
             raise ConfigurationError(f"--worst {self.worst}: must be 0 or more")
+        if self.report is not None and self.report.suffix.lower() != ".html":
+            raise ConfigurationError(f"--report {self.report}: must end in .html")
         fixed = ("episodes", "scenes", "ego", "least_future", "seconds", "seed")
         if self.suite is not None and any(getattr(self, name) != getattr(Options, name) for name in fixed):
             raise ConfigurationError(
@@ -82,15 +85,15 @@ class Options(DrivingOptions):
 
 def run(options: Options) -> None:
     """Drive the episodes; print and write the mean of each term with its interval."""
-    for path in (options.json, options.csv):
+    for path in (options.json, options.csv, options.report):
         if path:
             output_file(path)
-    if options.worst:
+    if options.worst or options.report:
         output_folder(options.out)
-        if not options.skip_video:
-            from occsora_sim.rendering.pinhole import load_open3d
+    if options.worst and not options.skip_video:
+        from occsora_sim.rendering.pinhole import load_open3d
 
-            load_open3d()  # what is missing is said before the driving, not after
+        load_open3d()  # what is missing is said before the driving, not after
     settled = options.settled()
     assert settled.episodes is not None
     simulation, agent = settled.open(settled.episodes)
@@ -112,7 +115,12 @@ def run(options: Options) -> None:
         if options.json:
             outputs.write(write_json, options.json, figures)
         print_table(figures)
-        film_worst(options, simulation, agent, episodes, outputs)
+        cases = record_worst(options, simulation, agent, episodes, outputs)
+        if options.report:
+            from occsora_sim.commands.report_page import command_line, what_was_run
+
+            about = what_was_run(command_line("evaluate agent", options), settled, [options.agent])
+            outputs.write(write_page, options.report, figures, episodes, cases, about)
 
 
 def drive(options: Options, simulation: DriveSimulation, agent: AnyAgent) -> list[Episode]:
@@ -193,66 +201,3 @@ def summarise(options: Options, episodes: list[Episode], wall_seconds: float) ->
         "wall_seconds": wall_seconds,
         "ended": dict(Counter(episode.ended for episode in episodes)),
     }
-
-
-def print_table(figures: dict[str, Any]) -> None:
-    """The mean of each term and its interval, and how the episodes ended."""
-    from rich.console import Console
-    from rich.table import Table
-
-    where = f"suite {figures['suite']}, " if figures["suite"] else ""
-    where += "EPDMS, " if "kind" in figures else ""
-    title = f"{figures['agent']} in the {figures['world']} world, {where}{figures['episodes']} episodes"
-    table = Table("term", "mean", "95 % interval", title=title)
-    for name, (low, high) in figures["intervals"].items():
-        table.add_row(name, f"{figures[name]:.3f}", f"{low:.3f} to {high:.3f}")
-    for name in ("seconds_simulated", "wall_seconds"):
-        table.add_row(name, f"{figures[name]:.1f}", "")
-    Console(markup=False, emoji=False).print(table)  # names may hold [ and :
-    print(", ".join(f"{count} ended by {reason}" for reason, count in figures["ended"].items()))
-    for name, what in figures.get("stand_ins", {}).items():
-        print(f"{name}: {what}")
-
-
-def write_csv(path: Path, episodes: list[Episode]) -> None:
-    """A row for each episode under COLUMNS and the terms of the score, whole or not at all."""
-    from occsora_sim.atomic_file import write_rows
-
-    rows = []
-    for number, episode in enumerate(episodes):
-        about = {name: getattr(episode, name) for name in ("start", "seed", "ended", "reward")}
-        rows.append({"episode": number, **about, **episode.summary})
-    write_rows(path, (*COLUMNS, *episodes[0].summary), rows)
-
-
-def film_worst(
-    options: Options,
-    simulation: DriveSimulation,
-    agent: AnyAgent,
-    episodes: list[Episode],
-    outputs: Outputs,
-) -> None:
-    """Drive the `worst` episodes of the lowest score once more, recorded; write and film them."""
-    from occsora_sim.agents.episode import run_episodes
-    from occsora_sim.commands.recording import rollout_of
-    from occsora_sim.rendering.rollout import rollout_video, save_rollout
-
-    order = sorted(range(len(episodes)), key=lambda number: episodes[number].summary["score"])
-    for rank, number in enumerate(order[: options.worst], start=1):
-        place, seed = number % len(simulation.starts), episodes[number].seed
-        (episode,) = run_episodes(simulation, agent, 1, seed=seed, record=1, starts=[place])
-        header = {
-            "world": options.world,
-            "agent": options.agent,
-            "name": episode.start,
-            "seed": seed,
-            "ended": episode.ended,
-            "score": episode.summary,
-        }
-        rollout = rollout_of(episode, simulation.starts[place].route, simulation.world.grid, header)
-        path = options.out / f"worst-{rank}.npz"
-        outputs.write(save_rollout, rollout, path)
-        if not options.skip_video:
-            outputs.write(rollout_video, rollout, path.with_suffix(".mp4"))
-        score = f"score {episode.summary['score']:.3f}, ended by {episode.ended}"
-        print(f"{path.with_suffix('')}: episode {number}, {episode.start}, {score}")

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.commands.driving import check_least_future
-from occsora_sim.commands.output import Outputs, output_file, write_json
-from occsora_sim.commands.transfer_report import Driven, draw, print_table, write_csv
+from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
+from occsora_sim.commands.transfer_report import (
+    Driven,
+    draw,
+    print_table,
+    record_differing,
+    write_csv,
+    write_page,
+)
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError, SceneWarning
 
@@ -48,6 +55,9 @@ class Options:
         json: write the figures to this file, and the scatter plot beside it.
         plot: write the scatter plot to this PNG file; by default beside the JSON file, or out/transfer.png.
         csv: write a row for each episode to this file.
+        report: write a page to send, one .html file: the figures, the scatter plot, what was run, and pictures of the
+            six episodes that the worlds score most differently, by kind of failure.
+        out: folder for the recordings of those, differs-1.npz the most.
 
     """
 
@@ -68,6 +78,8 @@ class Options:
     json: Path | None = None
     plot: Path | None = None
     csv: Path | None = None
+    report: Path | None = None
+    out: Path = Path("out/transfer")
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.batch < 1:
@@ -83,6 +95,8 @@ class Options:
             raise ConfigurationError(f"--agents {' '.join(self.names)}: give two or more, each once")
         if self.picture.suffix != ".png":
             raise ConfigurationError(f"--plot {self.picture}: must end in .png")
+        if self.report is not None and self.report.suffix.lower() != ".html":
+            raise ConfigurationError(f"--report {self.report}: must end in .html")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,9 +118,11 @@ def run(options: Options) -> None:
     from occsora_sim.agents import make_agent
 
     check_device(options.device)
-    for path in (options.json, options.csv, options.picture):
+    for path in (options.json, options.csv, options.picture, options.report):
         if path:
             output_file(path)
+    if options.report:
+        output_folder(options.out)
     agents = {name: make_agent(name, trust=options.trust) for name in options.names}
     begin = time.perf_counter()
     worlds = open_worlds(options)
@@ -120,6 +136,16 @@ def run(options: Options) -> None:
             outputs.write(write_json, options.json, figures)
         outputs.write(draw, figures, options.picture)
         print_table(figures)
+        if options.report:
+            from occsora_sim.commands.report_page import command_line, what_was_run
+
+            simulations = {
+                name: {where: simulation_of(agent, simulation) for where, simulation in worlds.items()}
+                for name, agent in agents.items()
+            }
+            cases = record_differing(driven, agents, simulations, words, options.out, outputs)
+            about = what_was_run(command_line("evaluate transfer", options), options, options.names)
+            outputs.write(write_page, options.report, figures, cases, about)
     print(f"scatter plot: {options.picture}")
 
 
@@ -186,14 +212,10 @@ def words_of(options: Options, worlds: Mapping[str, DriveSimulation]) -> dict[st
 
 def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str, DriveSimulation]) -> Driven:
     """Every agent's episodes in each of the worlds; episode i has the same start and seed for all."""
-    from dataclasses import replace
-
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from occsora_sim.agents.episode import average, run_episodes
-    from occsora_sim.agents.protocol import wanted_options
-    from occsora_sim.envs.simulation import DriveSimulation
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -209,9 +231,8 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
             driven[name] = {}
             for where, simulation in worlds.items():
                 progress.update(task, description=f"{name}, {where}")
-                config = replace(simulation.config, **wanted_options(agent))  # type: ignore[arg-type]
                 driven[name][where] = run_episodes(
-                    DriveSimulation(config, simulation.world, simulation.starts),
+                    simulation_of(agent, simulation),
                     agent,
                     options.episodes,
                     seed=options.seed,
@@ -223,6 +244,17 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
                 means = [f"{where} {average(driven[name][where])['score']:.3f}" for where in worlds]
                 print(f"{name}: {', '.join(means)}", file=sys.stderr, flush=True)
     return driven
+
+
+def simulation_of(agent: AnyAgent, simulation: DriveSimulation) -> DriveSimulation:
+    """The same simulation with what the agent wants to see and to answer."""
+    from dataclasses import replace
+
+    from occsora_sim.agents.protocol import wanted_options
+    from occsora_sim.envs.simulation import DriveSimulation
+
+    config = replace(simulation.config, **wanted_options(agent))  # type: ignore[arg-type]
+    return DriveSimulation(config, simulation.world, simulation.starts)
 
 
 def summarise(

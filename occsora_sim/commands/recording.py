@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from occsora_sim.agents import AnyAgent
     from occsora_sim.agents.episode import Episode
+    from occsora_sim.envs.simulation import DriveSimulation
     from occsora_sim.grid import Grid
     from occsora_sim.rendering.rollout import Rollout
 
@@ -53,6 +55,27 @@ def rollout_of(episode: Episode, route: torch.Tensor, grid: Grid, header: dict[s
         header=header,
         grid=grid,
     )
+
+
+def recorded_again(
+    simulation: DriveSimulation, agent: AnyAgent, number: int, seed: int, header: dict[str, Any]
+) -> Rollout:
+    """Drive episode `number` of an evaluation, of this `seed`, once more and record it: of many episodes none but
+    those to be looked at are ever kept in memory.
+
+    The header gets the start's name, the seed, the end and the score.
+    """
+    from occsora_sim.agents.episode import run_episodes
+
+    place = number % len(simulation.starts)
+    (episode,) = run_episodes(simulation, agent, 1, seed=seed, record=1, starts=[place])
+    header = header | {
+        "name": episode.start,
+        "seed": seed,
+        "ended": episode.ended,
+        "score": episode.summary,
+    }
+    return rollout_of(episode, simulation.starts[place].route, simulation.world.grid, header)
 
 
 def plans(trajectories: Any, frames: int = PLANNED_FRAMES) -> Any:
