@@ -117,7 +117,9 @@ def run_episodes(
     for first in range(0, episodes, batch):
         size = min(batch, episodes - first)
         chosen = [number - first for number in recorded]
-        group = EpisodeGroup(simulation, imagination, agent, starts[first : first + size], seed + first, chosen)
+        group = EpisodeGroup(
+            simulation, imagination, agent, starts[first : first + size], seed + first, chosen
+        )
         while group.live:
             group.step()
             if on_step is not None:

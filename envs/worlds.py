@@ -16,8 +16,12 @@ def _diffusion(config: DriveConfig) -> World:
 
     given = {} if config.steps is None else {"steps": config.steps}
     return load_world(
-        config.weights, device=config.device, vehicle=config.vehicle, tiles=config.tiles,
-        ahead=config.ahead, **given
+        config.weights,
+        device=config.device,
+        vehicle=config.vehicle,
+        tiles=config.tiles,
+        ahead=config.ahead,
+        **given,
     )
 
 

@@ -64,7 +64,7 @@ PARSED_ALONE = {
 """Commands that take minutes even in small, and the tests that run what they run."""
 
 SHORTER = {
-    "Drive-v0\", ": "Drive-v0\", starts=2, ",
+    'Drive-v0", ': 'Drive-v0", starts=2, ',
     "seconds=10.0": "seconds=1.0",
     "steps=100": "steps=1",
 }

@@ -205,6 +205,7 @@ def test_as_many_more_are_drawn_as_give_way(eager, straight_road):
     sampler = EntrySampler([straight_road(cars=cars, steps=61)], OCC3D)
     torch.manual_seed(0)
     shy = Entries(EntriesConfig(width=8, marks=16)).eval()
+    assert shy.rate.bias is not None
     torch.nn.init.constant_(shy.rate.bias, -30.0)
     measure_kept(shy, sampler, frames=64, rounds=2)
     assert (
@@ -213,6 +214,7 @@ def test_as_many_more_are_drawn_as_give_way(eager, straight_road):
     assert (shy.kept[:, 2] == 1.0).all()  # no pedestrian was
 
     rare = copy.deepcopy(eager)
+    assert rare.rate.bias is not None
     torch.nn.init.constant_(rare.rate.bias, -6.0)
     once = rare.enter(**asked(64, new=True), slots=START_SLOTS).valid.sum()
     rare.kept[1] = 0.5

@@ -166,7 +166,9 @@ def open_world(options: Options) -> DiffusionWorld:
     from occsora_sim.models.world_model import WorldModel
     from occsora_sim.presets import closed_loop_preset
 
-    return DiffusionWorld(WorldModel(closed_loop_preset(options.preset)).to(options.device), ahead=options.ahead)
+    return DiffusionWorld(
+        WorldModel(closed_loop_preset(options.preset)).to(options.device), ahead=options.ahead
+    )
 
 
 def world_rate(world: DiffusionWorld, starts: Sequence[Start], batch: int, options: Options) -> float:

@@ -17,7 +17,8 @@ class ClassEmbedding(nn.Module):
 
     def encode(self, occupancy: torch.Tensor) -> torch.Tensor:
         """Labels (b, t, x, y, z), any integer type -> (b, z * width, t, x, y)."""
-        vectors, device = self.vectors, self.vectors.device.type
+        vectors: torch.Tensor = self.vectors
+        device = vectors.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             vectors = vectors.to(torch.get_autocast_dtype(device))  # autocast itself leaves look-ups alone
         # int32 halves the index memory of a clip (20 million voxels) against int64.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -174,6 +174,10 @@ class OccSoraTokenizer(nn.Module):
     it decodes one clip at a time, this a batch; an axis with a factor of 1 has kernels of 3 where it would
     have 4; query, key and value are one projection.
     """
+
+    encoder: Any  # of one design or the other: patches have rows and a head, which convolutions have not
+    decoder: Any
+    quantiser: Any
 
     def __init__(self, config: OccSoraTokenizerConfig) -> None:
         super().__init__()

@@ -18,9 +18,7 @@ from occsora_sim.worlds.replay import ReplayWorld
 def human_terms(
     start: Start, world: ReplayWorld, seconds: float, vehicle: Vehicle, config: ScoreConfig
 ) -> dict[str, torch.Tensor]:
-    """The summary (`Episodes.summary`), each (1,), of the drive that was recorded, for `seconds` [s] or as long as it is
-    known.
-    """
+    """The summary (`Episodes.summary`), each (1,), of the recorded drive, `seconds` [s] or as long as is known."""
     scene, ego, step = start.source
     known = np.logical_and.accumulate(scene.ego_valid[ego][step:]).sum() - 1  # steps on end after the start
     frames = int(min(seconds, known * scene.dt) / FRAME_SECONDS + 1e-6)
