@@ -37,12 +37,13 @@ LIMITS = (
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]+)?\)")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lay the package out as it is when installed: envs and agents are parts of it in other folders."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lay the package out as it is when installed: envs and agents are parts of it in other folders. It must be there
+    before the API's reader looks for folders to read, which it does while the configuration is made.
+    """
     shutil.rmtree(SOURCES, ignore_errors=True)
     for part, place in (("occsora_sim", SOURCES), ("envs", SOURCES / "envs"), ("agents", SOURCES / "agents")):
         shutil.copytree(ROOT / part, place, ignore=shutil.ignore_patterns("__pycache__"))
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

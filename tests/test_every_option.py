@@ -27,7 +27,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "world": (ReplayWorld(TINY), DRIVEN),  # what is imagined begins from the same frames, in the same weights
     "weights": ("OTHER", WAYS),
     "steps": (2, DRIVEN),  # imagination has its own
-    "tiles": (1, WAYS),
+    "tiles": (1, DRIVEN),  # imagination draws one a step
     "ahead": (300.0, WAYS),  # refused
     "scenes": ("ELSEWHERE", WAYS),
     "place": ("motorway", WAYS),
@@ -48,7 +48,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "pool": (1, ()),  # of output="torch" alone; tests/test_output_torch.py
     "autoreset": ("same_step", ("make_vec",)),
     "imagination": ("oracle", ("imagine",)),
-    "imagination_steps": (2, ("imagine",)),
+    "imagination_steps": (None, ("imagine",)),  # None: all tiles that are wanted, not one a step
     "device": ("meta", WAYS),  # refused where there is a world to make
     "seed": (5, WAYS),
     "max_episode_steps": (1, DRIVEN),  # no option of DriveConfig: Gymnasium's own

@@ -122,7 +122,7 @@ def test_a_person_drives_hands_over_and_keeps_the_rollout(straight_road, tmp_pat
             assert errors(browser) == []
     finally:
         program.send_signal(signal.SIGINT)
-        said, _ = program.communicate(timeout=60)
+        said, _ = program.communicate(timeout=240)
     assert program.returncode == 0 and "steps/s" in said, said
     rollout = load_rollout(tmp_path / "out" / "rollout.npz")
     assert rollout.header["ended"] == "stopped" and rollout.header["agent"] == "person"

@@ -33,7 +33,7 @@ PARTS = {
 WORLDS = ("world_model", "traffic", "tokenizer")
 """Kinds of weights that have a family."""
 
-_MEASURED = ("running_mean", "running_var", "entries.sizes")
+_MEASURED = ("running_mean", "running_var", "entries.sizes", "entries.kept")
 """How names of floats end that are measured on data, not learned."""
 
 
