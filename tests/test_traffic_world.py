@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from occsora_sim.errors import ConfigurationError, MissingDependencyError, SceneError
+from occsora_sim.errors import ConfigurationError, MissingDependencyError, SceneError, SceneWarning
 from occsora_sim.geometry import relative
 from occsora_sim.grid import CAR, TINY
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import make_start
+from occsora_sim.scenes.sumo_pool import Worker
 from occsora_sim.scenes.sumo_worker import between
 from occsora_sim.scenes.town import TownConfig
 from occsora_sim.scenes.traffic import make_town
@@ -154,16 +155,41 @@ def running(pid):
         return alive(pid) if not os.path.isdir("/proc/self") else False
 
 
-def test_a_worker_that_dies_is_told_in_one_line_and_replaced(town):
+@pytest.mark.parametrize(
+    ("fault", "said"), [("SIGKILL", r"ended by itself \(status -9\)"), ("SIGSTOP", "hung")]
+)
+def test_a_process_that_dies_or_hangs_is_replaced_and_nothing_looks_different(town, fault, said):
     own = TrafficWorld(TINY)
-    state = own.reset([begin(town)], [0])
-    trajectory = next(recorded(town, FOLLOWED, STEP))
-    wanted = own.step(state, trajectory).occupancy
-    for pid in own.processes():
-        os.kill(pid, signal.SIGKILL)
-    with pytest.raises(SceneError, match=r"^live traffic: [^\n]*ended by itself[^\n]*$"):
-        own.step(own.step(state, trajectory), trajectory)
-    assert torch.equal(own.step(state, trajectory).occupancy, wanted)
+    ahead = list(recorded(town, FOLLOWED, STEP))[:2]
+    state = own.step(own.reset([begin(town)], [0]), ahead[0])
+    wanted = own.step(state, ahead[1]).occupancy
+    state = own.step(own.reset([begin(town)], [0]), ahead[0])
+    for worker in own._own_pool()._workers:
+        worker.patience = 0.5
+        os.kill(worker.process, getattr(signal, fault))
+    before = own.processes()
+    with pytest.warns(SceneWarning, match=rf"^live traffic: a SUMO process {said}[^\n]* is replaced$"):
+        assert torch.equal(own.step(state, ahead[1]).occupancy, wanted)
+    assert not set(own.processes()) & set(before) and not any(alive(pid) for pid in before)
+    own.close()
+
+
+def test_a_town_that_takes_one_process_after_another_along_is_told_in_one_line(town, monkeypatch):
+    own = TrafficWorld(TINY)
+    send, sent = Worker.send, []
+
+    def fatal(worker, journey):
+        sent.append(worker.process)
+        os.kill(worker.process, signal.SIGKILL)
+        return send(worker, journey)
+
+    monkeypatch.setattr(Worker, "send", fatal)
+    with (
+        pytest.warns(SceneWarning),
+        pytest.raises(SceneError, match=r"^live traffic: [^\n]*ended by itself[^\n]*$"),
+    ):
+        own.reset([begin(town)], [0])
+    assert len(set(sent)) == 3 and own.processes() == []
     own.close()
 
 

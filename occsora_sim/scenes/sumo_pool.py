@@ -7,16 +7,30 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from occsora_sim.errors import MissingDependencyError, SceneError
+from occsora_sim.errors import MissingDependencyError, SceneError, SceneWarning
 from occsora_sim.scenes.town import sumo_home
 
 Pose = tuple[float, ...]
 Users = list[tuple[str, str, float, float, float]]
 """Name, vType, middle of the front x, y [m], angle [degrees clockwise from north] of each road user."""
+
+
+PATIENCE = 120.0
+"""A process that has not answered for so long hangs [s]; running a town up to any moment takes a few seconds."""
+
+ATTEMPTS = 3
+"""How often a journey is begun, each time in another process, before it is given up."""
+
+
+class LostProcessError(SceneError):
+    """A process that ended by itself, or was ended because it hung."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +74,7 @@ class Worker:
     Attributes:
         place: what its simulation holds; None if nothing that can be gone on with.
         owner: refers to who may want to go on from there; dead when nobody can.
+        patience: how long it may take to answer [s].
 
     """
 
@@ -68,6 +83,7 @@ class Worker:
             raise MissingDependencyError('libsumo is not installed: pip install "occsora-sim[traffic]"')
         self.place: tuple[Any, ...] | None = None
         self.owner: Callable[[], object | None] = lambda: None
+        self.patience = PATIENCE
         self._process = subprocess.Popen(
             [sys.executable, "-m", "occsora_sim.scenes.sumo_worker"],
             stdin=subprocess.PIPE,
@@ -131,22 +147,37 @@ class Worker:
         """The last of so many answers.
 
         Raises:
-            SceneError: SUMO or the process failed, in its own words.
+            LostProcessError: the process has died, or does not answer.
+            SceneError: SUMO failed, in its own words.
             MissingDependencyError: libsumo cannot be imported.
 
         """
         assert self._process.stdout is not None
-        value, failed = None, None
-        for _ in range(answers):
-            line = self._process.stdout.readline()
-            if not line:
-                status = self._process.wait()
-                raise SceneError(
-                    f"live traffic: a SUMO process ended by itself (status {status}); reset the world"
-                )
-            answer = json.loads(line)
-            failed = failed or ("error" in answer and answer)
-            value = answer.get("value")
+        value, failed, hung = None, None, threading.Event()
+
+        def end() -> None:
+            hung.set()
+            self._process.kill()  # its output ends, and with it the waiting
+
+        watchdog = threading.Timer(self.patience, end)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            for _ in range(answers):
+                line = self._process.stdout.readline()
+                if not line:
+                    status = self._process.wait()
+                    how = (
+                        f"hung for {self.patience:g} s"
+                        if hung.is_set()
+                        else f"ended by itself (status {status})"
+                    )
+                    raise LostProcessError(f"live traffic: a SUMO process {how}; reset the world")
+                answer = json.loads(line)
+                failed = failed or ("error" in answer and answer)
+                value = answer.get("value")
+        finally:
+            watchdog.cancel()
         if failed and failed["missing"]:
             raise MissingDependencyError(
                 f'libsumo does not work here ({failed["error"]}): pip install "occsora-sim[traffic]"'
@@ -175,6 +206,7 @@ class SumoPool:
     A simulation cannot be copied nor go back, so a journey goes on where a worker stands at its beginning, and is
     driven again from the start where none does. With at least as many workers as worlds, plain steps never repeat.
     A worker is given to another journey when nobody holds the state any more that it stands at, or when none is left.
+    One that dies or hangs is replaced, and its journey driven again from the start; a `SceneWarning` says so.
 
     Args:
         workers: how many processes at most.
@@ -188,11 +220,23 @@ class SumoPool:
     def run(self, journeys: Sequence[Journey]) -> list[tuple[Any, Worker]]:
         """The answer to each journey: the road users of each frame ahead, or of now where none is; and the worker
         that stands there, for `owner` to be set.
+
+        Raises:
+            SceneError: SUMO failed; LostProcessError where one process after another was lost over a journey.
+            MissingDependencyError: libsumo cannot be imported.
+
         """
         answers: dict[int, tuple[Any, Worker]] = {}
+        lost: Counter[int] = Counter()
         while len(answers) < len(journeys):
             waiting = [row for row in range(len(journeys)) if row not in answers]
-            answers |= self._round(journeys, self._assign(journeys, waiting))
+            found, faults = self._round(journeys, self._assign(journeys, waiting))
+            answers |= found
+            lost.update(faults.keys())
+            for row, fault in faults.items():
+                if lost[row] == ATTEMPTS:
+                    raise fault
+                warnings.warn(f"{str(fault).partition(';')[0]} and is replaced", SceneWarning, stacklevel=3)
         return [answers[row] for row in range(len(journeys))]
 
     def processes(self) -> list[int]:
@@ -224,10 +268,15 @@ class SumoPool:
                 self._workers.append(pairs.setdefault(row, Worker()))
         return pairs
 
-    def _round(self, journeys: Sequence[Journey], pairs: dict[int, Worker]) -> dict[int, tuple[Any, Worker]]:
-        """Let every worker of `pairs` make one journey, side by side."""
+    def _round(
+        self, journeys: Sequence[Journey], pairs: dict[int, Worker]
+    ) -> tuple[dict[int, tuple[Any, Worker]], dict[int, LostProcessError]]:
+        """Let every worker of `pairs` make one journey, side by side: their answers, and what became of those that were
+        lost on the way.
+        """
         failed: Exception | None = None
         answers: dict[int, tuple[Any, Worker]] = {}
+        lost: dict[int, LostProcessError] = {}
         busy = dict(pairs)
         try:
             counts = {row: worker.send(journeys[row]) for row, worker in pairs.items()}
@@ -235,6 +284,8 @@ class SumoPool:
                 try:
                     answers[row] = worker.receive(counts[row]), worker
                     worker.place = journeys[row].place(journeys[row].driven + journeys[row].ahead)
+                except LostProcessError as error:
+                    lost[row] = error
                 except (SceneError, MissingDependencyError) as error:
                     failed = failed or error
                 else:
@@ -247,4 +298,4 @@ class SumoPool:
                 worker.close(patience=0.0)
         if failed is not None:
             raise failed
-        return answers
+        return answers, lost
