@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 
 import torch
 
@@ -50,6 +51,15 @@ def _reason(name: str) -> str:
             f"pip install --force-reinstall torch=={version} --index-url {CUDA_INDEX}"
         )
     return f"PyTorch finds no GPU or no driver for it, {there}; install the GPU's driver (nvidia-smi must list it)"
+
+
+watched: ContextVar[bool] = ContextVar("watched", default=False)
+"""Whether a `watch.Watch` takes the host for a device that it would have to wait for."""
+
+
+def is_host(device: torch.device) -> bool:
+    """Whether what lies on `device` can be read without waiting."""
+    return device.type == "cpu" and not watched.get()
 
 
 @functools.cache

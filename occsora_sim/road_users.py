@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.constants import constant
+from occsora_sim.device import is_host
 from occsora_sim.geometry import relative, rotate
 from occsora_sim.grid import CAR, FRAME_SECONDS, Grid
 from occsora_sim.vehicle import Vehicle
@@ -113,6 +114,7 @@ class RoadUsers:
             self,
             label=self.label * keep,
             size=self.size * keep[..., None],
+            pose=self.pose * keep[..., None, None],
             present=self.present & keep[..., None],
             velocity=self.velocity * keep[..., None],
             id=self.id.masked_fill(~keep, -1),
@@ -157,6 +159,14 @@ class RoadUsers:
         distance = distance.masked_fill(~there, math.inf)
         slots = distance.argsort(dim=1, stable=True)[:, :count]
         return self.gather(slots).where(there.gather(1, slots)).padded(count)
+
+    def occupied(self) -> RoadUsers:
+        """Without the last slots that are empty in all worlds, as long as the host need not wait to know them."""
+        if not is_host(self.label.device):
+            return self
+        number = torch.arange(1, self.label.shape[1] + 1, device=self.label.device)
+        used = int((self.valid * number).max())
+        return self.map(lambda value: value[:, :used])
 
     def padded(self, slots: int) -> RoadUsers:
         """With empty slots up to so many."""

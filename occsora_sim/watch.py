@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from occsora_sim.device import watched
+
 TO_THE_HOST = (
     "item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "_local_scalar_dense",
     "__array__", "nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount",
@@ -62,6 +64,15 @@ class Watch(TorchFunctionMode):
         self.calls = 0
         self.mixed: list[str] = []
         self.waits: list[str] = []
+
+    def __enter__(self) -> Watch:
+        self._token = watched.set(True)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        watched.reset(self._token)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None

@@ -13,7 +13,7 @@ from occsora_sim.models.columns import is_dynamic, without_road_users
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModelConfig
 from occsora_sim.presets import preset, small, tiny
-from occsora_sim.road_users import from_tracks
+from occsora_sim.road_users import RoadUsers, from_tracks
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.worlds.ahead import poses_along
@@ -89,6 +89,17 @@ def test_a_world_draws_the_same_alone_and_in_a_batch(world):
         assert (together[row] == alone[0]).float().mean() > 0.999
         assert torch.equal(one.users.id[0], state.users.id[row])
         torch.testing.assert_close(one.users.now[0], state.users.now[row], atol=1e-3, rtol=0)
+
+
+def test_slots_that_are_empty_change_nothing(world, monkeypatch):
+    begun = world.reset([with_car(world, 4.0), start(world)], [5, 6])
+    few = world.step(world.step(begun, AHEAD[None].repeat(2, 1, 1)), LEFT[None].repeat(2, 1, 1))
+    monkeypatch.setattr(RoadUsers, "occupied", lambda users: users)
+    all_slots = world.step(world.step(begun, AHEAD[None].repeat(2, 1, 1)), LEFT[None].repeat(2, 1, 1))
+    valid = few.users.valid[..., None]
+    assert torch.equal(few.users.valid, all_slots.users.valid) and valid.any()
+    assert torch.equal(few.users.now * valid, all_slots.users.now * valid)
+    assert torch.equal(few.occupancy, all_slots.occupancy)
 
 
 def test_a_step_leaves_the_old_state_as_it_is(world):

@@ -201,7 +201,8 @@ def test_with_a_budget_of_tiles_a_step_of_the_whole_world_waits_for_nothing(opti
         env.reset(seed=0)
         env.episodes.looks = False
         actions = torch.zeros(env.action_space.shape)
-        env.step(actions)  # in which constants are made
+        with Watch():  # in which constants are made
+            env.step(actions)
         mark(env.episodes.state, vars(env.episodes), world.model, world.ground, actions)
         for _ in range(2):
             with Watch() as watch, Operations() as operations:

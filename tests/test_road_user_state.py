@@ -6,6 +6,7 @@ import torch
 
 from occsora_sim.grid import CAR, PEDESTRIAN
 from occsora_sim.road_users import FEATURES, RoadUsers, from_tracks, join, stack, velocity_of
+from occsora_sim.watch import Watch
 
 
 def two_users() -> RoadUsers:
@@ -71,3 +72,13 @@ def test_who_is_absent_now_is_left_out_and_unknown_poses_repeat_the_next_known()
     )
     assert users.id.tolist() == [[2]]
     assert torch.equal(users.pose[0, 0, 0], users.pose[0, 0, 1])
+
+
+def test_slots_empty_in_all_worlds_are_left_out_where_nothing_waits_for_the_device():
+    few, many = two_users().padded(64), join(*[two_users()] * 10).padded(64)
+    assert few.occupied().label.shape == (1, 2) and few.occupied().valid.all()
+    assert stack([few, many]).occupied().label.shape == (2, 20)
+    assert RoadUsers.empty(2, 64, 2).occupied().label.shape == (2, 0)
+    with Watch() as watch:
+        assert few.occupied().label.shape == (1, 64)
+    assert not watch.waits

@@ -30,6 +30,9 @@ _UNITS = 80
 """Units of a sample's place in a cell: it lies at most 1.42 cells from its cell's centre, half a voxel's diagonal,
 which an int8 holds to a hundredth of a cell."""
 
+_FARTHEST = (1 << 16) - 1
+"""Square of a distance that counts as any farther one [units^2]: three cells."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
@@ -97,20 +100,25 @@ class Seen:
         points = to_world(grid.centres_xy(pose.device), relative(self.origin, pose)[:, None, None])
         x, y = self._cells(points, grid)
         index, inside, own_x, own_y = self._index(x, y)
-        side, steps = self.samples.shape[1], _steps(pose.device)
-        around = (steps[:, 0] * side + steps[:, 1]).view(-1, 1, 1, 1)  # the own cell first
-        where = (index + around).clamp_(0, self.samples.numel() - 1)  # (9, b, x, y)
+        # The own cell first, and those on the side of it where the point lies: the nearest sample is in one of these
+        # but for one column in five thousand.
+        x, y, two = (
+            x - own_x,
+            y - own_y,
+            torch.arange(2, device=pose.device, dtype=torch.int32).view(-1, 1, 1, 1),
+        )
+        side_x, side_y = x.sign(), y.sign()
+        where = (index + side_x.int() * two * self.samples.shape[1])[:, None] + side_y.int() * two
+        where.clamp_(0, self.samples.numel() - 1)  # (2, 2, b, x, y)
         samples = self.samples.view(-1).index_select(0, where.flatten()).view_as(where)
         # How far the samples are from the point along both axes, in units.
-        along = steps[:, 0].view(-1, 1, 1, 1) * _UNITS + ((own_x - x) * _UNITS - 128)
-        across = steps[:, 1].view(-1, 1, 1, 1) * _UNITS + ((own_y - y) * _UNITS - 128)
-        away = along.add_(samples >> 8 & 255).square_().add_(across.add_(samples & 255).square_())
-        away.masked_fill_(samples < 1 << 16, 1e6)
-        # Of samples as near the first is taken.
-        order = torch.arange(9, device=pose.device, dtype=torch.int32).view(-1, 1, 1, 1)
-        nearest = (away.int() * 16 + order).amin(0) & 15
-        code = samples.gather(0, nearest[None].long())[0] >> 16
-        return torch.where(inside & (samples[0] >= 1 << 16), code, 0)
+        along = (samples >> 8 & 255) + ((side_x * two - x) * _UNITS - 128)[:, None]
+        across = (samples & 255) + ((side_y * two - y) * _UNITS - 128)
+        away, codes = along.square_().add_(across.square_()), samples >> 16
+        away.masked_fill_(codes == 0, _FARTHEST)
+        # Distance and code in one number, whose least has the code that is wanted.
+        nearest = (away.clamp_(max=_FARTHEST).int() << 15 | codes).flatten(0, 1).amin(0)
+        return torch.where(inside & (codes[0, 0] > 0), nearest & (1 << 15) - 1, 0)
 
     def look(self, points: Tensor, grid: Grid) -> Tensor:
         """Codes (b, ...) int32 of what was sampled in the cells of points (b, ..., 2) [m] of the lattice's frame; 0
@@ -177,12 +185,6 @@ def _rows(index: Tensor, size: int) -> Tensor:
     return (torch.arange(len(index), device=index.device, dtype=torch.int32) * size).view(
         -1, *(1,) * (index.ndim - 1)
     )
-
-
-def _steps(device: torch.device) -> Tensor:
-    """A cell and its neighbours (9, 2) int32, the cell first."""
-    step = torch.arange(9, device=device, dtype=torch.int32)
-    return torch.stack(((step // 3 + 1) % 3 - 1, (step + 1) % 3 - 1), dim=-1)
 
 
 def _middle(grid: Grid) -> list[float]:

@@ -92,9 +92,9 @@ class FlowHead(nn.Module):
     def sample(self, seen: Tensor, key: Tensor) -> Motion:
         """Draw motions (..., b, n) from `seen` (b, n, hidden) by keys (..., b, 2): one for each key."""
         n = seen.shape[1]
-        gate, noise = _drawn(key, {_GATE: (n,), _NOISE: (2, n)})
+        gate, noise = _drawn(key, {_GATE: (n,), _NOISE: (n, 2)})
         mean, spread = self.base(seen)
-        z = mean + spread * normal_from(noise).unflatten(-1, (n, 2))
+        z = mean + spread * normal_from(noise[..., None])
         return self._follow(z, seen, gate < torch.sigmoid(self.gate(seen)[..., 0]))
 
     def mean(self, seen: Tensor) -> Motion:

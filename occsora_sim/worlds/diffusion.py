@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.errors import ActionError, ConfigurationError
@@ -188,18 +189,23 @@ class DiffusionWorld:
         return after, frame
 
     def _move(self, memory: DiffusionMemory) -> RoadUsers:
-        """The road users a frame later. They see where the ego was, never where its prompt will take it."""
-        model, users = self.model.traffic, memory.users
+        """The road users a frame later, in as many slots as are in use. They see where the ego was, never where its
+        prompt will take it.
+        """
+        model, users = self.model.traffic, memory.users.occupied()
         ego = of_ego(memory.poses, self.vehicle, users.pose.shape[2])
-        everyone = join(users, ego)
+        crops = memory.ground.crops(join(ego, users).now, self.ground, self.grid)
+        # The model sums over slots: always over all of them, or the order of a sum would depend on the batch.
+        everyone = join(ego, memory.users)
+        empty = everyone.label.shape[1] - crops.shape[1]
         is_ego = torch.zeros_like(everyone.valid)
-        is_ego[:, -1] = True
-        crops = memory.ground.crops(everyone.now, self.ground, self.grid)
-        seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, :-1]
+        is_ego[:, 0] = True
+        around = F.pad(crops, (0, 0, 0, 0, 0, empty))
+        seen = model(everyone, is_ego, around, memory.scene[:, 0].long())[:, 1 : crops.shape[1]]
         if self.mode == "mean":
             return apply(users, model.head.mean(seen))
         draws = sample_several(model.head, seen, memory.key)
-        return apply(users, choose(users, draws, crops[:, :-1], ego))
+        return apply(users, choose(users, draws, crops[:, 1:], ego))
 
     def _draw(
         self, memory: DiffusionMemory, pose: Tensor, margin: float = 0.0, tiles: int | None = None
