@@ -12,6 +12,7 @@ from occsora_sim.commands.output import output_folder
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError, MissingDependencyError
 from occsora_sim.recipe import mark_of
+from occsora_sim.training.processes import refuse_many
 
 try:
     from occsora_sim.agents.learner import LearnerConfig
@@ -80,6 +81,7 @@ def run(options: Options) -> None:
     from occsora_sim.agents.learner import Learner
     from occsora_sim.agents.learner_config import finished
 
+    refuse_many("train agent")
     check_device(options.device)
     output_folder(options.out)
     about = {

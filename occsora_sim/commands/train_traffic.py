@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from occsora_sim.commands.output import output_folder
-from occsora_sim.device import check_device
+from occsora_sim.commands.training import train
 from occsora_sim.training.traffic import TrafficTraining as Options
 from occsora_sim.training.traffic import train_traffic
 
 
 def run(options: Options) -> None:
     """Train, and say where the weights are."""
-    check_device(options.loop.device)
-    output_folder(options.out)
-    print(train_traffic(options))
+    train(train_traffic, options)

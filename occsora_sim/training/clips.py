@@ -12,6 +12,7 @@ from torch import Tensor
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawer_of
+from occsora_sim.training.processes import WHOLE, Part
 from occsora_sim.training.report import say
 
 
@@ -87,9 +88,9 @@ class ClipSampler:
         exclude = torch.full((self.frames,), int(scene.ego_track[ego]), device=self.device)
         return self.voxelisers[index].frames(poses, times, exclude), poses
 
-    def draw(self, count: int, step: int) -> Clips:
-        """`count` clips for training step `step`."""
+    def draw(self, count: int, step: int, part: Part = WHOLE) -> Clips:
+        """A part of the `count` clips for training step `step`."""
         rng = np.random.default_rng((self.seed, step))
-        rows = [self.clip(int(number)) for number in rng.integers(len(self), size=count)]
+        rows = [self.clip(int(number)) for number in part.cut(rng.integers(len(self), size=count))]
         labels, poses = (torch.stack(part) for part in zip(*rows, strict=True))
         return Clips(labels=labels, poses=poses)

@@ -1,8 +1,9 @@
 """Train the occupancy encoder: tell two looks at one moment from other moments and from spoiled copies.
 
 InfoNCE (van den Oord et al. 2018, equation 4) with a second look, half a second on and from a bent path, as the
-positive; the other moments of the batch are negatives, and so are copies of the looks that are spoiled the way
-generated frames are, so that the features tell a good frame from a bad one and not only one street from another.
+positive; the other moments of the batch (of a part of it, where it is taken in parts) are negatives, and so are copies
+of the looks that are spoiled the way generated frames are, so that the features tell a good frame from a bad one and
+not only one street from another.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from occsora_sim.recipe import recipe_of
 from occsora_sim.training.fraying import fray
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.prefetch import open_windows
+from occsora_sim.training.processes import Part, rank
 from occsora_sim.training.stages import Stage, Stages
 
 _TEMPERATURE = 0.2
@@ -63,13 +65,14 @@ def train_encoder(options: EncoderTraining, grid: Grid = OCC3D) -> Path:
     encoder = OccupancyEncoder(OccupancyEncoderConfig(height=grid.shape[2])).to(options.loop.device)
     source = open_windows(options.scenes, grid, options.loop, history=2, future=1, seed=options.loop.seed)
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        windows = source.draw(options.loop.batch, step)
+    def loss(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        windows = source.draw(options.loop.batch, step, part)
         one, two = windows.labels[:, 1], windows.labels[:, 2]  # the future path of a third is bent
         return contrast(encoder, one, two, spoil(one, windows.poses[:, 1], grid, generator))
 
     run(encoder, loss, options.loop, stages.begin("encoder")).copy_to(encoder)
-    save_encoder(encoder.eval(), path, {"trained_on": options.scenes, "steps": options.loop.steps})
+    if rank() == 0:
+        save_encoder(encoder.eval(), path, {"trained_on": options.scenes, "steps": options.loop.steps})
     return path
 
 

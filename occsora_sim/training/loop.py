@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from occsora_sim.checkpoint import read_tensors, write_tensors
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.ema import EMA
+from occsora_sim.training import checkpoints, processes
 from occsora_sim.training.curves import Curves
 from occsora_sim.training.precision import Precision, resolve
+from occsora_sim.training.processes import StepLoss
 from occsora_sim.training.report import Report, say
 from occsora_sim.training.stages import Turn
-
-StepLoss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]]
-"""(step, generator) -> loss and what to log: numbers, and pictures (3, height, width) uint8. It is read from the device
-only when it is written. The batch must follow from the step alone, so that resuming is exact."""
 
 CHECKPOINT_SECONDS = 300.0
 """Longest time between resumable checkpoints [s]: what an interruption may cost where steps are slow."""
@@ -35,7 +34,9 @@ class LoopConfig:
         steps: optimiser steps in all.
         minutes: stop after this long, all stages together, and decay the learning rate to that end instead [min]; 0
             means by steps alone.
-        batch: windows per step.
+        batch: windows per step, of all processes together.
+        accumulate: parts that each process takes its windows of a step in, one after another: memory for a part of
+            them is enough.
         lr: peak learning rate of AdamW.
         lr_floor: share of `lr` that the cosine ends at; 1 keeps the rate constant.
         warmup: steps of linear warm-up; afterwards the cosine.
@@ -56,6 +57,7 @@ class LoopConfig:
     steps: int = 2000
     minutes: float = 0.0
     batch: int = 8
+    accumulate: int = 1
     lr: float = 6e-4
     lr_floor: float = 0.02
     warmup: int = 50
@@ -74,11 +76,14 @@ class LoopConfig:
         if (
             self.steps < 1
             or self.batch < 1
+            or self.accumulate < 1
             or not self.lr > 0
             or self.log_every < 1
             or self.checkpoint_every < 1
         ):
-            raise ConfigurationError(f"training: steps, batch, lr and intervals must be positive, got {self}")
+            raise ConfigurationError(
+                f"training: steps, batch, accumulate, lr and intervals must be positive, got {self}"
+            )
         if not (math.isfinite(self.minutes) and self.minutes >= 0):
             raise ConfigurationError(f"training: minutes {self.minutes} must be 0 (no limit) or more")
         if self.workers < 0 or (self.workers and "fork" not in multiprocessing.get_all_start_methods()):
@@ -116,16 +121,24 @@ def run(
     their moving average.
 
     The turn's resume.safetensors holds model, average, optimiser and step; if it is there, training goes on from it
-    and gives the same weights as a run that was never interrupted. Curves go to tensorboard beside it.
+    and gives the same weights as a run that was never interrupted. Curves go to tensorboard beside it. Of several
+    processes (see `processes.joined`) all hold the same weights, and the first writes the files.
 
     Raises:
+        ConfigurationError: the batch has fewer windows than parts.
         CheckpointError: the resume file is damaged or of another model, or files cannot be written.
         MissingDependencyError: TensorBoard is not installed.
 
     """
+    parts = processes.parts(config.accumulate)
+    if config.batch < parts[0].of:
+        raise ConfigurationError(
+            f"--batch {config.batch} is too small for {processes.count()} processes with --accumulate "
+            f"{config.accumulate}; give each part a window"
+        )
     turn.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(config.device)
-    dtype = resolve(config.precision, device)
+    dtype = processes.from_first(resolve, config.precision, device)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimiser = optimiser_of(config, parameters)
     ema = EMA(model, decay=config.ema)
@@ -133,17 +146,24 @@ def run(
         _load(turn, model, ema, optimiser, parameters)
     if turn.over:
         return ema
-    step, steps = turn.step, turn.stage.steps
+    compute = processes.Parallel(model, step_loss)
+    step, steps, first = turn.step, turn.stage.steps, processes.rank() == 0
     saved, due = time.monotonic(), False
-    with Curves(turn.folder / "tensorboard") as curves, Report(turn.title) as report:
-        while (progress := turn.progress(step)) < 1:
+    curves_of = Curves(turn.folder / "tensorboard") if first else nullcontext()
+    with curves_of as curves, Report(turn.title) as report:
+        while (progress := processes.from_first(turn.progress, step)) < 1:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(config, progress, step)
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-                loss, logs = step_loss(step, generator)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            told = []
+            for part in parts:
+                generator = part.generator(config.seed * 1_000_003 + step)
+                with compute.held_back(part, parts[-1]):
+                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+                        loss, logs = compute(step, part, generator)
+                    # The mean over processes of these sums is the mean over the batch.
+                    (loss * (processes.count() * part.size(config.batch) / config.batch)).backward()
+                told.append(logs)
             norm = nn.utils.clip_grad_norm_(parameters.values(), config.clip)
             if torch.isfinite(norm):  # a step that overflowed is left out
                 optimiser.step()
@@ -152,27 +172,39 @@ def run(
                 text = f"step {step + 1} of {steps} {turn.clock(step + 1)}  loss {float(loss.detach()):.4f}"
                 report.show(turn.progress(step + 1), text)
             if step % config.log_every == 0 or step == steps - 1:
-                pictures = {
-                    name: value for name, value in logs.items() if isinstance(value, Tensor) and value.ndim
-                }
-                numbers = {
-                    **{name: float(value) for name, value in logs.items() if name not in pictures},
-                    "train/gradient_norm": float(norm),
-                    "train/lr": optimiser.param_groups[0]["lr"],
-                }
-                curves.add(numbers, step)
-                curves.add_pictures(pictures, step)
+                numbers = processes.mean([_numbers(logs) for logs in told])
+                numbers |= {"train/gradient_norm": float(norm), "train/lr": optimiser.param_groups[0]["lr"]}
+                if curves is not None:
+                    curves.add(numbers, step)
+                    curves.add_pictures(_pictures(told), step)
                 if not report.terminal:
                     text = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in numbers.items())
                     say(f"{turn.title}: step {step + 1} of {steps} {turn.clock(step + 1)}  {text}")
             step += 1
             due |= step % config.checkpoint_every == 0 or time.monotonic() - saved >= CHECKPOINT_SECONDS
-            if due and step < steps and step % turn.stage.stride == 0:
+            if first and due and step < steps and step % turn.stage.stride == 0:
                 _save(turn, model, ema, optimiser, parameters, step)
                 saved, due = time.monotonic(), False
-        _save(turn, model, ema, optimiser, parameters, step, stopped=step < steps)
+        if first:
+            _save(turn, model, ema, optimiser, parameters, step, stopped=step < steps)
     turn.close(step)
     return ema
+
+
+def _pictures(told: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Those of what the parts of a step have to log."""
+    return {
+        name: value
+        for logs in told
+        for name, value in logs.items()
+        if isinstance(value, Tensor) and value.ndim
+    }
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Those of what a part of a step has to log."""
+    pictures = _pictures([logs])
+    return {name: float(value) for name, value in logs.items() if name not in pictures}
 
 
 def _save(
@@ -184,13 +216,13 @@ def _save(
     for name, parameter in parameters.items():
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
-    write_tensors(turn.resume, tensors, turn.state(step, stopped=stopped))
+    turn.save(tensors, step, stopped=stopped)
 
 
 def _load(
     turn: Turn, model: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
 ) -> None:
-    tensors, _ = read_tensors(turn.resume, kind="resume")
+    tensors, _ = checkpoints.read(turn.resume, kind="resume")
     try:
         model.load_state_dict(_part(tensors, "model."))
         ema.load_state_dict(_part(tensors, "ema."))

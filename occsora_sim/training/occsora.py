@@ -13,9 +13,9 @@ from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
 from occsora_sim.models.weights import load_occsora, save_world_model
 from occsora_sim.presets import occsora_preset
 from occsora_sim.recipe import recipe_of
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.clips import ClipSampler
 from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.processes import WHOLE, Part, open_share, rank
 from occsora_sim.training.stages import Stage, Stages, Turn
 
 TOKENIZER_LOOP = LoopConfig(
@@ -77,16 +77,18 @@ def _sampler(scenes: str, config: OccSoraConfig, seed: int, loop: LoopConfig) ->
             f"--workers {loop.workers}: clips are drawn by no other process; leave it out"
         )
     frames = config.tokenizer.frames
-    return ClipSampler(open_scenes(scenes), config.grid, frames=frames, seed=seed, device=loop.device)
+    return ClipSampler(open_share(scenes), config.grid, frames=frames, seed=seed, device=loop.device)
 
 
 def _named(part: str, logs: dict[str, float]) -> dict[str, float]:
     return {f"{part}/{name}": value for name, value in logs.items()}
 
 
-def _encoded(model: OccSora, sampler: ClipSampler, count: int, step: int) -> tuple[Tensor, Tensor]:
-    """The latents (b, c, t', x', y') and prompts (b, t, 2) of the clips of a step."""
-    clips = sampler.draw(count, step)
+def _encoded(
+    model: OccSora, sampler: ClipSampler, count: int, step: int, part: Part = WHOLE
+) -> tuple[Tensor, Tensor]:
+    """The latents (b, c, t', x', y') and prompts (b, t, 2) of a part of the clips of a step."""
+    clips = sampler.draw(count, step, part)
     return model.latents(clips.labels), pose_steps(clips.poses)
 
 
@@ -130,8 +132,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     config, loop = occsora_preset(options.preset), options.loop
     path = options.out / "tokenizer.safetensors"
     stage = Stage(name="tokenizer", steps=loop.steps, main=True)
-    recipe = recipe_of("train tokenizer", options)
-    stages = Stages(options.out, loop.minutes, recipe, [stage], weights=path)
+    stages = Stages(options.out, loop.minutes, recipe_of("train tokenizer", options), [stage], weights=path)
     if stages.finished:
         return path
     sampler = _sampler(options.scenes, config, loop.seed, loop)
@@ -139,12 +140,14 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     model = OccSora(config).to(loop.device)
     tokenizer = model.tokenizer.requires_grad_(True).train()
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        value, logs = tokenizer.loss(sampler.draw(loop.batch, step).labels, generator)
+    def loss(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        value, logs = tokenizer.loss(sampler.draw(loop.batch, step, part).labels, generator)
         return value, _named("tokenizer", logs)
 
     run(tokenizer, loss, loop, stages.begin("tokenizer")).copy_to(tokenizer)
-    save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe={"tokenizer": options})
+    if rank() == 0:
+        recipe = {"tokenizer": options}
+        save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe=recipe)
     return path
 
 
@@ -178,18 +181,19 @@ def train_world_model(options: WorldModelTraining) -> Path:
     turn = stages.begin("denoiser")
     pool = None if turn.over or not options.pool else _pool(model, sampler, options.pool, turn)
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if pool is not None:
-            rows = torch.randint(len(pool.latents), (loop.batch,), generator=generator).to(
+            rows = torch.randint(len(pool.latents), (part.size(loop.batch),), generator=generator).to(
                 pool.latents.device
             )
             latents, prompt = pool.latents[rows], pool.prompt[rows]
         else:
-            latents, prompt = _encoded(model, sampler, loop.batch, step)
+            latents, prompt = _encoded(model, sampler, loop.batch, step, part)
         value, logs = model.latent_loss(latents, prompt, generator=generator)
         return value, _named("world_model", logs)
 
     run(model, loss, loop, turn).copy_to(model)
-    recipe = {**header.get("recipe", {}), "world_model": options}
-    save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
+    if rank() == 0:
+        recipe = {**header.get("recipe", {}), "world_model": options}
+        save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
     return path

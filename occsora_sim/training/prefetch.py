@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, Self, TypeVar
 
 import torch
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import Grid
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.loop import LoopConfig
+from occsora_sim.training.processes import WHOLE, Part, open_share, parts
 from occsora_sim.training.windows import Windows, WindowSampler
 
 BATCHES_AHEAD = 3
@@ -40,8 +40,8 @@ class Sampler(Protocol[Drawn_co]):
 
     device: torch.device
 
-    def draw(self, count: int, step: int) -> Drawn_co:
-        """A batch of `count` for training step `step`; the same for the same step."""
+    def draw(self, count: int, step: int, part: Part = WHOLE) -> Drawn_co:
+        """A part of the batch of `count` for training step `step`; the same for the same step."""
         ...
 
 
@@ -56,20 +56,21 @@ def open_windows(
 
     """
     sampler = WindowSampler(
-        open_scenes(scenes), grid, history=history, future=future, seed=seed,
+        open_share(scenes), grid, history=history, future=future, seed=seed,
         device="cpu" if loop.workers else loop.device, workers=loop.workers,
     )  # fmt: skip
-    return Prefetcher(sampler, loop.workers, loop.device)
+    return Prefetcher(sampler, loop.workers, loop.device, parts(loop.accumulate))
 
 
 class _Batches(Dataset[Drawn]):
-    """Batches of `count` by step number."""
+    """The parts of batches of `count`, in the order of the steps."""
 
-    def __init__(self, sampler: Sampler[Drawn], count: int) -> None:
-        self.sampler, self.count = sampler, count
+    def __init__(self, sampler: Sampler[Drawn], count: int, own: Sequence[Part]) -> None:
+        self.sampler, self.count, self.own = sampler, count, own
 
-    def __getitem__(self, step: int) -> Drawn:
-        return self.sampler.draw(self.count, step)
+    def __getitem__(self, number: int) -> Drawn:
+        step, part = divmod(number, len(self.own))
+        return self.sampler.draw(self.count, step, self.own[part])
 
 
 class Prefetcher(Generic[Drawn]):
@@ -79,36 +80,44 @@ class Prefetcher(Generic[Drawn]):
         sampler: of batches; on the CPU if there are processes.
         workers: processes; 0: none, the sampler is asked when a batch is needed.
         device: where the batches are wanted.
+        own: the parts of a batch that this process asks for, in this order in each step.
 
     Raises:
         ConfigurationError: there are processes and a sampler on another device.
 
     """
 
-    def __init__(self, sampler: Sampler[Drawn], workers: int, device: torch.device | str) -> None:
-        self.sampler, self.workers, self.device = sampler, workers, torch.device(device)
+    def __init__(
+        self,
+        sampler: Sampler[Drawn],
+        workers: int,
+        device: torch.device | str,
+        own: Sequence[Part] = (WHOLE,),
+    ) -> None:
+        self.sampler, self.workers, self.device, self.own = sampler, workers, torch.device(device), own
         if workers and sampler.device.type != "cpu":
             raise ConfigurationError(
                 f"prefetcher: the sampler draws on {sampler.device}; workers need the CPU"
             )
-        self._next: tuple[int, int] | None = None  # (count, step) that the running processes give next
+        self._next: tuple[int, int] | None = None  # (count, number) that the running processes give next
         self._batches: Iterator[Drawn] = iter(())
 
-    def draw(self, count: int, step: int) -> Drawn:
-        """A batch of `count` for training step `step`, on the device; steps in a row come without a wait."""
+    def draw(self, count: int, step: int, part: Part = WHOLE) -> Drawn:
+        """A part of the batch of `count` for training step `step`, on the device; in turn they come without a wait."""
         if not self.workers:
-            return self.sampler.draw(count, step).to(self.device)
-        if self._next != (count, step):
+            return self.sampler.draw(count, step, part).to(self.device)
+        number = step * len(self.own) + self.own.index(part)
+        if self._next != (count, number):
             self._batches = iter(
                 DataLoader(
-                    _Batches(self.sampler, count),
+                    _Batches(self.sampler, count, self.own),
                     batch_size=None,
-                    sampler=itertools.count(step),
+                    sampler=itertools.count(number),
                     num_workers=self.workers,
                     prefetch_factor=BATCHES_AHEAD,
                     pin_memory=self.device.type == "cuda",
                     multiprocessing_context="fork",
                 )
             )
-        self._next = (count, step + 1)
+        self._next = (count, number + 1)
         return next(self._batches).to(self.device)

@@ -1,4 +1,6 @@
-"""How far a part of a training is: a bar on a terminal, lines of text elsewhere; always on standard error."""
+"""How far a part of a training is: a bar on a terminal, lines of text elsewhere; always on standard error. Of several
+processes the first alone tells.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from occsora_sim.training.processes import rank
+
 _QUIET = 10.0
 """Seconds between two lines of `show` where there is no terminal."""
 
@@ -18,7 +22,7 @@ class Report:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.terminal = sys.stderr.isatty()
+        self.terminal = rank() == 0 and sys.stderr.isatty()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -48,7 +52,8 @@ class Report:
 
 def say(text: str) -> None:
     """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def clock(spent: float, left: float | None) -> str:

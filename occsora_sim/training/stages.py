@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
+from occsora_sim.checkpoint import read_header
 from occsora_sim.recipe import check_recipe
+from occsora_sim.training import checkpoints, processes
 from occsora_sim.training.pool import Pool, pool_of, tensors_of
 from occsora_sim.training.report import Report, clock, duration, say
 
 GOES_ON_WITH = frozenset(
     {
         "--out", "--steps", "--minutes", "--checkpoint-every", "--log-every", "--workers", "--device", "--compile",
+        "--accumulate",
     }
 )  # fmt: skip
 """Options that may change when a training goes on: how long, where, and what it tells on the way."""
@@ -55,7 +58,8 @@ class Turn:
     Attributes:
         title: what it is called on the way: "stage 2 of 5, code".
         stage: which one it is.
-        folder: where its files are: resume.safetensors, pool.safetensors (while it runs) and tensorboard.
+        folder: where its files are: resume.safetensors and the one before, previous.safetensors, pool.safetensors
+            (while it runs) and tensorboard.
         header: what its files say in their headers: the recipe, and the steps of the stages before it.
         seconds: that it may take in all; infinite where steps alone count.
         before: seconds that it took in runs before this one.
@@ -81,7 +85,7 @@ class Turn:
     @property
     def resume(self) -> Path:
         """What the stage goes on from."""
-        return self.folder / "resume.safetensors"
+        return checkpoints.resume_file(self.folder)
 
     @property
     def begun(self) -> bool:
@@ -105,14 +109,20 @@ class Turn:
         used = self.spent - self.drawn
         return clock(self.spent, used * (1 - progress) / progress if progress > 0 else None)
 
-    def state(self, step: int, *, stopped: bool = False) -> dict[str, Any]:
-        """The header of its resume file after so many steps; `stopped`: there will be no more, for want of time."""
-        return {**self.header, "kind": "resume", "step": step, "spent": self.spent, "stopped": stopped}
+    def save(self, tensors: dict[str, Tensor], step: int, *, stopped: bool = False) -> None:
+        """Write its checkpoint after so many steps; `stopped`: there will be no more, for want of time.
+
+        Raises:
+            CheckpointError: it cannot be written; those of before are there.
+
+        """
+        state = {**self.header, "kind": "resume", "step": step, "spent": self.spent, "stopped": stopped}
+        checkpoints.write_next(self.folder, tensors, state)
 
     def close(self, step: int) -> None:
         """It is over after so many steps; its pool may go, unless the stage may go on."""
         self.step, self.over = step, True
-        if not self.stage.main:
+        if not self.stage.main and processes.rank() == 0:
             self._pool.unlink(missing_ok=True)
         say(f"{self.title}: done after {step} of {self.stage.steps} steps {clock(self.spent, None)}")
 
@@ -133,19 +143,20 @@ class Turn:
                 yield number
 
     def pool(self, kind: type[Pool], draw: Callable[[], Pool], device: torch.device | str) -> Pool:
-        """What `draw` returns, drawn once: it is kept in a file until the stage is over."""
-        if self._pool.exists():
-            tensors, _ = read_tensors(self._pool, kind="pool")
-            return pool_of(kind, tensors, device)
-        begin = self.spent
-        pool = draw()
-        self.drawn = self.spent - begin
-        write_tensors(self._pool, tensors_of(pool), {**self.header, "kind": "pool", "spent": self.drawn})
-        return pool
+        """What `draw` returns, drawn once, by the first process: it is kept in a file until the stage is over."""
+        with processes.first_alone():
+            if self._pool.exists():
+                return pool_of(kind, checkpoints.read(self._pool, kind="pool")[0], device)
+            begin = self.spent
+            pool = draw()
+            self.drawn = self.spent - begin
+            state = {**self.header, "kind": "pool", "spent": self.drawn}
+            checkpoints.write(self._pool, tensors_of(pool), state)
+            return pool
 
     @property
     def _pool(self) -> Path:
-        return self.folder / "pool.safetensors"
+        return checkpoints.pool_file(self.folder)
 
 
 class Stages:
@@ -171,22 +182,30 @@ class Stages:
         self.stages = [stage for stage in stages if stage.steps]
         self._turns: dict[str, Turn] = {}
         self._started = time.monotonic()
-        for stage in stages:
-            for kind in ("resume", "pool"):
-                if (path := self._folder(stage) / f"{kind}.safetensors").exists():
-                    theirs = read_header(path, kind=kind).get("recipe")
-                    check_recipe(path, theirs, self.recipe, free=GOES_ON_WITH)
+        processes.from_first(self._check, stages)
 
     @property
     def finished(self) -> bool:
         """Whether a run before has trained all that is asked for, and written the weights; says so."""
+        return processes.from_first(self._finished)
+
+    def _check(self, stages: Sequence[Stage]) -> None:
+        """Repair the files of a training that was killed, and see that it was begun with these options."""
+        for folder in map(self._folder, stages):
+            checkpoints.repair(folder)
+            for kind in ("resume", "pool"):
+                if (path := folder / f"{kind}.safetensors").exists():
+                    theirs = read_header(path, kind=kind).get("recipe")
+                    check_recipe(path, theirs, self.recipe, free=GOES_ON_WITH)
+
+    def _finished(self) -> bool:
         done: dict[str, int] = {}
         for stage in self.stages:
             state = self._state(stage, "resume", done)
             if not state or not self._over(stage, state):
                 return False
             done[stage.name] = state["step"]
-        written = [(self._folder(stage) / "resume.safetensors").stat().st_mtime_ns for stage in self.stages]
+        written = [checkpoints.resume_file(self._folder(stage)).stat().st_mtime_ns for stage in self.stages]
         if not self.weights.is_file() or self.weights.stat().st_mtime_ns < max(written):
             return False
         say(f"{self.weights}: was finished before; more --steps or --minutes go on from here")
@@ -195,19 +214,16 @@ class Stages:
     def begin(self, name: str) -> Turn:
         """Begin the stage `name`, or go on with it; its predecessors' turns are over."""
         number = [stage.name for stage in self.stages].index(name)
-        stage, folder = self.stages[number], self._folder(self.stages[number])
+        stage = self.stages[number]
         after = {s.name: self._turns[s.name].step for s in self.stages[:number] if s.name in self._turns}
-        state, pool = (self._state(stage, kind, after) for kind in ("resume", "pool"))
-        for kind, found in (("resume", state), ("pool", pool)):
-            if not found:  # of weights that have learned on since
-                (folder / f"{kind}.safetensors").unlink(missing_ok=True)
+        state, pool = processes.from_first(self._kept, stage, after)
         elapsed = time.monotonic() - self._started + sum(turn.before for turn in self._turns.values())
         left = max(0.0, self.seconds - elapsed) if self.seconds else math.inf
         drawn = float(pool.get("spent", 0.0))
         turn = Turn(
             title=f"stage {number + 1} of {len(self.stages)}, {name}" if len(self.stages) > 1 else name,
             stage=stage,
-            folder=folder,
+            folder=self._folder(stage),
             header={"recipe": self.recipe, "after": after, "minutes": self.seconds / 60},
             seconds=left * stage.share / sum(s.share for s in self.stages[number:]),
             before=float(state.get("spent", drawn)),
@@ -223,6 +239,17 @@ class Stages:
             text += f", at most {duration(turn.seconds)}; {duration(left)} left in all"
         say(f"{turn.title}: {text}")
         return turn
+
+    def _kept(self, stage: Stage, after: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The headers of what a stage goes on from; files of weights that have learned on since are removed."""
+        folder = self._folder(stage)
+        state, pool = (self._state(stage, kind, after) for kind in ("resume", "pool"))
+        if not state:
+            checkpoints.resume_file(folder).unlink(missing_ok=True)
+            checkpoints.previous_file(folder).unlink(missing_ok=True)
+        if not pool:
+            checkpoints.pool_file(folder).unlink(missing_ok=True)
+        return state, pool
 
     def _folder(self, stage: Stage) -> Path:
         return self.out if stage.main else self.out / stage.name

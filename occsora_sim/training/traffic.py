@@ -17,11 +17,11 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.recipe import recipe_of
 from occsora_sim.scenes.scene import Scene
-from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.entries import entries_loss, measure_kept
 from occsora_sim.training.entry_samples import EntrySampler
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.muon import muon_of_convolutions
+from occsora_sim.training.processes import Part, open_share, parts, rank
 from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.traffic_rollouts import RolloutSampler
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows, targets
@@ -96,12 +96,14 @@ def train_traffic(options: TrafficTraining) -> Path:
     if stages.finished:
         return path
     model, before = _model(options)
-    scenes = [scene for scene in open_scenes(options.scenes) if isinstance(scene, Scene)]
+    scenes = [scene for scene in open_share(options.scenes) if isinstance(scene, Scene)]
     if options.loop.steps or options.rollout_steps:
         _train_motion(options, model.traffic, TrafficSampler(scenes, seed=options.loop.seed), stages)
     if options.entry_steps:
         _train_entries(options, model, scenes, stages)
-    save_world_model(model, path, kind=kind, trained_on=options.scenes, recipe={**before, "traffic": options})
+    if rank() == 0:
+        recipe = {**before, "traffic": options}
+        save_world_model(model, path, kind=kind, trained_on=options.scenes, recipe=recipe)
     return path
 
 
@@ -132,20 +134,23 @@ def _train_motion(
 ) -> None:
     loop, device = options.loop, torch.device(options.loop.device)
 
-    def recorded(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def recorded(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         draw, count = (source.draw, loop.batch) if step % 2 else (source.draw_movers, 4 * loop.batch)
-        return traffic_loss(model, draw(count, step).to(device), generator)
+        return traffic_loss(model, draw(count, step, part).to(device), generator)
 
     run(model, recorded, loop, stages.begin("traffic")).copy_to(model)
     if not options.rollout_steps:
         return
-    own = RolloutSampler(model, source, options.rollout_frames)
+    own = {
+        part: RolloutSampler(model, source, options.rollout_frames, part) for part in parts(loop.accumulate)
+    }
 
-    def rolled(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def rolled(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         number, rest = divmod(step, _AGAIN)
         if rest == _AGAIN - 1:
-            return recorded(loop.steps + number, generator)
-        return traffic_loss(model, own.draw(loop.batch, number * (_AGAIN - 1) + rest).to(device), generator)
+            return recorded(loop.steps + number, part, generator)
+        windows = own[part].draw(loop.batch, number * (_AGAIN - 1) + rest)
+        return traffic_loss(model, windows.to(device), generator)
 
     lower = replace(loop, steps=options.rollout_steps, lr=loop.lr / 2)
     begun = {name: value.clone() for name, value in model.named_parameters()}
@@ -159,8 +164,9 @@ def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Sce
     sampler = EntrySampler(scenes, model.config.grid)
     entries.sizes.copy_(sampler.sizes())
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return entries_loss(entries, sampler.draw(loop.batch, generator).to(torch.device(loop.device)))
+    def loss(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        samples = sampler.draw(part.size(loop.batch), generator)
+        return entries_loss(entries, samples.to(torch.device(loop.device)))
 
     run(entries, loss, loop, stages.begin("entries"), muon_of_convolutions).copy_to(entries)
     measure_kept(entries, sampler)

@@ -18,6 +18,7 @@ from occsora_sim.geometry import relative
 from occsora_sim.models.traffic import AHEAD, TrafficModel
 from occsora_sim.models.traffic_motion import Motion, apply
 from occsora_sim.road_users import RoadUsers
+from occsora_sim.training.processes import WHOLE, Part
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows
 
 CANDIDATES = 4
@@ -37,27 +38,33 @@ class RolloutSampler:
         model: the model as it is trained.
         sampler: of the recording.
         frames: length of a rollout; then others begin. Checkpoints at multiples of it make a resumed run exact.
+        part: of a batch, whose windows it draws.
 
     """
 
-    def __init__(self, model: TrafficModel, sampler: TrafficSampler, frames: int = 10) -> None:
-        self.model, self.sampler, self.frames = model, sampler, frames
+    def __init__(
+        self, model: TrafficModel, sampler: TrafficSampler, frames: int = 10, part: Part = WHOLE
+    ) -> None:
+        self.model, self.sampler, self.frames, self.part = model, sampler, frames, part
         self.rows: list[Row] = []
         self.windows: TrafficWindows | None = None
         self.spans = [span for span in sampler.spans if span[3] - span[2] > frames + AHEAD]
 
     def draw(self, count: int, step: int) -> TrafficWindows:
-        """`count` windows of the frame of this training step."""
+        """The part of `count` windows of the frame of this training step."""
         if self.windows is None or step % self.frames == 0:
             rng = np.random.default_rng((self.sampler.seed, 1, step // self.frames))
             self.rows = []
             for _ in range(count):
                 scene, ego, first, last = self.spans[rng.integers(len(self.spans))]
                 self.rows.append((scene, ego, int(rng.integers(first, last - self.frames))))
-            self.hidden = torch.from_numpy(rng.random(count)) < self.sampler.hidden
+            self.rows = self.part.cut(self.rows)
+            self.hidden = torch.from_numpy(self.part.cut(rng.random(count))) < self.sampler.hidden
             self.windows = self.sampler.with_crops(self.sampler.windows(self.rows), self.rows, self.hidden)
         else:
-            key = torch.tensor([[row * 7919 + self.sampler.seed, step] for row in range(count)])
+            key = torch.tensor(
+                [[row * 7919 + self.sampler.seed, step] for row in self.part.cut(range(count))]
+            )
             self.windows = self._next(self.windows, key)
         return self.windows
 

@@ -33,6 +33,7 @@ from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import place_of
+from occsora_sim.training.processes import WHOLE, Part
 
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]."""
@@ -148,17 +149,18 @@ class TrafficSampler:
         if not self.spans:
             raise SceneError("training: no vehicle of these scenes is recorded for three seconds on end")
 
-    def draw(self, count: int, step: int) -> TrafficWindows:
-        """`count` windows for training step `step`."""
+    def draw(self, count: int, step: int, part: Part = WHOLE) -> TrafficWindows:
+        """A part of the `count` windows for training step `step`."""
         rng = np.random.default_rng((self.seed, step))
         rows = []
         for _ in range(count):
             scene, ego, first, last = self.spans[rng.integers(len(self.spans))]
             rows.append((scene, ego, int(rng.integers(first, last + 1))))
-        return self._finished(self.windows(rows), rows, rng)
+        rows = part.cut(rows)
+        return self._finished(self.windows(rows), rows, part.noise(rng))
 
-    def draw_movers(self, count: int, step: int) -> TrafficWindows:
-        """`count` windows around road users that move, for training step `step`."""
+    def draw_movers(self, count: int, step: int, part: Part = WHOLE) -> TrafficWindows:
+        """A part of the `count` windows around road users that move, for training step `step`."""
         rng = np.random.default_rng((self.seed, 2, step))
         rows: list[tuple[int, int, int]] = []
         while len(rows) < count:
@@ -167,9 +169,10 @@ class TrafficSampler:
             if len(kind):
                 track, now = kind[rng.integers(len(kind))]
                 rows.append((scene, int(track), int(now)))
+        rows = part.cut(rows)
         windows = self.windows(rows, FEW)
         windows = replace(windows, ego=torch.zeros_like(windows.ego))
-        return self._finished(windows, rows, rng)
+        return self._finished(windows, rows, part.noise(rng))
 
     def _finished(
         self, windows: TrafficWindows, rows: Sequence[tuple[int, int, int]], rng: np.random.Generator

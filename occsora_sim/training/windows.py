@@ -13,6 +13,7 @@ from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.scenes.offers import usable
 from occsora_sim.scenes.recorded import Recorded, drawers_of
+from occsora_sim.training.processes import WHOLE, Part
 from occsora_sim.training.report import say
 
 
@@ -64,30 +65,34 @@ class WindowSampler:
         say(f"preparing {len(self.scenes)} scenes ...")
         self.voxelisers = drawers_of(self.scenes, grid, device, workers)
 
-    def draw(self, count: int, step: int) -> Windows:
-        """`count` windows for training step `step`.
+    def draw(self, count: int, step: int, part: Part = WHOLE) -> Windows:
+        """A part of the `count` windows for training step `step`.
 
         A third of the windows bend the recorded future by a random turn and stretch, so that two looks at one
         moment are from places as far apart as those that a driver might have come to.
         """
         rng = np.random.default_rng((self.seed, step))
-        rows = [self._window(rng) for _ in range(count)]
-        labels, poses = (torch.stack(part) for part in zip(*rows, strict=True))
+        rows = [self._look(*look) for look in part.cut([self._choose(rng) for _ in range(count)])]
+        labels, poses = (torch.stack(each) for each in zip(*rows, strict=True))
         return Windows(labels=labels, poses=poses)
 
-    def _window(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _choose(self, rng: np.random.Generator) -> tuple[int, int, np.ndarray, Tensor]:
+        """A window's scene, ego, steps and poses."""
         index, ego, first, last = self.spans[rng.integers(len(self.spans))]
-        scene, voxeliser = self.scenes[index], self.voxelisers[index]
+        scene = self.scenes[index]
         stride = round(FRAME_SECONDS / scene.dt)
         at = int(rng.integers(first, last + 1))
         steps = at + stride * np.arange(-self.history + 1, self.future + 1)
         poses = torch.from_numpy(scene.ego_pose[ego, steps]).float()
-        if rng.random() < 1 / 3:
-            poses = self._bend(poses, rng)
+        return index, ego, steps, self._bend(poses, rng) if rng.random() < 1 / 3 else poses
+
+    def _look(self, index: int, ego: int, steps: np.ndarray, poses: Tensor) -> tuple[Tensor, Tensor]:
+        """A window's labels and poses."""
+        scene = self.scenes[index]
         poses = poses.to(self.device)
         times = torch.from_numpy(steps * scene.dt).float().to(self.device)
         exclude = torch.full((len(steps),), int(scene.ego_track[ego]), device=self.device)
-        return voxeliser.frames(poses, times, exclude), poses
+        return self.voxelisers[index].frames(poses, times, exclude), poses
 
     def _bend(self, poses: Tensor, rng: np.random.Generator) -> Tensor:
         """Replace the future by the motion of another driver: constant speed and yaw rate, drawn at random."""

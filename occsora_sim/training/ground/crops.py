@@ -13,6 +13,7 @@ from occsora_sim.models.ground.model import GroundModel
 from occsora_sim.models.ground.outpainter import Outpainter, OutpainterConfig, route_features
 from occsora_sim.models.ground.tokenizer import PATCH
 from occsora_sim.training.ground.towns import Crops, GroundTowns
+from occsora_sim.training.processes import WHOLE, Part
 
 WITHOUT_ROUTE, WITHOUT_PLACE = 0.15, 0.3
 """Shares of crops that are told no route and no kind of place."""
@@ -28,10 +29,12 @@ class CropSampler:
     def __init__(self, towns: GroundTowns, side: int, column: float, reach: float, *, seed: int = 0) -> None:
         self.towns, self.side, self.column, self.reach, self.seed = towns, side, column, reach, seed
 
-    def draw(self, count: int, step: int) -> Crops:
-        """`count` crops for training step `step`."""
-        rng = np.random.default_rng((self.seed, step))
-        return self.towns.draw(count, self.side, rng, column=self.column, reach=self.reach)
+    def draw(self, count: int, step: int, part: Part = WHOLE) -> Crops:
+        """A part of the `count` crops for training step `step`; each part's are its own, since to look for crops is
+        most of the work.
+        """
+        rng = np.random.default_rng(part.seeds(self.seed, step))
+        return self.towns.draw(part.size(count), self.side, rng, column=self.column, reach=self.reach)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
+from torch import Tensor
+
+from occsora_sim.training import checkpoints
 from occsora_sim.training.ground.towns import GroundTowns
 
 
@@ -19,7 +21,7 @@ def save_towns(towns: GroundTowns, path: Path, source: Mapping[str, Any]) -> Non
         "cell": towns.cell,
         "source": dict(source),
     }
-    write_tensors(path, towns.tensors, header)
+    checkpoints.write(path, towns.tensors, header)
 
 
 def load_towns(path: Path) -> GroundTowns:
@@ -29,19 +31,22 @@ def load_towns(path: Path) -> GroundTowns:
         CheckpointError: the file is unusable or of another kind.
 
     """
-    tensors, header = read_tensors(path, kind="ground_towns")
-    return GroundTowns(tensors, json.loads(header["names"]), float(header["cell"]))
+    return _towns(*checkpoints.read(path, kind="ground_towns"))
 
 
 def kept_towns(path: Path, source: Mapping[str, Any], make: Callable[[], GroundTowns]) -> GroundTowns:
     """The places of `path` where these were made of the same `source`; else those of `make`, which are then kept there.
 
     Raises:
-        CheckpointError: the file is unusable.
+        CheckpointError: the file is another thing, or cannot be written.
 
     """
-    if path.exists() and read_header(path, kind="ground_towns").get("source") == dict(source):
-        return load_towns(path)
+    if found := checkpoints.kept(path, kind="ground_towns", source=source):
+        return _towns(*found)
     towns = make()
     save_towns(towns, path, source)
     return towns
+
+
+def _towns(tensors: dict[str, Tensor], header: Mapping[str, Any]) -> GroundTowns:
+    return GroundTowns(tensors, json.loads(header["names"]), float(header["cell"]))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
+from occsora_sim.checkpoint import read_header
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.ground.outpainter import Outpainter
 from occsora_sim.models.weights import load_world_model, read_config, save_world_model, with_traffic
@@ -18,6 +18,7 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
 from occsora_sim.recipe import mark_of, recipe_of
 from occsora_sim.scenes.source import open_scenes
+from occsora_sim.training import checkpoints
 from occsora_sim.training.curves import Curves
 from occsora_sim.training.ground.crops import CropSampler, columns_of, tokeniser
 from occsora_sim.training.ground.loss import Validation, outpaint_loss
@@ -28,6 +29,7 @@ from occsora_sim.training.ground.vocabulary import ceiling, set_vocabulary, voca
 from occsora_sim.training.loop import LoopConfig, run
 from occsora_sim.training.muon import muon_of_body
 from occsora_sim.training.prefetch import Prefetcher
+from occsora_sim.training.processes import Part, first_alone, parts, rank
 from occsora_sim.training.report import say
 from occsora_sim.training.stages import Stage, Stages, Turn
 
@@ -94,7 +96,8 @@ def train_ground(options: GroundTraining) -> Path:
     if stages.finished:
         return path
     model, before = _model(options)
-    towns, held = _towns(options, model)
+    with first_alone():
+        towns, held = _towns(options, model)
     ground, loop = model.ground, options.loop
     if held is not None:
         side = columns_of(ground.config.fine)
@@ -106,13 +109,9 @@ def train_ground(options: GroundTraining) -> Path:
         coarse = replace(loop, steps=options.plan_steps, batch=max(1, 3 * loop.batch // 4))
         _train(options, model, ground.plan, towns, held, coarse, stages.begin("plan"))
     _train(options, model, ground.fine, towns, held, loop, stages.begin("ground"))
-    save_world_model(
-        model.eval(),
-        path,
-        kind="world_model",
-        trained_on=options.scenes,
-        recipe={**before, "ground": options},
-    )
+    if rank() == 0:
+        recipe = {**before, "ground": options}
+        save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
     return path
 
 
@@ -140,7 +139,9 @@ def _model(options: GroundTraining) -> tuple[WorldModel, dict[str, Any]]:
 
 
 def _towns(options: GroundTraining, model: WorldModel) -> tuple[GroundTowns, GroundTowns | None]:
-    """The ground of the scenes and of those held apart; gives the model its palette and books, if it has none."""
+    """The ground of the scenes and, in the first process, of those held apart; gives the model its palette and books,
+    if it has none.
+    """
     config, grid = model.config.ground, model.config.grid
     init = None if options.init is None else mark_of(options.init)
     source = {"scenes": options.scenes, "grid": repr(grid), "kinds": config.kinds, "init": init}
@@ -155,7 +156,7 @@ def _towns(options: GroundTraining, model: WorldModel) -> tuple[GroundTowns, Gro
     if options.init is None:
         words = _kept_words(options.out / "vocabulary.safetensors", source, towns, model)
         set_vocabulary(model.ground, words)
-    if not options.validate:
+    if not options.validate or rank():
         return towns, None
     held = kept_towns(
         options.out / "validate.safetensors",
@@ -170,10 +171,10 @@ def _kept_words(
 ) -> dict[str, Tensor]:
     """The vocabulary of `towns`, made once."""
     kind = "ground_vocabulary"
-    if path.exists() and read_header(path, kind=kind).get("source") == source:
-        return read_tensors(path, kind=kind)[0]
+    if found := checkpoints.kept(path, kind=kind, source=source):
+        return found[0]
     words = vocabulary(towns, model.config.ground, _reach(model))
-    write_tensors(path, words, {"kind": kind, "source": source})
+    checkpoints.write(path, words, {"kind": kind, "source": source})
     return words
 
 
@@ -187,18 +188,18 @@ def _train(
     name = "plan" if painter is ground.plan else "ground"
     tokenise = tokeniser(ground, painter)
     crops = CropSampler(towns, side, ground.config.column, reach, seed=2 * loop.seed + (name == "plan"))
-    source = Prefetcher(crops, loop.workers, device)
+    source = Prefetcher(crops, loop.workers, device, parts(loop.accumulate))
     validation = samples = None
     if held is not None and not turn.over:
         apart = CropSampler(held, side, ground.config.column, reach)
         validation = Validation(apart, tokenise, view, device)
         samples = Samples(apart, tokenise, ground, device)
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        tokens = tokenise(source.draw(loop.batch, step), generator)
+    def loss(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
+        tokens = tokenise(source.draw(loop.batch, step, part), generator)
         value, logs = outpaint_loss(painter, tokens, view, generator)
         logs = {f"{name}/{key}": number for key, number in logs.items()}
-        tried = step and step % (_VALIDATED * loop.log_every) == 0
+        tried = step and step % (_VALIDATED * loop.log_every) == 0 and part.index == 0
         if validation is not None and samples is not None and tried:
             logs |= {f"{name}/validation": validation(painter), f"{name}/samples": samples(painter)}
         return value, logs
