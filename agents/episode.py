@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.utils import seeding
 
 from occsora_sim.agents.protocol import AnyAgent, ImaginingAgent
+from occsora_sim.cluster import Told, untold
 from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.infos import describe
 from occsora_sim.envs.simulation import DriveSimulation
@@ -127,6 +128,30 @@ def run_episodes(
         done += [group.done[row] for row in range(size)]
         give_back()
     return done
+
+
+def run_batch(
+    simulation: DriveSimulation, agent: AnyAgent, numbers: range, *, seed: int, told: Told = untold
+) -> list[Episode]:
+    """The episodes `numbers` of those that `run_episodes` drives, side by side; `told` is called as each ends."""
+    ended = 0
+
+    def count(done: int) -> None:
+        nonlocal ended
+        while ended < done:
+            ended += 1
+            told()
+
+    starts = [number % len(simulation.starts) for number in numbers]
+    return run_episodes(
+        simulation,
+        agent,
+        len(numbers),
+        seed=seed + numbers[0],
+        batch=len(numbers),
+        starts=starts,
+        on_step=count,
+    )
 
 
 def score_terms(episodes: Sequence[Episode]) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ class NotResetError(OccSoraError, RuntimeError):
     """`step` was called before `reset`, or after the end of the episode."""
 
 
+class ClusterError(OccSoraError):
+    """A Ray cluster that does not answer, or that loses workers again and again."""
+
+
 class MissingDependencyError(OccSoraError, ImportError):
     """An optional library is not installed; the message holds the line that installs it."""
 

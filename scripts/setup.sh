@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what="${1:-dev}"
 case "$what" in
     demo) extras="view" ;;
-    dev) extras="traffic,view,train,rl,dev,docs" ;;
+    dev) extras="traffic,view,train,rl,ray,dev,docs" ;;
     *) echo "scripts/setup.sh: unknown set '$what'; say demo or dev" >&2; exit 2 ;;
 esac
 

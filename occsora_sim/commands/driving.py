@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,9 @@ from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from occsora_sim.agents import AnyAgent
+    from occsora_sim.envs.config import DriveConfig
     from occsora_sim.envs.simulation import DriveSimulation
+    from occsora_sim.scenes.start import Start
 
 
 def check_least_future(seconds: float | None) -> None:
@@ -108,3 +111,11 @@ class DrivingOptions:
         )
         world = make_world(config)
         return DriveSimulation(config, world, open_starts(config, world)), agent
+
+    def reopen(self, config: DriveConfig, starts: Sequence[Start]) -> tuple[DriveSimulation, AnyAgent]:
+        """The same simulation and agent in another process."""
+        from occsora_sim.agents import make_agent
+        from occsora_sim.envs.simulation import DriveSimulation
+        from occsora_sim.envs.worlds import make_world
+
+        return DriveSimulation(config, make_world(config), starts), make_agent(self.agent, trust=self.trust)

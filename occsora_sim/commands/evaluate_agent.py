@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from occsora_sim.cluster import Crew, Told, batches, check_ray, open_crew
 from occsora_sim.commands.agent_report import print_table, record_worst, write_csv, write_page
 from occsora_sim.commands.driving import DrivingOptions
 from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
@@ -30,6 +32,8 @@ class Options(DrivingOptions):
             driver cannot keep to is not asked of the agent.
         suite: a fixed set of towns, starts, seeds and length instead; "test" is for final figures alone.
         batch: how many side by side.
+        ray: spread the episodes over a Ray cluster: local or local:N (Ray on this machine, with N workers), auto,
+            HOST:PORT or ray://HOST:PORT; every batch of them goes to one worker.
         json: also write the figures to this file.
         csv: write a row for each episode to this file.
         report: write a page to send, one .html file: the figures, what was run, and pictures of the episodes with the
@@ -44,6 +48,7 @@ class Options(DrivingOptions):
     score: Literal["pdms", "epdms"] = "pdms"
     suite: Literal["validation", "test"] | None = None
     batch: int = 4
+    ray: str | None = None
     json: Path | None = None
     csv: Path | None = None
     report: Path | None = None
@@ -59,6 +64,7 @@ class Options(DrivingOptions):
             raise ConfigurationError(f"--worst {self.worst}: must be 0 or more")
         if self.report is not None and self.report.suffix.lower() != ".html":
             raise ConfigurationError(f"--report {self.report}: must end in .html")
+        check_ray(self.ray, self.device)
         fixed = ("episodes", "scenes", "ego", "least_future", "seconds", "seed")
         if self.suite is not None and any(getattr(self, name) != getattr(Options, name) for name in fixed):
             raise ConfigurationError(
@@ -96,11 +102,13 @@ def run(options: Options) -> None:
         load_open3d()  # what is missing is said before the driving, not after
     settled = options.settled()
     assert settled.episodes is not None
-    simulation, agent = settled.open(settled.episodes)
+    simulation, agent = held = settled.open(settled.episodes)
     if settled.score != simulation.config.score.kind:
-        simulation = rescored(simulation, settled.score)
+        simulation, agent = held = rescored(simulation, settled.score), agent
     begin = time.perf_counter()
-    episodes = drive(settled, simulation, agent)
+    again = partial(settled.reopen, simulation.config, simulation.starts)
+    with open_crew(settled.ray, held, again, device=settled.device) as crew:
+        episodes = drive(settled, crew)
     filtered = None
     if settled.score == "epdms" and settled.world == "replay":
         episodes, filtered = as_the_human(simulation, episodes)
@@ -123,25 +131,30 @@ def run(options: Options) -> None:
             outputs.write(write_page, options.report, figures, episodes, cases, about)
 
 
-def drive(options: Options, simulation: DriveSimulation, agent: AnyAgent) -> list[Episode]:
+def drive(options: Options, crew: Crew[tuple[DriveSimulation, AnyAgent]]) -> list[Episode]:
     """Drive the episodes, in order."""
     from rich.console import Console
     from rich.progress import Progress
-
-    from occsora_sim.agents.episode import run_episodes
 
     assert options.episodes is not None
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("episodes", total=options.episodes)
-        return run_episodes(
-            simulation,
-            agent,
-            options.episodes,
-            seed=options.seed,
-            batch=options.batch,
-            on_step=lambda done: progress.update(task, completed=done),
+        driven = crew.map(
+            partial(drive_batch, seed=options.seed),
+            batches(options.episodes, options.batch),
+            lambda: progress.advance(task),
         )
+        return [episode for batch in driven for episode in batch]
+
+
+def drive_batch(
+    held: tuple[DriveSimulation, AnyAgent], numbers: range, told: Told, *, seed: int
+) -> list[Episode]:
+    """The episodes `numbers`, side by side."""
+    from occsora_sim.agents.episode import run_batch
+
+    return run_batch(*held, numbers, seed=seed, told=told)
 
 
 def rescored(simulation: DriveSimulation, kind: Literal["pdms", "epdms"]) -> DriveSimulation:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from occsora_sim.cluster import Crew, Told, batches, check_ray, open_crew
 from occsora_sim.commands.driving import check_least_future
 from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 from occsora_sim.commands.transfer_report import (
@@ -21,13 +22,14 @@ from occsora_sim.commands.transfer_report import (
     write_csv,
     write_page,
 )
+from occsora_sim.commands.transfer_worlds import agents_of, open_worlds, reopen, simulation_of
 from occsora_sim.device import check_device
-from occsora_sim.errors import ConfigurationError, SceneWarning
+from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from occsora_sim.agents import AnyAgent
+    from occsora_sim.agents.episode import Episode
+    from occsora_sim.commands.transfer_worlds import Held
     from occsora_sim.envs.simulation import DriveSimulation
-    from occsora_sim.worlds.protocol import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class Options:
         seconds: length of an episode [s]; against a replay at most as long as every start's recording goes on.
         seed: of the starts and episodes.
         batch: episodes side by side.
+        ray: spread the episodes over a Ray cluster: local or local:N (Ray on this machine, with N workers), auto,
+            HOST:PORT or ray://HOST:PORT; every batch of them goes to one worker.
         device: cpu, cuda, cuda:1...
         json: write the figures to this file, and the scatter plot beside it.
         plot: write the scatter plot to this PNG file; by default beside the JSON file, or out/transfer.png.
@@ -74,6 +78,7 @@ class Options:
     seconds: float = 20.0
     seed: int = 0
     batch: int = 4
+    ray: str | None = None
     device: str = "cpu"
     json: Path | None = None
     plot: Path | None = None
@@ -87,6 +92,7 @@ class Options:
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
         check_least_future(self.least_future)
+        check_ray(self.ray, self.device)
         if self.seed < 0:
             raise ConfigurationError(f"--seed {self.seed}: must be 0 or more")
         if self.steps is not None and self.steps < 1:
@@ -115,18 +121,20 @@ class Options:
 
 def run(options: Options) -> None:
     """Drive all agents in both worlds; print the table, write the figures and the plot."""
-    from occsora_sim.agents import make_agent
-
     check_device(options.device)
     for path in (options.json, options.csv, options.picture, options.report):
         if path:
             output_file(path)
     if options.report:
         output_folder(options.out)
-    agents = {name: make_agent(name, trust=options.trust) for name in options.names}
+    agents = agents_of(options)
     begin = time.perf_counter()
     worlds = open_worlds(options)
-    driven = drive(options, agents, worlds)
+    held: Held = (agents, worlds)
+    settled = worlds["diffusion"]
+    again = partial(reopen, options, replace(settled.config, imagination=None), settled.starts)
+    with open_crew(options.ray, held, again, device=options.device) as crew:
+        driven = drive(options, list(agents), list(worlds), crew)
     words = words_of(options, worlds)
     figures = summarise(options, driven, time.perf_counter() - begin, words)
     with Outputs() as outputs:
@@ -149,54 +157,6 @@ def run(options: Options) -> None:
     print(f"scatter plot: {options.picture}")
 
 
-def open_worlds(options: Options) -> dict[str, DriveSimulation]:
-    """The simulation in the generated world and in the one that it is held against; the same starts in both."""
-    from dataclasses import replace
-
-    from occsora_sim.envs.config import DriveConfig
-    from occsora_sim.envs.simulation import DriveSimulation
-    from occsora_sim.envs.starts import open_starts
-    from occsora_sim.envs.worlds import make_world
-    from occsora_sim.grid import FRAME_SECONDS
-    from occsora_sim.worlds.replay import ReplayWorld
-    from occsora_sim.worlds.traffic import TrafficWorld
-
-    config = DriveConfig(
-        weights=None if options.weights is None else str(options.weights),
-        steps=options.steps,
-        scenes=options.scenes,
-        starts=options.episodes,
-        ego=options.ego,
-        least_future=options.least_future,
-        seconds=options.seconds,
-        device=options.device,
-        seed=options.seed,
-    )
-    generated = make_world(config)
-    starts = open_starts(config, generated, replayed=options.against == "replay")
-    form = {"grid": generated.grid, "frames_per_chunk": generated.frames_per_chunk, "device": options.device}
-    other: World = (
-        TrafficWorld(vehicle=config.vehicle, **form) if options.against == "traffic" else ReplayWorld(**form)  # type: ignore[arg-type]
-    )
-    if isinstance(other, ReplayWorld):  # as long in the one as in the other
-        chunk = generated.frames_per_chunk * FRAME_SECONDS
-        left = other.seconds_left(other.reset(starts, [0] * len(starts)))
-        shortest = max(chunk, float(left.min() / chunk + 1e-6) // 1 * chunk)
-        if shortest < config.seconds:
-            warnings.warn(
-                f"episodes last {shortest:g} s, as the shortest of the recordings does; give --least-future "
-                f"{config.seconds:g} to leave shorter ones out",
-                SceneWarning,
-                stacklevel=2,
-            )
-            config = replace(config, seconds=shortest)
-    imagined = replace(config, imagination=generated)
-    return {
-        "diffusion": DriveSimulation(imagined, generated, starts),
-        options.against: DriveSimulation(replace(imagined, world=options.against), other, starts),
-    }
-
-
 def words_of(options: Options, worlds: Mapping[str, DriveSimulation]) -> dict[str, str]:
     """What each of the worlds is called."""
     from occsora_sim.scenes.recorded import GENERATED, LIVE_TRAFFIC, recorded_words
@@ -210,12 +170,12 @@ def words_of(options: Options, worlds: Mapping[str, DriveSimulation]) -> dict[st
     }
 
 
-def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str, DriveSimulation]) -> Driven:
+def drive(options: Options, agents: Sequence[str], worlds: Sequence[str], crew: Crew[Held]) -> Driven:
     """Every agent's episodes in each of the worlds; episode i has the same start and seed for all."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from occsora_sim.agents.episode import average, run_episodes
+    from occsora_sim.agents.episode import average
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -223,38 +183,28 @@ def drive(options: Options, agents: Mapping[str, AnyAgent], worlds: Mapping[str,
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    driven: Driven = {}
+    driven: Driven = {name: {where: [] for where in worlds} for name in agents}
+    parts = batches(options.episodes, options.batch)
+    units = [(name, where, numbers) for name in agents for where in worlds for numbers in parts]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("episodes", total=len(agents) * len(worlds) * options.episodes)
-        before = 0
-        for name, agent in agents.items():
-            driven[name] = {}
-            for where, simulation in worlds.items():
-                progress.update(task, description=f"{name}, {where}")
-                driven[name][where] = run_episodes(
-                    simulation_of(agent, simulation),
-                    agent,
-                    options.episodes,
-                    seed=options.seed,
-                    batch=options.batch,
-                    on_step=lambda done, before=before: progress.update(task, completed=before + done),  # type: ignore[misc]
-                )
-                before += options.episodes
-            if not sys.stderr.isatty():
-                means = [f"{where} {average(driven[name][where])['score']:.3f}" for where in worlds]
+        work = partial(drive_batch, seed=options.seed)
+        results = iter(crew.map(work, units, lambda: progress.advance(task)))
+        for name, where, numbers in units:
+            progress.update(task, description=f"{name}, {where}")
+            driven[name][where] += next(results)
+            if (where, numbers) == (worlds[-1], parts[-1]) and not sys.stderr.isatty():
+                means = [f"{world} {average(driven[name][world])['score']:.3f}" for world in worlds]
                 print(f"{name}: {', '.join(means)}", file=sys.stderr, flush=True)
     return driven
 
 
-def simulation_of(agent: AnyAgent, simulation: DriveSimulation) -> DriveSimulation:
-    """The same simulation with what the agent wants to see and to answer."""
-    from dataclasses import replace
+def drive_batch(held: Held, unit: tuple[str, str, range], told: Told, *, seed: int) -> list[Episode]:
+    """The episodes of some numbers, side by side, of one agent in one world."""
+    from occsora_sim.agents.episode import run_batch
 
-    from occsora_sim.agents.protocol import wanted_options
-    from occsora_sim.envs.simulation import DriveSimulation
-
-    config = replace(simulation.config, **wanted_options(agent))  # type: ignore[arg-type]
-    return DriveSimulation(config, simulation.world, simulation.starts)
+    (agents, worlds), (name, where, numbers) = held, unit
+    return run_batch(simulation_of(agents[name], worlds[where]), agents[name], numbers, seed=seed, told=told)
 
 
 def summarise(

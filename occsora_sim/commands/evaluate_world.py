@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from occsora_sim.cluster import check_ray, open_crew
 from occsora_sim.commands.output import Outputs, output_file, output_folder, write_json
 from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from occsora_sim.worlds.protocol import World
+
+Table = Callable[..., dict[str, Any]]
+"""Makes one part of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,8 @@ class Options:
         pictures: folder for forecasts.png (of the windows the two best, the middle one and the two worst), rollouts.png
             (two long drives) and nothing.png (two from nothing); recorded above generated.
         batch: windows, starts or rollouts at once.
+        ray: spread scenes, starts and rollouts over a Ray cluster: local or local:N (Ray on this machine, with N
+            workers), auto, HOST:PORT or ray://HOST:PORT; the pictures are drawn here.
         steps: calls of the network for a tile of new ground in a drawn future ("draw", what the environment runs;
             "model" is the expectation).
         seed: of the starts and the drawn futures.
@@ -62,6 +70,7 @@ class Options:
     traffic: int = 0
     pictures: Path | None = None
     batch: int = 4
+    ray: str | None = None
     steps: int = 4
     seed: int = 0
     device: str = "cpu"
@@ -73,6 +82,7 @@ class Options:
                 f"--windows-per-scene {self.windows_per_scene}, --batch {self.batch} and --steps {self.steps} must be "
                 "1 or more"
             )
+        check_ray(self.ray, self.device)
         parts = (self.control, self.drift, self.generation, self.revisit, self.scene_prompts, self.traffic)
         if min(*parts, self.seed) < 0 or not 2.0 <= self.drift_seconds <= 3600.0:
             raise ConfigurationError(
@@ -100,37 +110,43 @@ def run(options: Options) -> None:
     from occsora_sim.commands import world_tables
     from occsora_sim.scenes.recorded import with_egos
     from occsora_sim.scenes.source import open_scenes
-    from occsora_sim.worlds.diffusion import load_world
-    from occsora_sim.worlds.replay import ReplayWorld
 
     check_device(options.device)
     if options.json:
         output_file(options.json)
     if options.pictures:
         output_folder(options.pictures)
-    world: World
-    if options.world == "replay":
-        world = ReplayWorld(device=options.device)
-    else:
-        world = load_world(options.weights, device=options.device, steps=options.steps)
+    world = open_world(options)
     scenes = [with_egos(scene, options.ego) for scene in open_scenes(options.scenes)]
-    report: dict[str, Any] = (
-        world_tables.forecast(options, world, scenes) if options.forecast else {"scenes": len(scenes)}
-    )
-    if options.control:
-        report["control"] = world_tables.control(options, world, scenes)
-    if options.drift:
-        report["drift"] = world_tables.drift(options, world, scenes)
-    if options.generation:
-        report["generation"] = world_tables.generation(options, world, scenes)
-    if options.revisit:
-        report["revisit"] = world_tables.revisit(options, world, scenes)
-    if options.scene_prompts:
-        report["scene_prompts"] = world_tables.scene_prompts(options, world, scenes)
-    if options.traffic:
-        report["traffic"] = world_tables.traffic(options, world, scenes)
+    tables: dict[str, Table] = {
+        "control": world_tables.control,
+        "drift": world_tables.drift,
+        "generation": world_tables.generation,
+        "revisit": world_tables.revisit,
+        "scene_prompts": world_tables.scene_prompts,
+        "traffic": world_tables.traffic,
+    }
+    with open_crew(options.ray, world, partial(open_world, options), device=options.device) as crew:
+        report: dict[str, Any] = (
+            world_tables.forecast(options, world, scenes, crew)
+            if options.forecast
+            else {"scenes": len(scenes)}
+        )
+        for name, table in tables.items():
+            if getattr(options, name):
+                report[name] = table(options, world, scenes, crew)
     with Outputs() as outputs:
         if options.json:
             outputs.write(write_json, options.json, report)
         if options.pictures:
             outputs.write(world_tables.pictures, options, world, scenes)
+
+
+def open_world(options: Options) -> World:
+    """The world that is scored."""
+    from occsora_sim.worlds.diffusion import load_world
+    from occsora_sim.worlds.replay import ReplayWorld
+
+    if options.world == "replay":
+        return ReplayWorld(device=options.device)
+    return load_world(options.weights, device=options.device, steps=options.steps)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from occsora_sim.cluster import Told, check_ray, open_crew
 from occsora_sim.commands.output import output_folder
 from occsora_sim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from occsora_sim.scenes.recorded import Recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class Options:
         inflow: how many times as many vehicles enter as usual.
         mix: shares of motor vehicles, as truck=0.3 bus=0.1; of car, van, truck, bus, motorcycle. Those not named
             divide what is left as usual.
+        ray: make the scenes on a Ray cluster: local or local:N (Ray on this machine, with N workers), auto, HOST:PORT
+            or ray://HOST:PORT; the files are written here.
 
     """
 
@@ -36,6 +44,10 @@ class Options:
     pedestrians: float | None = None
     inflow: float | None = None
     mix: tuple[str, ...] = ()
+    ray: str | None = None
+
+    def __post_init__(self) -> None:
+        check_ray(self.ray)
 
     def spec(self) -> str:
         """The scenes with the amounts of traffic behind them, as `open_scenes` takes them.
@@ -65,11 +77,10 @@ def run(options: Options) -> None:
     from occsora_sim.errors import SceneError
     from occsora_sim.scenes.file import SUFFIX, save_scene
     from occsora_sim.scenes.scene import Scene
-    from occsora_sim.scenes.source import each_scene
 
     spec = options.spec()
     folder = output_folder(options.out)
-    for scene in each_scene(spec):
+    for scene in scenes_of(spec, options.ray):
         if not isinstance(scene, Scene):
             raise SceneError(
                 f"{options.scenes}: {scene.name} is a voxel sequence, which has no scene file; use it as it is"
@@ -77,3 +88,25 @@ def run(options: Options) -> None:
         path = folder / f"{scene.name}{SUFFIX}"
         save_scene(scene, path)
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", flush=True)
+
+
+def scenes_of(spec: str, ray: str | None) -> Iterator[Recorded]:
+    """The scenes of a spec as they are ready: made by processes of this machine, or by the workers of a cluster."""
+    from occsora_sim.scenes.source import each_scene, single_specs
+
+    if ray is None:
+        yield from each_scene(spec)
+        return
+    with open_crew(ray, None, _nothing) as crew:
+        for scenes in crew.map(_read, single_specs(spec)):
+            yield from scenes
+
+
+def _nothing() -> None:
+    """All that a worker needs to make scenes."""
+
+
+def _read(held: None, spec: str, told: Told) -> list[Recorded]:
+    from occsora_sim.scenes.source import open_scenes
+
+    return open_scenes(spec)

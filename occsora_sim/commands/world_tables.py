@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from occsora_sim.cluster import Crew
     from occsora_sim.commands.evaluate_world import Options
     from occsora_sim.scenes.recorded import Recorded
     from occsora_sim.worlds.protocol import World
 
 
-def forecast(options: Options, world: Any, scenes: list[Recorded]) -> dict[str, Any]:
+def forecast(options: Options, world: Any, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Forecasts of the generated world against recorded scenes."""
     from occsora_sim.scoring.world_report import evaluate_world, print_world_report
 
@@ -23,12 +24,13 @@ def forecast(options: Options, world: Any, scenes: list[Recorded]) -> dict[str, 
             batch=options.batch,
             seed=options.seed,
             on_window=told,
+            crew=crew,
         )
     print_world_report(report)
     return report
 
 
-def control(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+def control(options: Options, world: World, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Manoeuvres from the same starts, and the motion that the frames show."""
     from occsora_sim.scenes.start import sample_starts
     from occsora_sim.scoring.control import CONTROL_SECONDS, control_report, print_control_report
@@ -43,12 +45,14 @@ def control(options: Options, world: World, scenes: list[Recorded]) -> dict[str,
         minimum_speed=2.0,
     )
     with Bar("starts", len(starts)) as told:
-        report = control_report(world, starts, seed=options.seed, batch=options.batch, on_start=told)
+        report = control_report(
+            world, starts, seed=options.seed, batch=options.batch, on_start=told, crew=crew
+        )
     print_control_report(report)
     return report
 
 
-def drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+def drift(options: Options, world: World, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Long rollouts against recorded clips."""
     from occsora_sim.grid import OCC3D
     from occsora_sim.scoring.drift import drift_report, print_drift_report
@@ -67,12 +71,13 @@ def drift(options: Options, world: World, scenes: list[Recorded]) -> dict[str, A
             batch=options.batch,
             encoder=encoder,
             on_chunk=told,
+            crew=crew,
         )
     print_drift_report(report)
     return report
 
 
-def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+def generation(options: Options, world: World, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Frames of rollouts against recorded ones: in the shipped encoder's space, and their ground by itself."""
     from occsora_sim.scoring.generation import (
         FEATURE_SECONDS,
@@ -95,36 +100,45 @@ def generation(options: Options, world: World, scenes: list[Recorded]) -> dict[s
             seed=options.seed,
             batch=options.batch,
             on_chunk=told,
+            crew=crew,
         )
     print_generation_report(report)
     return report
 
 
-def revisit(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+def revisit(options: Options, world: World, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Round a block, and what stands there on return."""
     from occsora_sim.scenes.start import sample_starts
     from occsora_sim.scoring.revisit import print_revisit_report, revisit_report
 
     starts = sample_starts(scenes, options.revisit, options.seed, grid=world.grid, future=0.0)
     with Bar("chunks", None) as told:
-        report = revisit_report(world, starts, seed=options.seed, batch=options.batch, on_chunk=told)
+        report = revisit_report(
+            world, starts, seed=options.seed, batch=options.batch, on_chunk=told, crew=crew
+        )
     print_revisit_report(report)
     return report
 
 
-def scene_prompts(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+def scene_prompts(options: Options, world: World, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Starts from nothing under different scene prompts."""
     from occsora_sim.scoring.scene_control import print_scene_control_report, scene_control_report
 
     with Bar("prompts", None) as told:
         report = scene_control_report(
-            world, options.scene_prompts, scenes, seed=options.seed, batch=options.batch, on_chunk=told
+            world,
+            options.scene_prompts,
+            scenes,
+            seed=options.seed,
+            batch=options.batch,
+            on_chunk=told,
+            crew=crew,
         )
     print_scene_control_report(report)
     return report
 
 
-def traffic(options: Options, world: World, scenes: list[Recorded]) -> dict[str, Any]:
+def traffic(options: Options, world: World, scenes: list[Recorded], crew: Crew) -> dict[str, Any]:
     """Road users of rollouts along recorded egos, against the recorded ones."""
     from occsora_sim.scoring.traffic_report import print_traffic_report, traffic_report
 
@@ -137,6 +151,7 @@ def traffic(options: Options, world: World, scenes: list[Recorded]) -> dict[str,
             seed=options.seed,
             batch=options.batch,
             on_chunk=told,
+            crew=crew,
         )
     print_traffic_report(report)
     return report

@@ -19,7 +19,7 @@ from occsora_sim import errors
 from occsora_sim.atomic_file import check_folder
 from occsora_sim.errors import OccSoraError, SceneError
 from occsora_sim.interruption import ended_by_signals
-from occsora_sim.scenes import formats, made
+from occsora_sim.scenes import formats, made, occ3d
 from occsora_sim.scenes.file import SUFFIX, VERSION, load_scene, save_scene
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
@@ -112,6 +112,26 @@ def each_scene(spec: str | Path, cache: Path | None = None) -> Iterator[Recorded
         yield from (scene for _, scene in _each_town(text, cache))
     else:
         yield from open_scenes(text, cache)
+
+
+def single_specs(spec: str) -> list[str]:
+    """Specs that name the scenes of `spec` one by one, as far as can be told before they are read.
+
+    Raises:
+        SceneError: what is to be made cannot be read, or a folder holds no scene.
+
+    """
+    singles: list[str] = []
+    for part in parts_of(spec):
+        if made.is_made(part):
+            kind, seeds = made.parse(part)
+            place, comma, amounts = kind.partition(",")
+            singles += [f"{place}:{seed}{comma}{amounts}" for seed in seeds]
+        elif Path(part).is_dir() and not occ3d.is_occ3d(Path(part)):
+            singles += map(str, formats.require_files(Path(part)).files)
+        else:
+            singles.append(part)
+    return singles
 
 
 def parts_of(spec: str) -> list[str]:

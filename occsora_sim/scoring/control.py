@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Alone, Crew, Told, batches
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, FREE
@@ -107,6 +109,7 @@ def control_report(
     vehicle: Vehicle | None = None,
     config: RegistrationConfig | None = None,
     on_start: Callable[[int], None] | None = None,
+    crew: Crew[World] | None = None,
 ) -> dict[str, Any]:
     """Roll each start under every manoeuvre; compare the registered motion of each chunk with its prompt.
 
@@ -125,48 +128,42 @@ def control_report(
         vehicle: the car that the prompts are driven by.
         config: of the registration.
         on_start: told how many starts are done.
+        crew: who rolls; by default this process.
 
     Raises:
         ConfigurationError: no start, or less than a chunk.
 
     """
-    vehicle, f = vehicle or Vehicle(), world.frames_per_chunk
+    f = world.frames_per_chunk
     chunks = round(seconds / (f * FRAME_SECONDS))
     if not starts or chunks < 1 or batch < 1:
         raise ConfigurationError(
             f"control: {len(starts)} starts, {seconds:g} s and batch {batch}; give a start or more, at least "
             f"{f * FRAME_SECONDS:g} s, and a batch of 1 or more"
         )
-    names = list(MANOEUVRES)
-    measured: dict[str, list[Registration]] = {name: [] for name in names}
-    asked: dict[str, list[Tensor]] = {name: [] for name in names}
+    measured: dict[str, list[Registration]] = {name: [] for name in MANOEUVRES}
+    asked: dict[str, list[Tensor]] = {name: [] for name in MANOEUVRES}
     unlike: dict[str, list[float]] = {}
-    for begin in range(0, len(starts), batch):
-        part = starts[begin : begin + batch]
-        state = world.reset(part, [seed + begin + k for k in range(len(part))])
-        state = world.select(state, [row for _ in names for row in range(len(part))])
-        motion = torch.tensor([starting_motion(start) for start in part], dtype=torch.float64)
-        prompts = torch.cat([manoeuvre(n, motion[:, 0], motion[:, 1], f * chunks, vehicle) for n in names])
-        poses = torch.cat((torch.zeros_like(prompts[:, :1]), prompts), dim=1)
-        wanted, last = chunk_motion(poses, f), state.occupancy[:, -1]
-        for k in range(chunks):
-            trajectory = relative(poses[:, k * f, None], poses[:, k * f + 1 : (k + 1) * f + 1])
-            state = world.step(state, trajectory.float())
-            shown = register(last, state.occupancy[:, -1], world.grid, config)
-            last = state.occupancy[:, -1]
-            give_back()
-            for index, name in enumerate(names):
-                rows = slice(index * len(part), (index + 1) * len(part))
-                measured[name].append(shown.rows(rows))
-                asked[name].append(wanted[rows, k])
-        for pair, share in _unlike(last.unflatten(0, (len(names), len(part)))).items():
+    units = [
+        ([starts[row] for row in rows], [seed + row for row in rows]) for rows in batches(len(starts), batch)
+    ]
+    work = partial(_roll, chunks=chunks, vehicle=vehicle or Vehicle(), config=config)
+    done = 0
+    for (part, _), (found, wanted, differing) in zip(
+        units, (crew or Alone(world)).map(work, units), strict=True
+    ):
+        for name in MANOEUVRES:
+            measured[name] += found[name]
+            asked[name] += wanted[name]
+        for pair, share in differing.items():
             unlike.setdefault(pair, []).extend(share)
+        done += len(part)
         if on_start:
-            on_start(begin + len(part))
+            on_start(done)
     voxel = world.grid.voxel
-    seen = {name: Registration.cat(measured[name]) for name in names}
-    prompt = {name: torch.cat(asked[name]) for name in names}
-    table = {name: motion_error(seen[name], prompt[name], voxel) for name in names}
+    seen = {name: Registration.cat(measured[name]) for name in MANOEUVRES}
+    prompt = {name: torch.cat(asked[name]) for name in MANOEUVRES}
+    table = {name: motion_error(seen[name], prompt[name], voxel) for name in MANOEUVRES}
     swapped = {f"{a} as {b}": motion_error(seen[a], prompt[b], voxel) for a, b in SWAPS.items()}
     enough = all(error["registered"] >= MIN_REGISTERED for error in swapped.values())
     shares = {pair: sum(values) / len(values) for pair, values in unlike.items()}
@@ -187,6 +184,40 @@ def control_report(
         "unlike": shares,
         "differ": min(shares.values()) >= MIN_UNLIKE,
     }
+
+
+def _roll(
+    world: World,
+    unit: tuple[Sequence[Start], Sequence[int]],
+    told: Told,
+    *,
+    chunks: int,
+    vehicle: Vehicle,
+    config: RegistrationConfig | None,
+) -> tuple[dict[str, list[Registration]], dict[str, list[Tensor]], dict[str, list[float]]]:
+    """Starts with their seeds under every manoeuvre, in one batch: by manoeuvre what is registered of each chunk and
+    what its prompt asked for, and how unlike their last frames are (`_unlike`).
+    """
+    (part, seeds), f, names = unit, world.frames_per_chunk, list(MANOEUVRES)
+    measured: dict[str, list[Registration]] = {name: [] for name in names}
+    asked: dict[str, list[Tensor]] = {name: [] for name in names}
+    state = world.reset(part, seeds)
+    state = world.select(state, [row for _ in names for row in range(len(part))])
+    motion = torch.tensor([starting_motion(start) for start in part], dtype=torch.float64)
+    prompts = torch.cat([manoeuvre(n, motion[:, 0], motion[:, 1], f * chunks, vehicle) for n in names])
+    poses = torch.cat((torch.zeros_like(prompts[:, :1]), prompts), dim=1)
+    wanted, last = chunk_motion(poses, f), state.occupancy[:, -1]
+    for k in range(chunks):
+        trajectory = relative(poses[:, k * f, None], poses[:, k * f + 1 : (k + 1) * f + 1])
+        state = world.step(state, trajectory.float())
+        shown = register(last, state.occupancy[:, -1], world.grid, config)
+        last = state.occupancy[:, -1]
+        give_back()
+        for index, name in enumerate(names):
+            rows = slice(index * len(part), (index + 1) * len(part))
+            measured[name].append(shown.rows(rows))
+            asked[name].append(wanted[rows, k])
+    return measured, asked, _unlike(last.unflatten(0, (len(names), len(part))))
 
 
 def _unlike(frames: Tensor) -> dict[str, list[float]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from occsora_sim.cluster import Alone, Crew, batches
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
@@ -55,6 +57,7 @@ def drift_report(
     config: RegistrationConfig | None = None,
     encoder: OccupancyEncoder | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
+    crew: Crew[World] | None = None,
 ) -> dict[str, Any]:
     """Roll the starts on for `seconds` and look at them at TIMES and at the end; see PROTOCOL.
 
@@ -77,6 +80,7 @@ def drift_report(
         config: of the registration.
         encoder: in whose space the frames' kernel distance to the real ones is taken; None: it is not.
         on_chunk: told how many chunks are done, and of how many.
+        crew: who rolls; by default this process.
 
     Raises:
         ConfigurationError: no start, or less than a window.
@@ -91,8 +95,7 @@ def drift_report(
         )
     instants = [round(t / FRAME_SECONDS) for t in TIMES if round(t / FRAME_SECONDS) < frames] + [frames]
     real = real_clips(scenes, world.grid, WINDOW, clips_per_scene, encoder)
-    groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
-    looks, done = [], 0
+    groups, done = batches(len(starts), batch), 0
 
     def told() -> None:
         nonlocal done
@@ -100,9 +103,9 @@ def drift_report(
         if on_chunk:
             on_chunk(done, len(groups) * frames // f)
 
-    for rows in groups:
-        part, seeds = [starts[row] for row in rows], [seed + row for row in rows]
-        looks.append(roll(world, part, instants, seeds=seeds, config=config, encoder=encoder, on_chunk=told))
+    units = [([starts[row] for row in rows], [seed + row for row in rows]) for rows in groups]
+    work = partial(roll, instants=instants, config=config, encoder=encoder)
+    looks = list((crew or Alone(world)).map(work, units, told))
     floor = floors(real, len(starts), seed)
     table = {
         f"{at * FRAME_SECONDS:g}": _instant(merge([look[k] for look in looks]), real, floor, world.grid.voxel)

@@ -65,9 +65,19 @@ def forecast_windows(
     places = _places(scene)
     if not places:
         raise SceneError(f"{scene.name}: {_TOO_SHORT}; nothing to score")
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
+    chosen = _spread(len(places), count)
     drawer = voxeliser or drawer_of(scene, grid)
     return (_window(scene, ego, step, drawer) for ego, step in (places[k] for k in chosen))
+
+
+def window_count(scene: Recorded, count: int) -> int:
+    """How many windows `forecast_windows` makes."""
+    return len(_spread(len(_places(scene)), count))
+
+
+def _spread(places: int, count: int) -> np.ndarray:
+    """Numbers of up to `count` places, evenly spread."""
+    return np.unique(np.linspace(0, places - 1, min(count, places)).round().astype(int))
 
 
 def _window(scene: Recorded, ego: int, step: int, drawer: Drawer) -> ForecastWindow:

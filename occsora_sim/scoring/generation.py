@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Alone, Crew, Told, batches, untold
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
@@ -76,6 +78,7 @@ def generation_report(
     batch: int = 4,
     frames_per_scene: int = 96,
     on_chunk: Callable[[int, int], None] | None = None,
+    crew: Crew[World] | None = None,
 ) -> dict[str, Any]:
     """Roll the starts on for `seconds` and hold their frames against real ones of the same scenes (PROTOCOL), their
     ground against the recorded ground along the same ways (`ground_report`).
@@ -91,6 +94,7 @@ def generation_report(
         batch: rollouts at once.
         frames_per_scene: real frames of each scene.
         on_chunk: told how many chunks are done, and of how many; then the parts of the report on the ground count on.
+        crew: who rolls; by default this process.
 
     Raises:
         ConfigurationError: no start, or less than EVERY seconds.
@@ -117,13 +121,13 @@ def generation_report(
             on_chunk(total + part, total + parts)
 
     length = chunks * f * FRAME_SECONDS
-    made, drawn = _roll(world, starts, seed, length, encoder, batch, told)
+    crew = crew or Alone(world)
+    made, drawn = _roll(crew, starts, seed, length, world.grid, encoder, batch, told)
     recorded = ground = None
     if all(start.source is not None for start in starts):
         # A perfect world that sees just these places.
-        features, replayed = _roll(
-            ReplayWorld(world.grid, f), starts, 0, length, encoder, batch, lambda: None
-        )
+        replay = Alone(ReplayWorld(world.grid, f))
+        features, replayed = _roll(replay, starts, 0, length, world.grid, encoder, batch)
         recorded = feature_distances(real, features)
         if drawn is not None and replayed is not None:
             ground = ground_report(drawn, replayed, world.grid, seed=seed, on_part=judged)
@@ -142,43 +146,57 @@ def generation_report(
 
 
 def _roll(
-    world: World,
+    crew: Crew[World],
     starts: Sequence[Start],
     seed: int,
     seconds: float,
+    grid: Grid,
     encoder: OccupancyEncoder,
     batch: int,
-    told: Callable[[], None],
+    told: Told = untold,
 ) -> tuple[Tensor, Views | None]:
     """Roll the starts on, `batch` of them at a time: features (n, d) float64 of a frame of each every EVERY seconds,
     and what they show of the ground; None where there is no recording to hold that against, or the view is too small.
     """
-    f, every = world.frames_per_chunk, round(EVERY / FRAME_SECONDS)
-    frames_after = round(seconds / FRAME_SECONDS)
-    looked_at = range(every, min(frames_after, round(FEATURE_SECONDS / FRAME_SECONDS)) + 1, every)
-    judged = all(start.source is not None for start in starts) and min(world.grid.shape[:2]) >= SIDE
+    judged = all(start.source is not None for start in starts) and min(grid.shape[:2]) >= SIDE
     scenes = [id(start.source[0]) if judged else 0 for start in starts]
     number = {scene: k for k, scene in enumerate(dict.fromkeys(scenes))}
-    features, views = [], []
-    for begin in range(0, len(starts), batch):
-        part = starts[begin : begin + batch]
-        poses, frames = route_poses(part, frames_after), []
-        towns = [number[scene] for scene in scenes[begin : begin + batch]]
-        watch = GroundWatch(part, towns, begin, world.grid) if judged else None
-        state = world.reset(part, [seed + begin + row for row in range(len(part))])
-        for first in range(0, frames_after, f):
-            path = poses[:, first : first + f + 1]
-            state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
-            if watch is not None:
-                watch.see(state)
-            shown = state.occupancy.unbind(1)
-            frames += [frame for i, frame in enumerate(shown, start=first + 1) if i in looked_at]
-            give_back()
-            told()
-        features.append(encoder.encode(torch.cat(frames)))
-        if watch is not None:
-            views.append(watch.views())
+    units = [
+        (rows, [starts[row] for row in rows], [number[scenes[row]] for row in rows] if judged else None)
+        for rows in batches(len(starts), batch)
+    ]
+    work = partial(_roll_batch, seed=seed, frames=round(seconds / FRAME_SECONDS), encoder=encoder)
+    features, views = zip(*crew.map(work, units, told), strict=True)
     return torch.cat(features), Views.cat(views) if judged else None
+
+
+def _roll_batch(
+    world: World,
+    unit: tuple[range, Sequence[Start], Sequence[int] | None],
+    told: Told,
+    *,
+    seed: int,
+    frames: int,
+    encoder: OccupancyEncoder,
+) -> tuple[Tensor, Views | None]:
+    """Features and views, see `_roll`, of the starts of some numbers, in one batch; `unit` has the numbers of their
+    towns too, None if their ground is not looked at.
+    """
+    (rows, part, towns), f, every = unit, world.frames_per_chunk, round(EVERY / FRAME_SECONDS)
+    looked_at = range(every, min(frames, round(FEATURE_SECONDS / FRAME_SECONDS)) + 1, every)
+    poses, seen = route_poses(part, frames), []
+    watch = None if towns is None else GroundWatch(part, towns, rows[0], world.grid)
+    state = world.reset(part, [seed + row for row in rows])
+    for first in range(0, frames, f):
+        path = poses[:, first : first + f + 1]
+        state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
+        if watch is not None:
+            watch.see(state)
+        shown = state.occupancy.unbind(1)
+        seen += [frame for i, frame in enumerate(shown, start=first + 1) if i in looked_at]
+        give_back()
+        told()
+    return encoder.encode(torch.cat(seen)), None if watch is None else watch.views()
 
 
 def real_features(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Told, untold
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.occupancy_encoder import OccupancyEncoder
@@ -76,26 +77,25 @@ def drift_starts(scenes: Sequence[Recorded], count: int, grid: Grid, history: in
 
 def roll(
     world: World,
-    starts: Sequence[Start],
-    instants: Sequence[int],
+    unit: tuple[Sequence[Start], Sequence[int]],
+    told: Told = untold,
     *,
-    seeds: Sequence[int],
+    instants: Sequence[int],
     config: RegistrationConfig | None = None,
     encoder: OccupancyEncoder | None = None,
-    on_chunk: Callable[[], None] | None = None,
 ) -> list[Look]:
     """Drive the starts' routes to their ends, in one batch; a look at each instant.
 
     Args:
         world: any world.
-        starts: where the rollouts begin; each has a route.
+        unit: where the rollouts begin, each with a route; and a seed for each.
+        told: called after each chunk.
         instants: numbers of frames after the start, ascending, WINDOW or more; the last is the rollout's length.
-        seeds: one for each start.
         config: of the registration.
         encoder: of the frames' features; None: none are taken.
-        on_chunk: called after each chunk.
 
     """
+    starts, seeds = unit
     f = world.frames_per_chunk
     chunks = -(-instants[-1] // f)
     poses = route_poses(starts, chunks * f)
@@ -123,8 +123,7 @@ def roll(
                 seen = poses[:, at - WINDOW + 1 : at + 1]
                 clips[at] = measure_clips(recent[:, end - WINDOW : end], seen, world.grid, encoder=encoder)
         give_back()
-        if on_chunk:
-            on_chunk()
+        told()
     return [
         Look(
             clips=clips[at],

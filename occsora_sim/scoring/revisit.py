@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Alone, Crew, Told, batches
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose, relative, to_frame
 from occsora_sim.grid import FRAME_SECONDS, FREE, Grid
@@ -87,6 +89,7 @@ def revisit_report(
     seed: int = 0,
     batch: int = 4,
     on_chunk: Callable[[int, int], None] | None = None,
+    crew: Crew[World] | None = None,
 ) -> dict[str, Any]:
     """Drive round a block from each start and compare what stands there on return; see PROTOCOL.
 
@@ -100,6 +103,7 @@ def revisit_report(
         seed: of the first start; the next ones count on.
         batch: starts at once.
         on_chunk: told how many chunks are done, and of how many.
+        crew: who rolls; by default this process.
 
     Raises:
         ConfigurationError: no start.
@@ -111,32 +115,18 @@ def revisit_report(
     path = block.round()
     lap = len(path)
     path = torch.cat((path, path[:COMPARED]))  # (lap + COMPARED, 3), relative to the start
-    chunks = -(-len(path) // f)
-    groups = [range(k, min(k + batch, len(starts))) for k in range(0, len(starts), batch)]
-    same, either, done = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long), 0
-    for rows in groups:
-        state = world.reset([starts[row] for row in rows], [seed + row for row in rows])
-        origin = torch.stack([starts[row].ego_pose[-1] for row in rows]).double()
-        poses = compose(origin[:, None], path[None])
-        before, frames = origin, []
-        for k in range(chunks):
-            ahead = poses[:, k * f : (k + 1) * f]
-            state = world.step(state, relative(before[:, None], ahead).float())
-            before = ahead[:, -1]
-            frames.append(state.occupancy.cpu() if _compared(k * f, f, lap) else None)
-            give_back()
-            done += 1
-            if on_chunk:
-                on_chunk(done, len(groups) * chunks)
-        shown = {
-            k * f + i: part[:, i]
-            for k, part in enumerate(frames)
-            if part is not None
-            for i in range(part.shape[1])
-        }
-        for k in range(COMPARED):
-            counts = _agreement(shown[k], shown[lap + k], _hidden(path, k, lap, world.grid))
-            same, either = same + counts[0], either + counts[1]
+    groups, done = batches(len(starts), batch), 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if on_chunk:
+            on_chunk(done, len(groups) * -(-len(path) // f))
+
+    units = [([starts[row] for row in rows], [seed + row for row in rows]) for rows in groups]
+    same, either = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    for counts in (crew or Alone(world)).map(partial(_drive_round, path=path), units, told):
+        same, either = same + counts[0], either + counts[1]
     iou = [float(a) / int(b) if int(b) else None for a, b in zip(same, either, strict=True)]
     return {
         "starts": len(starts),
@@ -147,6 +137,33 @@ def revisit_report(
         "hidden": iou[1],
         "kept": iou[1] is not None and iou[1] >= 0.8,
     }
+
+
+def _drive_round(
+    world: World, unit: tuple[Sequence[Start], Sequence[int]], told: Told, *, path: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Drive starts with their seeds along `path` (lap + COMPARED, 3), in one batch; `_agreement`, summed over the
+    frames that are compared.
+    """
+    (starts, seeds), f, lap = unit, world.frames_per_chunk, len(path) - COMPARED
+    state = world.reset(starts, seeds)
+    origin = torch.stack([start.ego_pose[-1] for start in starts]).double()
+    poses = compose(origin[:, None], path[None])
+    before = origin
+    shown: dict[int, Tensor] = {}
+    for first in range(0, len(path), f):
+        ahead = poses[:, first : first + f]
+        state = world.step(state, relative(before[:, None], ahead).float())
+        before = ahead[:, -1]
+        if _compared(first, f, lap):
+            shown |= {first + i: frame for i, frame in enumerate(state.occupancy.cpu().unbind(1))}
+        give_back()
+        told()
+    same, either = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    for k in range(COMPARED):
+        counts = _agreement(shown[k], shown[lap + k], _hidden(path, k, lap, world.grid))
+        same, either = same + counts[0], either + counts[1]
+    return same, either
 
 
 def print_revisit_report(report: dict[str, Any]) -> None:

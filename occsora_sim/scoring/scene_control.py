@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Alone, Crew, Told, batches
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
@@ -45,6 +47,7 @@ def scene_control_report(
     batch: int = 4,
     frames_per_scene: int = 48,
     on_chunk: Callable[[int, int], None] | None = None,
+    crew: Crew[World] | None = None,
 ) -> dict[str, Any]:
     """Roll `count` starts from nothing under prompts for few and many vehicles and for every place; see PROTOCOL.
 
@@ -60,7 +63,8 @@ def scene_control_report(
         seed: of the first start.
         batch: rollouts at once.
         frames_per_scene: recorded frames of each scene.
-        on_chunk: told how many rollouts are done, and of how many.
+        on_chunk: told how many batches of rollouts are done, and of how many.
+        crew: who rolls; by default this process.
 
     Raises:
         ConfigurationError: no start.
@@ -77,11 +81,16 @@ def scene_control_report(
     prompts |= {name: ScenePrompt(place=name) for name in real}
     seen: dict[str, Tensor] = {}
     shares: dict[str, Tensor] = {}
-    for index, (name, prompt) in enumerate(prompts.items()):
-        vehicles, counts = _drawn(world, count, prompt, seed, batch)
-        seen[name], shares[name] = vehicles, filled_frequencies(counts.sum(0))
+    groups = batches(count, batch)
+    units = [(prompt, rows) for prompt in prompts.values() for rows in groups]
+    drawn = []
+    for done, found in enumerate((crew or Alone(world)).map(partial(_drawn, seed=seed), units), start=1):
+        drawn.append(found)
         if on_chunk:
-            on_chunk(index + 1, len(prompts))
+            on_chunk(done, len(units))
+    for index, name in enumerate(prompts):
+        vehicles, counts = zip(*drawn[index * len(groups) : (index + 1) * len(groups)], strict=True)
+        seen[name], shares[name] = torch.cat(vehicles), filled_frequencies(torch.cat(counts).sum(0))
     means = {name: float(seen[name].mean()) for name in seen}
     table = {
         name: {other: float(jensen_shannon(shares[name], real[other])) for other in real}
@@ -103,29 +112,26 @@ def scene_control_report(
     }
 
 
-def _drawn(world: World, count: int, prompt: ScenePrompt, seed: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Mean vehicles in view (n,) and voxels of each class (n, NUM_CLASSES) in the second half of the rollouts."""
-    f, vehicles, counts = world.frames_per_chunk, [], []
+def _drawn(world: World, unit: tuple[ScenePrompt, range], told: Told, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean vehicles in view (n,) and voxels of each class (n, NUM_CLASSES) in the second half of the rollouts of some
+    numbers under a prompt, in one batch.
+    """
+    (prompt, rows), f = unit, world.frames_per_chunk
     chunks = max(2, round(SECONDS / FRAME_SECONDS / f))
-    for first in range(0, count, batch):
-        rows = range(first, min(first + batch, count))
-        starts = [
-            replace(blank_start(np.random.default_rng(seed + row), world.grid), prompt=prompt) for row in rows
-        ]
-        poses = route_poses(starts, chunks * f)
-        state, frames, seen = world.reset(starts, [seed + row for row in rows]), [], []
-        for k in range(chunks):
-            path = poses[:, k * f : (k + 1) * f + 1]
-            state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
-            give_back()
-            if k >= chunks // 2:
-                frames.append(state.occupancy)
-                assert state.users is not None, "a world that takes scene prompts tells road users apart"
-                seen.append(vehicles_in_view(state.users, state.ego_pose[:, -1], world.grid))
-        shown = torch.cat(frames, dim=1)
-        vehicles.append(torch.stack(seen).mean(dim=0))
-        counts.append(class_counts(shown))
-    return torch.cat(vehicles), torch.cat(counts)
+    starts = [
+        replace(blank_start(np.random.default_rng(seed + row), world.grid), prompt=prompt) for row in rows
+    ]
+    poses = route_poses(starts, chunks * f)
+    state, frames, seen = world.reset(starts, [seed + row for row in rows]), [], []
+    for k in range(chunks):
+        path = poses[:, k * f : (k + 1) * f + 1]
+        state = world.step(state, relative(path[:, :1], path[:, 1:]).float())
+        give_back()
+        if k >= chunks // 2:
+            frames.append(state.occupancy)
+            assert state.users is not None, "a world that takes scene prompts tells road users apart"
+            seen.append(vehicles_in_view(state.users, state.ego_pose[:, -1], world.grid))
+    return torch.stack(seen).mean(dim=0), class_counts(torch.cat(frames, dim=1))
 
 
 def _recorded_places(scenes: Sequence[Recorded], grid: Grid, frames: int) -> dict[str, Tensor]:

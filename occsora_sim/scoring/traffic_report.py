@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Alone, Crew, Told, batches
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.road_users import HISTORY
@@ -54,6 +55,7 @@ def traffic_report(
     seed: int = 0,
     batch: int = 4,
     on_chunk: Callable[[int, int], None] | None = None,
+    crew: Crew[World] | None = None,
 ) -> dict[str, Any]:
     """Drive recorded ways in a world, and hold its traffic against the recorded; see PROTOCOL and `traffic_realism`.
 
@@ -69,6 +71,7 @@ def traffic_report(
         seed: of the first rollout; the next ones count on, and of the intervals.
         batch: rollouts at once.
         on_chunk: told how many chunks are done, and of how many.
+        crew: who rolls; by default this process.
 
     Raises:
         ConfigurationError: no rollout, one too short, or a world without road users.
@@ -85,7 +88,7 @@ def traffic_report(
     by_length = sorted(
         range(len(ways)), key=lambda k: -ways[k].frames
     )  # a batch lasts as long as its longest
-    groups = [by_length[k : k + batch] for k in range(0, len(ways), batch)]
+    groups = [[by_length[k] for k in rows] for rows in batches(len(ways), batch)]
     chunk, done = min(world.frames_per_chunk, HISTORY), 0
     chunks = sum(-(-ways[rows[0]].frames // chunk) for rows in groups)
 
@@ -98,16 +101,21 @@ def traffic_report(
     def judged(log: TrafficLog) -> Tally:
         return tally(traffic_features(log, world.grid))
 
+    units = [([ways[row] for row in rows], [seed + row for row in rows]) for rows in groups]
     model: dict[int, Tally] = {}
-    for rows in groups:
-        logs = roll_ways(world, [ways[row] for row in rows], [seed + row for row in rows], told)
-        model |= {row: judged(log) for row, log in zip(rows, logs, strict=True)}
+    for rows, found in zip(groups, (crew or Alone(world)).map(_rolled, units, told), strict=True):
+        model |= dict(zip(rows, found, strict=True))
     tallies = {
         "model": stack([model[row] for row in range(len(ways))]),
         "recorded": stack([judged(_made(recorded_log, way, world)) for way in ways]),
         "floor": stack([judged(_made(constant_velocity_log, way, world)) for way in ways]),
     }
     return _report(tallies, ways, seed)
+
+
+def _rolled(world: World, unit: tuple[Sequence[Way], Sequence[int]], told: Told) -> list[Tally]:
+    """The tallies of ways driven in a world with their seeds, in one batch."""
+    return [tally(traffic_features(log, world.grid)) for log in roll_ways(world, *unit, told)]
 
 
 def _made(make: Callable[..., TrafficLog], way: Way, world: World) -> TrafficLog:

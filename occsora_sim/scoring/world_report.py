@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from occsora_sim.cluster import Alone, Crew, Told
 from occsora_sim.grid import CLASSES, DYNAMIC, FRAME_SECONDS
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scoring.allocator import give_back
@@ -26,6 +27,7 @@ from occsora_sim.scoring.forecasting import (
     forecast_windows,
     oracle,
     scenes_with_windows,
+    window_count,
 )
 from occsora_sim.scoring.interval import pooled_intervals
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -60,6 +62,7 @@ def evaluate_world(
     batch: int = 4,
     seed: int = 0,
     on_window: Callable[[int], None] | None = None,
+    crew: Crew[DiffusionWorld] | None = None,
 ) -> dict[str, Any]:
     """Score a world against truth, warp, copy, its own tokenizer, and objects at constant velocity on the true map.
 
@@ -73,36 +76,55 @@ def evaluate_world(
         batch: windows per call.
         seed: of the drawn futures.
         on_window: told how many windows are done.
+        crew: who forecasts; by default this process.
 
     """
     scenes = scenes_with_windows(scenes)
-    tables: dict[float, dict[str, list[Confusion]]] = {h: defaultdict(list) for h in HORIZONS}
-    reconstruction, done = Confusion(), 0
-    for scene in scenes:
-        for table in tables.values():
-            for name in CONTESTANTS:
-                table[name].append(Confusion())
-        windows = forecast_windows(scene, windows_per_scene, world.grid)
-        while part := list(islice(windows, batch)):
-            truth = torch.stack([window.truth for window in part])
-            for name, answer in _answers(world, part, truth, seed + done):
-                for horizon in HORIZONS:
-                    k = round(horizon / FRAME_SECONDS) - 1
-                    tables[horizon][name][-1].add(answer[:, k], truth[:, k])
-                if name == "tokenizer":
-                    f = world.frames_per_chunk
-                    reconstruction.add(answer[:, :f], truth[:, :f])
-            done += len(part)
-            if on_window:
-                on_window(done)
+    counts = [window_count(scene, windows_per_scene) for scene in scenes]
+    seeds = [seed + before for before in accumulate(counts, initial=0)]
+    done = 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if on_window:
+            on_window(done)
+
+    work = partial(_score, windows_per_scene=windows_per_scene, batch=batch)
+    units = list(zip(scenes, seeds[:-1], strict=True))
+    scored = list((crew or Alone(world)).map(work, units, told))
+    tables = {h: {name: [found[h][name] for found, _ in scored] for name in CONTESTANTS} for h in HORIZONS}
+    reconstruction = Confusion.pooled([found for _, found in scored])
     return {
         "scenes": len(scenes),
-        "windows": done,
+        "windows": sum(counts),
         "protocol": PROTOCOL,
         "contestants": {name: what.format(steps=world.steps) for name, what in CONTESTANTS.items()},
         "reconstruction": reconstruction.metrics(),
         "forecast": {f"{h}": _horizon(tables[h]) for h in HORIZONS},
     }
+
+
+def _score(
+    world: DiffusionWorld, unit: tuple[Recorded, int], told: Told, *, windows_per_scene: int, batch: int
+) -> tuple[dict[float, dict[str, Confusion]], Confusion]:
+    """The counts of a scene, whose first window has the seed: by horizon and contestant, and of the reconstruction."""
+    scene, seed = unit
+    table = {h: {name: Confusion() for name in CONTESTANTS} for h in HORIZONS}
+    reconstruction, f = Confusion(), world.frames_per_chunk
+    windows = forecast_windows(scene, windows_per_scene, world.grid)
+    while part := list(islice(windows, batch)):
+        truth = torch.stack([window.truth for window in part])
+        for name, answer in _answers(world, part, truth, seed):
+            for horizon in HORIZONS:
+                k = round(horizon / FRAME_SECONDS) - 1
+                table[horizon][name].add(answer[:, k], truth[:, k])
+            if name == "tokenizer":
+                reconstruction.add(answer[:, :f], truth[:, :f])
+        seed += len(part)
+        for _ in part:
+            told()
+    return table, reconstruction
 
 
 def _answers(

@@ -1,0 +1,175 @@
+"""Rollouts on Ray: a local cluster of two workers gives the serial tables to the last bit, also when a worker dies."""
+
+import json
+import sys
+
+import pytest
+from untrained import untrained_world_model
+
+from occsora_sim import cluster
+from occsora_sim.cli import main
+from occsora_sim.cluster import Alone, batches, open_crew
+from occsora_sim.errors import ClusterError, ConfigurationError
+from occsora_sim.models.weights import save_world_model
+from occsora_sim.scenes.file import save_scene
+
+PLANNER = """
+import os, pathlib, signal
+import numpy as np
+
+class Fragile:
+    def reset(self, n):
+        self.n = n
+    def act(self, observation):
+        armed = pathlib.Path(__file__).with_name("armed")
+        if armed.exists():
+            armed.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.tanh(observation["ego"][:, :1] * [0.1, 0.01])
+
+class Wrong(Fragile):
+    def act(self, observation):
+        return np.zeros((self.n, 7))
+"""
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """Ray on this machine with two workers, as `--ray local:2` starts it; later commands find it there."""
+    library = pytest.importorskip("ray")
+    assert cluster._join("local:2") and not cluster._join("local:2")
+    yield library
+    library.shutdown()
+
+
+@pytest.fixture(scope="module")
+def given(built_street, straight_road, tmp_path_factory):
+    """Options of a small generated world, and a folder with a planner of one's own."""
+    folder = tmp_path_factory.mktemp("given")
+    scenes, weights = folder / "scenes", folder / "tiny.safetensors"
+    scenes.mkdir()
+    save_scene(built_street(cars=[(60.0, 2.0, 4.0)]), scenes / "street.safetensors")
+    save_scene(straight_road(cars=[(30.0, -2.0, 2.0)]), scenes / "road.safetensors")
+    save_world_model(untrained_world_model(), weights, kind="world_model", trained_on="nothing", recipe={})
+    (folder / "planner.py").write_text(PLANNER)
+    return ["--scenes", str(scenes), "--weights", str(weights), "--steps", "1"], folder
+
+
+def figures(command, folder, *options):
+    """What a command writes with --json, without the time that it took; and the rows of --csv."""
+    report, rows = folder / "figures.json", folder / "rows.csv"
+    csv = [] if command == "world" else ["--csv", str(rows)]
+    assert main(["evaluate", command, *options, "--json", str(report), *csv]) == 0
+    found = json.loads(report.read_text())
+    found.pop("wall_seconds", None)
+    return found, rows.read_text() if csv else ""
+
+
+@pytest.mark.slow
+def test_evaluate_agent_gives_the_serial_table_also_when_a_worker_dies(ray, given, tmp_path, capfd):
+    common, folder = given
+    options = [*common, "--agent", f"{folder}/planner.py:Fragile", "--episodes", "5", "--batch", "2"]
+    options += ["--seconds", "3"]
+    serial = figures("agent", tmp_path, *options)
+    (folder / "armed").touch()
+    assert figures("agent", tmp_path, *options, "--ray", "local:2") == serial
+    assert not (folder / "armed").exists(), "a worker was to die"
+
+
+@pytest.mark.slow
+def test_evaluate_transfer_gives_the_serial_table(ray, given, tmp_path):
+    common, _ = given
+    options = [*common, "--against", "replay", "--agents", "random", "standstill", "--episodes", "3"]
+    options += ["--batch", "2", "--seconds", "2"]
+    serial = figures("transfer", tmp_path, *options)
+    assert figures("transfer", tmp_path, *options, "--ray", "local:2") == serial
+
+
+@pytest.mark.slow
+def test_evaluate_world_gives_the_serial_table(ray, given, tmp_path, monkeypatch):
+    common, _ = given
+    options = [*common, "--windows-per-scene", "3", "--batch", "2", "--control", "3", "--drift", "2"]
+    options += ["--revisit", "1", "--scene-prompts", "1", "--traffic", "2", "--drift-seconds", "4"]
+    serial = figures("world", tmp_path, *options)
+    assert figures("world", tmp_path, *options, "--ray", "local:2") == serial
+
+
+@pytest.mark.slow
+def test_scenes_are_made_by_workers_as_here(ray, tmp_path):
+    written = []
+    for name, extra in (("here", []), ("there", ["--ray", "local:2"])):
+        folder = tmp_path / name
+        assert main(["scenes", "make", "--scenes", "traffic:0-1", "--out", str(folder), *extra]) == 0
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert len(written[0]) == 2 and written[0] == written[1]
+
+
+def halve(held, unit, told):
+    """A unit of work: two parts."""
+    told()
+    if unit == "die":
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+    if unit < 0:
+        raise ConfigurationError(f"{unit} of {held} is below zero")
+    told()
+    return held * unit / 2
+
+
+def four():
+    """What a worker holds."""
+    return 4
+
+
+def test_a_crew_of_one_works_in_order_and_tells_of_every_part():
+    parts: list[None] = []
+    with open_crew(None, 4, four) as crew:
+        assert list(crew.map(halve, [3, 1, 2], lambda: parts.append(None))) == [6.0, 2.0, 4.0]
+    assert len(parts) == 6 and isinstance(crew, Alone)
+    assert batches(5, 2) == [range(0, 2), range(2, 4), range(4, 5)] and batches(0, 2) == []
+
+
+@pytest.mark.slow
+def test_workers_answer_in_order_and_what_they_refuse_is_said_in_one_line(ray, monkeypatch):
+    monkeypatch.setattr(cluster, "RETRIES", 0)
+    parts: list[None] = []
+    with open_crew("auto", 4, four) as crew:
+        assert list(crew.map(halve, [3, 1, 2], lambda: parts.append(None))) == [6.0, 2.0, 4.0]
+        assert len(parts) == 6
+        with pytest.raises(ConfigurationError, match=r"^-1 of 4 is below zero$"):
+            list(crew.map(halve, [1, -1, 2]))
+        with pytest.raises(ClusterError, match=r"^Ray: a worker was lost[^\n]+$"):
+            list(crew.map(halve, ["die"]))  # type: ignore[list-item]
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_refused_in_a_worker_ends_the_command_in_one_line(ray, given, tmp_path, capsys):
+    common, folder = given
+    options = [*common, "--agent", f"{folder}/planner.py:Wrong", "--episodes", "2", "--seconds", "2"]
+    said = []
+    for extra in ([], ["--ray", "local:2"]):
+        assert main(["evaluate", "agent", *options, *extra]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and said[0].count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate agent", "evaluate transfer", "evaluate world", "scenes make"])
+@pytest.mark.parametrize("address", ["", "local:0", "locally", "host", "host:port", "http://a:1"])
+def test_what_is_no_address_is_refused_in_one_line(command, address, capsys):
+    assert main([*command.split(), "--ray", address]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "HOST:PORT" in said
+
+
+def test_ray_chooses_the_gpu(capsys):
+    assert main(["evaluate", "agent", "--ray", "auto", "--device", "cuda:1"]) == 2
+    assert "let Ray say which" in capsys.readouterr().err
+
+
+def test_without_ray_the_line_that_installs_it_is_said(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["scenes", "make", "--scenes", "traffic:0-1", "--ray", "local"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and 'pip install "occsora-sim[ray]"' in said
