@@ -53,6 +53,7 @@ OPTIONAL = {
     "tensorboard",
     "stable_baselines3",
     "ray",
+    "webdataset",
 }
 """Imported inside the functions that use them, so that the core installs and starts without them."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from occsora_sim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from occsora_sim.scenes.recorded import Recorded
+    from occsora_sim.scenes.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class Options:
             `arterial:A-B`, `roundabout:A-B`, `motorway:A-B`; `scenario:NAME:A-B`, where something rare happens; or a
             log or a folder of logs, to be written as scene files.
         out: folder for the scene files, one a scene.
+        shards: write so many tar files of WebDataset instead, with the scenes in their order, for data sets that no
+            folder of files would bear; give a multiple of the processes that are to train on them.
         density: how many times as much traffic as usual (for towns and places, as all that follows).
         vehicles: motor vehicles on each km of street.
         bicycles: bicycles on each km of street.
@@ -38,6 +42,7 @@ class Options:
 
     scenes: str = "traffic:0-7"
     out: Path = Path("scenes")
+    shards: int | None = None
     density: float | None = None
     vehicles: float | None = None
     bicycles: float | None = None
@@ -48,6 +53,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_ray(self.ray)
+        if self.shards is not None and self.shards < 1:
+            raise ConfigurationError(f"--shards {self.shards}: must be 1 or more")
 
     def spec(self) -> str:
         """The scenes with the amounts of traffic behind them, as `open_scenes` takes them.
@@ -73,21 +80,56 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Make the scenes and write each to its file as soon as it is made."""
-    from occsora_sim.errors import SceneError
+    """Make the scenes and write each to its file as soon as it is made; or shards, one after another."""
     from occsora_sim.scenes.file import SUFFIX, save_scene
-    from occsora_sim.scenes.scene import Scene
 
     spec = options.spec()
     folder = output_folder(options.out)
-    for scene in scenes_of(spec, options.ray):
-        if not isinstance(scene, Scene):
-            raise SceneError(
-                f"{options.scenes}: {scene.name} is a voxel sequence, which has no scene file; use it as it is"
-            )
+    if options.shards is not None:
+        _write_shards(spec, folder, options.shards, options.ray)
+        return
+    for scene in map(_vector, scenes_of(spec, options.ray)):
         path = folder / f"{scene.name}{SUFFIX}"
         save_scene(scene, path)
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", flush=True)
+
+
+def _write_shards(spec: str, folder: Path, count: int, ray: str | None) -> None:
+    """Write the scenes of `spec` to so many shards; no more than those of one are in memory."""
+    from occsora_sim.scenes import made
+    from occsora_sim.scenes.shards import SUFFIX, write_shard
+    from occsora_sim.scenes.source import each_scene, parts_of, single_specs
+
+    singles = single_specs(spec)
+    if count > len(singles):
+        raise ConfigurationError(f"--shards {count}: there are {len(singles)} scenes; give no more than that")
+    for part in parts_of(spec):
+        if ray is None and made.is_made(part):
+            for _ in each_scene(part):  # makes them in parallel, for the cache
+                pass
+    with open_crew(ray, None, _nothing) as crew:
+        made_ones = crew.map(_read, singles)
+        for number in range(count):
+            size = (number + 1) * len(singles) // count - number * len(singles) // count
+            path = folder / f"scenes-{number:05d}-of-{count:05d}{SUFFIX}"
+            scenes = (_vector(scene) for each in islice(made_ones, size) for scene in each)
+            held = write_shard(scenes, path)
+            print(f"{path}  {held} scenes  {path.stat().st_size / 1e6:.2f} MB", flush=True)
+
+
+def _vector(scene: Recorded) -> Scene:
+    """A scene that has a scene file.
+
+    Raises:
+        SceneError: it has none.
+
+    """
+    from occsora_sim.errors import SceneError
+    from occsora_sim.scenes.scene import Scene
+
+    if not isinstance(scene, Scene):
+        raise SceneError(f"{scene.name} is a voxel sequence, which has no scene file; use it as it is")
+    return scene
 
 
 def scenes_of(spec: str, ray: str | None) -> Iterator[Recorded]:

@@ -62,8 +62,20 @@ def save_scene(scene: Scene, path: str | Path) -> None:
 
     """
     path = Path(path)
+    content = write_scene(scene, str(path))
+    with atomic_path(path, SceneError) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_scene(scene: Scene, where: str) -> bytes:
+    """The content of a scene file.
+
+    Raises:
+        SceneError: the scene breaks a rule of `Scene`; the message begins with `where`.
+
+    """
     arrays = {name: np.asarray(getattr(scene, name)) for name in FIELDS}
-    check_scene(arrays, scene.dt, scene.ego_kind, str(path))
+    check_scene(arrays, scene.dt, scene.ego_kind, where)
     for name, valid in _PACKED.items():
         arrays[name] = arrays[name][arrays[valid]]
     text = {
@@ -73,9 +85,7 @@ def save_scene(scene: Scene, path: str | Path) -> None:
         "attributes": scene.attributes,
     }
     metadata = {"kind": KIND, "version": str(VERSION), "scene": json.dumps(text, allow_nan=False)}
-    content = save_tensors({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata=metadata)
-    with atomic_path(path, SceneError) as temporary:
-        temporary.write_bytes(content)
+    return save_tensors({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata=metadata)
 
 
 def load_scene(path: str | Path) -> Scene:
@@ -91,6 +101,11 @@ def load_scene(path: str | Path) -> Scene:
         content = path.read_bytes()
     except OSError as error:
         raise SceneError(f"{path}: {error.strerror}; give a scene file ({SUFFIX})") from error
+    return read_scene(content, path)
+
+
+def read_scene(content: bytes, path: Path) -> Scene:
+    """A scene of the content of a scene file; messages name it as `path`. Raises as `load_scene`."""
     text = _read_text(content, path)
     try:
         arrays = load_tensors(content)

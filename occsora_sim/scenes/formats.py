@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occsora_sim.errors import SceneError, SceneWarning
-from occsora_sim.scenes import file, occ3d, scenarionet
+from occsora_sim.scenes import file, occ3d, scenarionet, shards
 from occsora_sim.scenes.log_files import SceneFiles, find_scene_files
 from occsora_sim.scenes.log_index import INDEX_FILES
 from occsora_sim.scenes.offers import NAMED, first_of
 from occsora_sim.scenes.recorded import Recorded
 
 FORMS: str = (
-    f"a scene file (*{file.SUFFIX}), a ScenarioNet log (*{scenarionet.SUFFIX}), a folder of such files, a "
+    f"a scene file (*{file.SUFFIX}), a shard of them (*{shards.SUFFIX}), a ScenarioNet log (*{scenarionet.SUFFIX}), a "
+    "folder of such files, a "
     f"ScenarioNet database, or an Occ3D-nuScenes folder ({occ3d.FRAMES}/ with {occ3d.ANNOTATIONS} beside it)"
 )
 """What can be read, for messages."""
@@ -49,7 +50,7 @@ def read(path: Path) -> list[Recorded]:
 
     """
     if path.is_file():
-        return [_read_file(path)]
+        return _read_file(path)
     if occ3d.is_occ3d(path):
         return list(occ3d.read_occ3d(path))
     scenes: list[Recorded] = []
@@ -57,7 +58,7 @@ def read(path: Path) -> list[Recorded]:
     found = require_files(path)
     for one in found.files:
         try:
-            scenes.append(_read_file(one))
+            scenes += _read_file(one)
         except SceneError as error:
             faults.append(str(error).replace(str(one), os.path.relpath(one, path), 1))
     if faults:
@@ -137,12 +138,14 @@ def count(path: Path) -> int | None:
     return len(found.files) + len(found.missing)
 
 
-def _read_file(path: Path) -> Recorded:
+def _read_file(path: Path) -> list[Recorded]:
+    if path.suffix == shards.SUFFIX:
+        return list(shards.read_shard(path))
     if path.suffix == scenarionet.SUFFIX:
         if path.name in INDEX_FILES:
             raise SceneError(f"{path}: an index of logs, no log; give its folder")
-        return scenarionet.read_scenarionet(path)
-    return file.load_scene(path)
+        return [scenarionet.read_scenarionet(path)]
+    return [file.load_scene(path)]
 
 
 def _check_file(path: Path) -> Checked:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occsora_sim.errors import SceneError
-from occsora_sim.scenes import file, occ3d, scenarionet
+from occsora_sim.scenes import file, occ3d, scenarionet, shards
 from occsora_sim.scenes.log_index import INDEX_FILES, LogIndex, has_index, read_index
 from occsora_sim.scenes.offers import first_of
 
@@ -18,7 +18,7 @@ class SceneFiles:
     """What a folder holds.
 
     Attributes:
-        files: scene files and logs, in the order of their paths.
+        files: scene files, shards and logs, in the order of their paths.
         missing: logs that a database names and that are not there.
         occ3d: folders of Occ3D inside.
         notes: what else is left out, and why, a line each.
@@ -56,7 +56,9 @@ def find_scene_files(folder: Path) -> SceneFiles:
                 missing.update(dict.fromkeys(index.missing))
         for name in names:
             path = place / name
-            if name.endswith(file.SUFFIX) or (name.endswith(scenarionet.SUFFIX) and database is None):
+            if name.endswith((file.SUFFIX, shards.SUFFIX)) or (
+                name.endswith(scenarionet.SUFFIX) and database is None
+            ):
                 files.setdefault(path.resolve(), path)
             elif name.endswith(scenarionet.SUFFIX) and database is not None:
                 unnamed.setdefault(database, []).append(path)

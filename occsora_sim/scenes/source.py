@@ -19,7 +19,7 @@ from occsora_sim import errors
 from occsora_sim.atomic_file import check_folder
 from occsora_sim.errors import OccSoraError, SceneError
 from occsora_sim.interruption import ended_by_signals
-from occsora_sim.scenes import formats, made, occ3d
+from occsora_sim.scenes import formats, made, occ3d, shards
 from occsora_sim.scenes.file import SUFFIX, VERSION, load_scene, save_scene
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
@@ -40,7 +40,7 @@ NO_GENERATOR = frozenset(
         "blank.py", "drivable.py", "file.py", "formats.py", "log_dressing.py", "log_egos.py",
         "log_files.py", "log_index.py", "log_map.py", "log_tracks.py", "occ3d.py", "occ3d_frame.py", "offers.py",
         "pickle_names.py", "raster.py", "recorded.py", "road_users.py", "safe_pickle.py", "scenarionet.py",
-        "source.py", "start.py", "town_folder.py", "tracks.py", "voxel_scene.py", "voxeliser.py",
+        "shards.py", "source.py", "start.py", "town_folder.py", "tracks.py", "voxel_scene.py", "voxeliser.py",
     }
 )  # fmt: skip
 """Modules of this folder that cannot change what is made from a seed."""
@@ -68,8 +68,9 @@ def open_scenes(spec: str | Path, cache: Path | None = None) -> list[Recorded]:
     Args:
         spec: "traffic:A-B" (the towns of seeds A to B, both included), "traffic:A", another kind of place or a scenario
             instead of traffic ("motorway:A-B", "scenario:jaywalker:A-B"; see `made.KINDS`), more or less of somebody in
-            it ("traffic:A-B,density=2,truck=0.3"; see `amounts.Amounts`), a scene file, a ScenarioNet log (.pkl), a
-            folder of such files (in the order of their names), or an Occ3D-nuScenes folder. Several are joined by "+":
+            it ("traffic:A-B,density=2,truck=0.3"; see `amounts.Amounts`), a scene file, a shard of them (.tar) or a
+            pattern of shards ("scenes/*.tar"), a ScenarioNet log (.pkl), a folder of such files (in the order of their
+            names), or an Occ3D-nuScenes folder. Several are joined by "+":
             "traffic:0-95+motorway:0-9", one after another.
         cache: where towns are kept; by default $OCCSORA_SIM_CACHE or ~/.cache/occsora-sim/towns.
 
@@ -295,11 +296,20 @@ def _worker_error(report: str, status: int) -> OccSoraError:
     return SceneError(f"a process that makes towns failed ({last}); try one town alone: traffic:A")
 
 
+def _read_shards(spec: str, cache: Path | None) -> list[Scene]:
+    return [scene for path in shards.shards_of(spec) for scene in shards.read_shard(path)]
+
+
 READERS: tuple[Reader, ...] = (
     Reader(
         form=", ".join(made.FORMS),
         accepts=made.is_made,
         read=_read_towns,
+    ),
+    Reader(
+        form=f"a pattern of shards (scenes/*{shards.SUFFIX})",
+        accepts=lambda spec: not Path(spec).exists() and bool(shards.shards_of(spec)),
+        read=_read_shards,
     ),
     Reader(
         form=formats.FORMS,

@@ -19,9 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from occsora_sim.errors import ConfigurationError, OccSoraError, SceneWarning
+from occsora_sim.errors import ConfigurationError, OccSoraError, SceneError, SceneWarning
 from occsora_sim.scenes.recorded import Recorded
-from occsora_sim.scenes.source import open_scenes
+from occsora_sim.scenes.shards import read_shard, shards_of
+from occsora_sim.scenes.source import open_scenes, parts_of
 
 WAIT = timedelta(hours=6)
 """How long the others wait while one works alone: towns are made and pools drawn by the first. A process that dies is
@@ -173,9 +174,24 @@ def first_alone() -> Iterator[None]:
 
 
 def open_share(spec: str) -> list[Recorded]:
-    """The scenes of `spec`, as `open_scenes`: all of them in each process."""
+    """The scenes of `spec`, as `open_scenes`; of shards each process has its share, every so many-th.
+
+    Raises:
+        SceneError: as `open_scenes`, or there are fewer shards than processes.
+
+    """
+    scenes: list[Recorded] = []
     with first_alone():  # who makes and keeps the towns that are missing
-        return open_scenes(spec)
+        for part in parts_of(spec):
+            shards = shards_of(part)
+            if shards and len(shards) < count():
+                raise SceneError(
+                    f"{part}: {len(shards)} shards are too few for {count()} processes; make more of them "
+                    "(`scenes make --shards`)"
+                )
+            own = shards[rank() :: count()]
+            scenes += [scene for one in own for scene in read_shard(one)] if own else open_scenes(part)
+    return scenes
 
 
 def mean(logs: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -195,7 +211,7 @@ class Parallel:
     """A step's loss whose gradients are averaged over all processes, by DistributedDataParallel.
 
     Args:
-        model: whose parameters are trained.
+        model: whose parameters are trained; each has a gradient in every step.
         step_loss: of them.
 
     """
@@ -203,8 +219,7 @@ class Parallel:
     def __init__(self, model: nn.Module, step_loss: StepLoss) -> None:
         self._loss: StepLoss | DistributedDataParallel = step_loss
         if together():
-            # Heads that a step does not use have no gradient in it.
-            self._loss = DistributedDataParallel(_Loss(model, step_loss), find_unused_parameters=True)
+            self._loss = DistributedDataParallel(_Loss(model, step_loss))
 
     def __call__(self, step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
         """The loss of a part."""
