@@ -5,13 +5,14 @@ export PYTHONUNBUFFERED := 1
 DEMO_SECONDS ?= 20
 DEMO_SEED ?= 1
 
-.PHONY: help demo test check lint bench docs weights policy setup setup-demo clean
+.PHONY: help demo test check lint audit bench docs weights policy setup setup-demo clean
 
 help:
 	@echo "make demo     drive $(DEMO_SECONDS) s through a generated world with the shipped weights; writes out/demo/"
 	@echo "make test     all tests"
 	@echo "make check    the essential ones, in a minute and a half"
 	@echo "make lint     ruff check, ruff format --check and mypy"
+	@echo "make audit    known vulnerabilities of the pinned dependencies, where a database can be reached"
 	@echo "make bench    frames per second of the world; writes out/bench.json"
 	@echo "make docs     the documentation as pages, to be opened without a network: out/site/index.html"
 	@echo "make weights  train weights from nothing (about five hours of one core; DEVICE=cuda: 25 minutes of a GPU)"
@@ -40,6 +41,9 @@ check: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+audit: setup
+	scripts/audit.sh
 
 bench: setup
 	$(BIN)/occsora-sim bench --json out/bench.json

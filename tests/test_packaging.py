@@ -74,7 +74,7 @@ def test_shipped_files_are_small_and_hold_no_pickles():
     assert not [path for path in shipped if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".ckpt")]
 
 
-@pytest.mark.parametrize("script", [".ci/run", "scripts/setup.sh"])
+@pytest.mark.parametrize("script", [".ci/run", "scripts/setup.sh", "scripts/audit.sh"])
 def test_scripts_are_executable_and_parse(script):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)
@@ -101,11 +101,43 @@ def test_setup_names_the_apt_line_where_python_is_missing(tmp_path):
     assert "apt-get install python3.11 python3.11-venv" in done.stderr.splitlines()[-1]
 
 
-def test_make_offers_the_five_commands():
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        ("", 0, "no database"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "not found"}]}', 0, "nothing was audited"),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}',
+            0,
+            "1 of 1 packages audited, 0 known",
+        ),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}]}',
+            1,
+            "audit: a 1: CVE-1, mended in 2\naudit: 1 of 1",
+        ),
+    ],
+)
+def test_the_audit_tells_what_is_known_and_where_nothing_can_be(answer, status, says, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/bash
+if [ "$2" != pip_audit ]; then exec {sys.executable} "$@"; fi
+while [ "$1" != --output ]; do shift; done
+printf '%s' '{answer}' >"$2"
+"""
+    )
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python)}
+    done = subprocess.run([ROOT / "scripts" / "audit.sh"], capture_output=True, text=True, env=environment)
+    assert done.returncode == status and says in done.stdout and done.stderr == ""
+
+
+def test_make_offers_its_commands():
     text = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "lint", "bench", "weights"):
+    for target in ("demo", "test", "lint", "audit", "bench", "weights"):
         assert re.search(rf"^{target}: setup", text, re.MULTILINE), target
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert {"make test", "make audit"} <= set((ROOT / ".ci" / "run").read_text().splitlines())
 
 
 def test_readme_shows_both_commands_a_picture_and_the_code_at_once():
