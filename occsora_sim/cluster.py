@@ -79,13 +79,20 @@ def open_crew(ray: str | None, held: H, again: Callable[[], H], *, device: str =
     if ray is None:
         yield Alone(held)
         return
+    with open_workers(ray, device=device) as workers:
+        yield _RayCrew(workers, again)
+
+
+@contextmanager
+def open_workers(ray: str, *, device: str = "cpu") -> Iterator[Workers]:
+    """Workers of a cluster for the block; arguments and errors as of `open_crew`."""
     check_ray(ray, device)
     started = _join(ray)
-    crew = _RayCrew(again, gpu=device != "cpu")
+    workers = Workers(gpu=device != "cpu")
     try:
-        yield crew
+        yield workers
     finally:
-        crew.close()
+        workers.close()
         if started:
             import ray as library
 
@@ -144,56 +151,89 @@ def _join(address: str) -> bool:
     return True
 
 
-class _RayCrew(Generic[H]):
-    """Ray actors. Ray hands out the units, replaces workers that die and begins their units again."""
+class Workers:
+    """Ray actors, each with something that it holds. Ray replaces those that die and begins their units again.
 
-    def __init__(self, again: Callable[[], H], gpu: bool) -> None:
+    Attributes:
+        limit: how many the cluster has room for.
+
+    """
+
+    def __init__(self, gpu: bool) -> None:
         import ray
 
-        self._ray = ray
+        self._ray, self._all = ray, []  # type: Any, list[Any]
+        self.limit = max(1, int(ray.available_resources().get("GPU" if gpu else "CPU", 0)))
         settings = {name: value for name, value in os.environ.items() if name.startswith("OCCSORA_SIM_")}
-        self._again = ray.put((again, os.getcwd(), settings, torch.get_num_threads()))
-        free = ray.available_resources().get("GPU" if gpu else "CPU", 0)
-        self._limit = max(1, int(free))
-        self._worker = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(
+        self._here = (os.getcwd(), settings, torch.get_num_threads())
+        self._kind = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(
             _Worker
         )
-        self._workers: list[Any] = []
 
-    def map(self, work: Callable[[H, U, Told], R], units: Sequence[U], told: Told = untold) -> Iterator[R]:
-        """See `Crew`."""
-        from ray.util import ActorPool
+    def send(self, value: Any) -> Any:
+        """A reference to a value that is sent to a machine once, however many of its workers are handed it."""
+        return self._ray.put(value)
 
-        while len(self._workers) < min(len(units), self._limit):
-            self._workers.append(self._worker.remote(self._again))
-        sent = self._ray.put(work)
-        pool: Any = ActorPool(self._workers[: len(units)])
+    def add(self, again: Any) -> Any:
+        """One worker more, of what `again` (sent) makes."""
+        self._all.append(self._kind.remote(again, *self._here))
+        return self._all[-1]
+
+    def run(self, worker: Any, work: Callable[[H, U, Told], R], unit: U) -> R:
+        """`work` of a unit by one worker, which may keep what it likes from unit to unit, and lose it."""
+        with self.plainly():
+            result, _ = self._ray.get(worker.run.remote(work, unit))
+        return result
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """Errors of workers as they would be here; that a worker was lost in one line."""
         try:
-            for result, parts in pool.map(lambda worker, unit: worker.run.remote(sent, unit), units):
-                for _ in range(parts):
-                    told()
-                yield result
+            yield
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, OccSoraError):
                 raise error.cause from None
             raise
         except self._ray.exceptions.RayError as error:
+            lines = [line.strip() for line in f"{error}".splitlines()] or [type(error).__name__]
+            reason = next((line for line in reversed(lines) if re.match(r"\w+Error: ", line)), lines[0])
             raise ClusterError(
-                f"Ray: a worker was lost {RETRIES + 1} times over the same unit ({type(error).__name__}); see the logs "
-                "of Ray, and give it more memory or fewer workers"
+                f"Ray: a worker was lost, and all that took its place ({reason}); see Ray's logs of that machine"
             ) from error
 
     def close(self) -> None:
-        """Let the workers go."""
-        while self._workers:
-            self._ray.kill(self._workers.pop())
+        """Let all of them go."""
+        while self._all:
+            self._ray.kill(self._all.pop())
+
+
+class _RayCrew(Generic[H]):
+    """Workers that all hold the same. Ray's pool hands out the units."""
+
+    def __init__(self, workers: Workers, again: Callable[[], H]) -> None:
+        self._workers, self._again = workers, workers.send(again)
+        self._ready: list[Any] = []
+
+    def map(self, work: Callable[[H, U, Told], R], units: Sequence[U], told: Told = untold) -> Iterator[R]:
+        """See `Crew`."""
+        from ray.util import ActorPool
+
+        while len(self._ready) < min(len(units), self._workers.limit):
+            self._ready.append(self._workers.add(self._again))
+        sent = self._workers.send(work)
+        pool: Any = ActorPool(self._ready[: len(units)])
+        with self._workers.plainly():
+            for result, parts in pool.map(lambda worker, unit: worker.run.remote(sent, unit), units):
+                for _ in range(parts):
+                    told()
+                yield result
 
 
 class _Worker:
     """A process of the cluster. It opens what it holds with its first unit, so that what fails then is told."""
 
-    def __init__(self, given: tuple[Callable[[], Any], str, dict[str, str], int]) -> None:
-        self._again, self._folder, self._settings, self._threads = given
+    def __init__(self, again: Callable[[], Any], folder: str, settings: dict[str, str], threads: int) -> None:
+        self._again, self._folder, self._settings, self._threads = again, folder, settings, threads
         self._held: tuple[Any, ...] = ()
 
     def run(self, work: Callable[[Any, Any, Told], Any], unit: Any) -> tuple[Any, int]:

@@ -1,17 +1,26 @@
 """Rollouts on Ray: a local cluster of two workers gives the serial tables to the last bit, also when a worker dies."""
 
 import json
+import os
+import signal
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
 from untrained import untrained_world_model
 
 from occsora_sim import cluster
+from occsora_sim.agents.remote_env import remote_envs
 from occsora_sim.cli import main
 from occsora_sim.cluster import Alone, batches, open_crew
+from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ClusterError, ConfigurationError
+from occsora_sim.grid import TINY
 from occsora_sim.models.weights import save_world_model
 from occsora_sim.scenes.file import save_scene
+from occsora_sim.scenes.start import make_start
+from occsora_sim.worlds.replay import ReplayWorld
 
 PLANNER = """
 import os, pathlib, signal
@@ -104,44 +113,86 @@ def test_scenes_are_made_by_workers_as_here(ray, tmp_path):
     assert len(written[0]) == 2 and written[0] == written[1]
 
 
-def halve(held, unit, told):
-    """A unit of work: two parts."""
-    told()
-    if unit == "die":
-        import os
-        import signal
+@pytest.fixture
+def halve():
+    """A unit of work of two parts; made here, so that workers need not find this file."""
 
-        os.kill(os.getpid(), signal.SIGKILL)
-    if unit < 0:
-        raise ConfigurationError(f"{unit} of {held} is below zero")
-    told()
-    return held * unit / 2
+    def halve(held, unit, told):
+        told()
+        if unit == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit < 0:
+            raise ConfigurationError(f"{unit} of {held} is below zero")
+        told()
+        return held * unit / 2
 
-
-def four():
-    """What a worker holds."""
-    return 4
+    return halve
 
 
-def test_a_crew_of_one_works_in_order_and_tells_of_every_part():
+def test_a_crew_of_one_works_in_order_and_tells_of_every_part(halve):
     parts: list[None] = []
-    with open_crew(None, 4, four) as crew:
+    with open_crew(None, 4, lambda: 4) as crew:
         assert list(crew.map(halve, [3, 1, 2], lambda: parts.append(None))) == [6.0, 2.0, 4.0]
     assert len(parts) == 6 and isinstance(crew, Alone)
     assert batches(5, 2) == [range(0, 2), range(2, 4), range(4, 5)] and batches(0, 2) == []
 
 
 @pytest.mark.slow
-def test_workers_answer_in_order_and_what_they_refuse_is_said_in_one_line(ray, monkeypatch):
+def test_workers_answer_in_order_and_what_they_refuse_is_said_in_one_line(ray, halve, monkeypatch):
     monkeypatch.setattr(cluster, "RETRIES", 0)
     parts: list[None] = []
-    with open_crew("auto", 4, four) as crew:
+    with open_crew("auto", 4, lambda: 4) as crew:
         assert list(crew.map(halve, [3, 1, 2], lambda: parts.append(None))) == [6.0, 2.0, 4.0]
         assert len(parts) == 6
         with pytest.raises(ConfigurationError, match=r"^-1 of 4 is below zero$"):
             list(crew.map(halve, [1, -1, 2]))
         with pytest.raises(ClusterError, match=r"^Ray: a worker was lost[^\n]+$"):
             list(crew.map(halve, ["die"]))  # type: ignore[list-item]
+
+
+@pytest.mark.slow
+def test_a_learner_is_shown_the_same_by_workers_also_when_one_dies(ray, straight_road):
+    pytest.importorskip("stable_baselines3", reason="the extra `rl`")
+    from occsora_sim.agents.learner_env import LearnerEnv
+
+    start = make_start(straight_road(cars=[(30.0, 0.0, 2.0)], steps=61), 0, 6, TINY, history=3)
+    given = {
+        "world": ReplayWorld(TINY),
+        "scenes": [start],
+        "seconds": 2.0,
+        "autoreset": "same_step",
+        "seed": 3,
+    }
+    makers = [partial(DriveVectorEnv, num_envs=size, **given) for size in (2, 1)]
+    rng = np.random.default_rng(0)
+    rollouts = [[rng.uniform(-0.5, 0.5, (3, 2)).astype(np.float32) for _ in range(4)] for _ in range(2)]
+
+    def driven(env, kill):
+        seen = [env.reset()]
+        for seed, actions in enumerate(rollouts):
+            env.seed(seed)
+            seen.append(env.reset())
+            for number, action in enumerate(actions):
+                if number == 2:
+                    kill()
+                env.step_async(action)
+                seen += env.step_wait()[:3]
+        return seen
+
+    here = driven(LearnerEnv(*(make() for make in makers)), lambda: None)
+    with remote_envs("local:2", makers) as envs:
+        processes = [
+            env._workers.run(env._worker, lambda held, unit, told: os.getpid(), None) for env in envs
+        ]
+        doomed = list(processes)
+
+        def kill():
+            if doomed:
+                os.kill(doomed.pop(), signal.SIGKILL)
+
+        there = driven(LearnerEnv(*envs), kill)
+    assert os.getpid() not in processes and not doomed
+    assert len(here) == len(there) and all(map(np.array_equal, here, there))
 
 
 @pytest.mark.slow
@@ -155,7 +206,9 @@ def test_an_agent_that_is_refused_in_a_worker_ends_the_command_in_one_line(ray, 
     assert said[0] == said[1] and said[0].count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["evaluate agent", "evaluate transfer", "evaluate world", "scenes make"])
+@pytest.mark.parametrize(
+    "command", ["evaluate agent", "evaluate transfer", "evaluate world", "scenes make", "train agent"]
+)
 @pytest.mark.parametrize("address", ["", "local:0", "locally", "host", "host:port", "http://a:1"])
 def test_what_is_no_address_is_refused_in_one_line(command, address, capsys):
     assert main([*command.split(), "--ray", address]) == 2

@@ -281,7 +281,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
         "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 4.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
-        "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None,
+        "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None, "ray": None,
     }  # fmt: skip
     changed: dict[str, Any] = {}
     drives, generated = verb in ("drive", "evaluate agent"), getattr(options, "scenes", None) == "generate"

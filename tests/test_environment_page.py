@@ -35,9 +35,9 @@ def test_train_agent_learns_from_the_reward_that_is_told(straight_road, tmp_path
 
     save_scene(straight_road(), tmp_path / "straight.safetensors")
     learner = commands.LearnerConfig(copies=1)
-    env = commands.open_env(commands.Options(world="replay", scenes=str(tmp_path), starts=1, learner=learner))
-    assert [each.config.reward for each in env.envs] == [RewardConfig()]
-    env.close()
+    options = commands.Options(world="replay", scenes=str(tmp_path), starts=1, learner=learner)
+    with commands.open_env(options) as env:
+        assert [each.config.reward for each in env.envs] == [RewardConfig()]
     text = " ".join(PAGE.split())
     assert f"`occsora-sim train agent` learns from this reward, times {REWARD_SCALE:g} " in text
 

@@ -73,6 +73,20 @@ def test_the_example_that_trains_ppo(options, tmp_path):
     assert all(torch.isfinite(weight).all() for weight in model.policy.parameters())
 
 
+@pytest.mark.slow
+def test_the_example_that_trains_on_ray(options, tmp_path):
+    """In an environment with RLlib: two iterations of two processes that drive."""
+    pytest.importorskip("ray.rllib", reason="RLlib, which pins a release of Gymnasium", exc_type=ImportError)
+    import ray
+
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        losses = load("rllib").train(2, tmp_path / "policy", runners=2, decisions=16, **options(OCC3D))
+    finally:
+        ray.shutdown()
+    assert len(losses) == 2 and np.isfinite(losses).all() and (tmp_path / "policy").is_dir()
+
+
 def test_the_example_that_evaluates_a_planner(options, capsys):
     means = load("evaluate_planner").compare(2, **options(OCC3D))
     assert set(means) == {"cruiser", "constant-velocity", "route-follower"}

@@ -222,16 +222,17 @@ def soak(world, starts, steps):
     return ended, settled(world) - before
 
 
-FLAT = 10.0  # MB in 500 steps; one frame kept of each would be 18
+FLAT = 1.5  # MB in 100 steps; one frame kept of each would be 3.7, and what is measured is 0.1
 MEMORY = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 
 
 @pytest.mark.slow
 @MEMORY
-def test_a_thousand_steps_leave_the_memory_flat(world, starts):
-    ended, growth = soak(world, starts, 1000)
-    assert ended > 20
-    assert growth < FLAT, f"the memory grew by {growth:.0f} MB in 500 steps"
+def test_hundreds_of_steps_leave_the_memory_flat(world, starts):
+    """Longer ones: scripts/soak.py."""
+    ended, growth = soak(world, starts, 200)
+    assert ended > 15
+    assert growth < FLAT, f"the memory grew by {growth:.1f} MB in 100 steps"
 
 
 class Hoarder(ReplayWorld):
@@ -251,8 +252,8 @@ class Hoarder(ReplayWorld):
 @MEMORY
 def test_a_world_that_keeps_a_frame_a_step_would_be_noticed(starts):
     world = Hoarder()
-    _, growth = soak(world, starts, 1000)
-    assert len(world.kept) == 1000 and growth > FLAT
+    _, growth = soak(world, starts, 200)
+    assert len(world.kept) == 200 and growth > FLAT
 
 
 def test_road_users_are_read_off_at_each_frame_with_lasting_ids(world, starts):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from occsora_sim.cluster import check_ray
 from occsora_sim.commands.driving import check_least_future
 from occsora_sim.commands.output import output_folder
 from occsora_sim.device import check_device
@@ -44,6 +48,9 @@ class Options:
         seconds: length of an episode [s].
         workers: threads that step the worlds, each its share of the copies; give one for each CPU core. It changes
             nothing in what is learned. The arithmetic of each is then kept to one core.
+        ray: step the worlds of each worker in a process of a Ray cluster instead: local or local:N (Ray on this
+            machine, with N processes), auto, HOST:PORT or ray://HOST:PORT. It changes nothing in what is learned
+            either.
         device: where the world runs: cpu, cuda...
         learner: how to learn.
 
@@ -59,6 +66,7 @@ class Options:
     least_future: float | None = None
     seconds: float = 20.0
     workers: int = 1
+    ray: str | None = None
     device: str = "cpu"
     learner: LearnerConfig = field(default_factory=LearnerConfig)
 
@@ -66,6 +74,7 @@ class Options:
         if self.steps < 1 or self.starts < 1:
             raise ConfigurationError(f"--steps {self.steps} and --starts {self.starts} must be 1 or more")
         check_least_future(self.least_future)
+        check_ray(self.ray, self.device)
         if not 1 <= self.workers <= self.learner.copies:
             raise ConfigurationError(
                 f"--workers {self.workers}: must lie between 1 and --copies {self.learner.copies}"
@@ -98,18 +107,17 @@ def run(options: Options) -> None:
         print(options.out / "policy.safetensors")
         return
     print("opening the scenes ...", flush=True)
-    env = open_env(options)
-    try:
+    with open_env(options) as env:
         print(Learner(env=env, config=options.learner, out=options.out, about=about).run())
-    finally:
-        env.close()
 
 
-def open_env(options: Options) -> LearnerEnv:
-    """The worlds to learn in, spread over the workers; the scenes are opened once."""
+@contextmanager
+def open_env(options: Options) -> Iterator[LearnerEnv]:
+    """The worlds to learn in for the block, spread over the workers; the scenes are opened once."""
     import torch
 
     from occsora_sim.agents.learner_env import LearnerEnv
+    from occsora_sim.agents.remote_env import remote_envs
     from occsora_sim.envs.config import make_config
     from occsora_sim.envs.starts import open_starts
     from occsora_sim.envs.vector import DriveVectorEnv
@@ -132,4 +140,11 @@ def open_env(options: Options) -> LearnerEnv:
     starts = open_starts(config, make_world(config))
     copies, workers = options.learner.copies, options.workers
     sizes = [copies // workers + (number < copies % workers) for number in range(workers)]
-    return LearnerEnv(*(DriveVectorEnv(num_envs=size, **{**given, "scenes": starts}) for size in sizes))
+    makers = [partial(DriveVectorEnv, num_envs=size, **{**given, "scenes": starts}) for size in sizes]
+    with ExitStack() as stack:
+        if options.ray is None:
+            env = LearnerEnv(*(make() for make in makers))
+        else:
+            env = LearnerEnv(*stack.enter_context(remote_envs(options.ray, makers, options.device)))
+        stack.callback(env.close)
+        yield env

@@ -22,7 +22,7 @@ Users = list[tuple[str, str, float, float, float]]
 """Name, vType, middle of the front x, y [m], angle [degrees clockwise from north] of each road user."""
 
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """A process that has not answered for so long hangs [s]; running a town up to any moment takes a few seconds."""
 
 ATTEMPTS = 3
