@@ -104,7 +104,11 @@ def test_truncated_weights_are_found(quick, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "name", "extra"),
-    [("tensorboard", "TensorBoard", "train"), ("stable_baselines3", "Stable-Baselines3", "rl")],
+    [
+        ("tensorboard", "TensorBoard", "train"),
+        ("stable_baselines3", "Stable-Baselines3", "rl"),
+        ("ray", "Ray", "ray"),
+    ],
 )
 def test_an_extra_that_is_missing_is_told_and_is_no_error(quick, monkeypatch, capsys, module, name, extra):
     without(monkeypatch, module)

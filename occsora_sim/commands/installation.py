@@ -60,6 +60,7 @@ def examine() -> list[Finding]:
         findings += [
             extra("TensorBoard", "tensorboard", "train"),
             extra("Stable-Baselines3", "stable_baselines3", "rl"),
+            extra("Ray", "ray", "ray"),
             cache(),
         ]
         if core.state == "ok":
