@@ -58,7 +58,7 @@ def begin_together(count: int, work: Callable[[], object], folder: Path) -> list
     ]
 
 
-def ends(children: list[int], seconds: float = 120.0) -> list[int]:
+def ends(children: list[int], seconds: float = 600.0) -> list[int]:
     """The exit statuses of processes, negative where a signal ended one; those that take longer are killed."""
     statuses: dict[int, int] = {}
     until = time.monotonic() + seconds

@@ -169,7 +169,8 @@ def _train_entries(options: TrafficTraining, model: WorldModel, scenes: list[Sce
         return entries_loss(entries, samples.to(torch.device(loop.device)))
 
     run(entries, loss, loop, stages.begin("entries"), muon_of_convolutions).copy_to(entries)
-    measure_kept(entries, sampler)
+    if rank() == 0:
+        measure_kept(entries, sampler)
 
 
 def traffic_loss(
