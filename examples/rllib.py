@@ -19,7 +19,7 @@ from occsora_sim.envs.wrappers import flat, learner
 def make(options: dict[str, Any]) -> gym.Env:
     """The environment as one vector: a coarse bird's-eye image, road users, own motion and route, all in [-1, 1]."""
     env = gym.make("occsora_sim:OccSora/Drive-v0", observation="policy", **options)
-    return gym.wrappers.RescaleObservation(flat(learner(env, pool=8)), np.float32(-1.0), np.float32(1.0))
+    return gym.wrappers.RescaleObservation(flat(learner(env, pool=4)), np.float32(-1.0), np.float32(1.0))
 
 
 def train(
