@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import trained_together
 
 from occsora_sim.checkpoint import read_header, read_tensors
 from occsora_sim.cli import main
@@ -245,6 +246,21 @@ def test_a_folder_of_another_command_is_refused(train, finished, tmp_path):
     finished("world-model", tmp_path / "run")
     with pytest.raises(CheckpointError, match="begun with command train world-model, not train encoder"):
         train("encoder", "run")
+
+
+# --------------------------------------------------------------------------- processes
+@pytest.mark.slow
+@every_training
+def test_two_processes_train_what_one_does_that_takes_its_batch_in_two_parts(train, name, tmp_path):
+    batch = 4 if name.startswith("ground") else 2  # three crops of the plan, in parts of 1 and 2
+    one = numbers(train(name, "one", batch=batch, accumulate=2))
+    trained_together(2, lambda: train(name, "two", batch=batch), tmp_path / "log")
+    two = numbers(train(name, "two", batch=batch))  # it was finished before: its path
+    for key, value in one.items():
+        if "running" not in key and "batches" not in key:  # statistics are of the first process alone
+            torch.testing.assert_close(
+                two[key], value, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
+            )
 
 
 # --------------------------------------------------------------------------- time

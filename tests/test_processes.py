@@ -104,9 +104,7 @@ def test_the_first_process_alone_writes_and_tells_and_both_follow_its_clock(tmp_
 
 
 def test_a_batch_of_fewer_windows_than_parts_is_refused_in_one_line(tmp_path):
-    with pytest.raises(
-        ConfigurationError, match="--batch 4 is too small for 1 processes with --accumulate 5"
-    ):
+    with pytest.raises(ConfigurationError, match="a batch of 4 cannot be taken in 5 parts"):
         fit(tmp_path, accumulate=5)
     assert not list(tmp_path.iterdir())
 

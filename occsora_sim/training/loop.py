@@ -133,8 +133,8 @@ def run(
     parts = processes.parts(config.accumulate)
     if config.batch < parts[0].of:
         raise ConfigurationError(
-            f"--batch {config.batch} is too small for {processes.count()} processes with --accumulate "
-            f"{config.accumulate}; give each part a window"
+            f"a batch of {config.batch} cannot be taken in {parts[0].of} parts (processes times --accumulate); give a "
+            "larger --batch"
         )
     turn.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(config.device)
