@@ -39,8 +39,8 @@ class PolicyConfig:
     outputs: int = 2
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigurationError(f"policy: hidden {self.hidden} must be one positive width or more")
+        if not 1 <= len(self.hidden) <= 16 or not all(1 <= width <= 4096 for width in self.hidden):
+            raise ConfigurationError(f"policy: hidden {self.hidden} must be 1 to 16 widths of 1 to 4096")
         if (self.features, self.inputs, self.outputs) != (VERSION, feature_count(), 2):
             raise ConfigurationError(
                 f"policy: made for features of version {self.features} with {self.inputs} numbers, this release "
@@ -104,7 +104,7 @@ def load_policy(path: Path, grid: Grid = OCC3D) -> LearnedPolicy:
         network = policy_network(config)
         network.load_state_dict(tensors)
     except (ConfigurationError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(f"{path}: is no policy of this release ({reason})") from error
     return LearnedPolicy(network, grid)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from occsora_sim.agents.protocol import Observation
+from occsora_sim.bounded_json import parse_json
 from occsora_sim.envs.birdseye import aligned_size
 from occsora_sim.envs.config import OBSERVATIONS, POLICY, POLICY_OBSERVATION
 from occsora_sim.envs.manoeuvre import MANOEUVRES
@@ -103,7 +103,7 @@ def load_sb3_policy(path: Path) -> Sb3Policy:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            stored = json.loads(archive.read("data"))
+            stored = parse_json(archive.read("data"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"agent {path}: there is no such file") from error
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:

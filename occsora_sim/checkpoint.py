@@ -15,10 +15,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from occsora_sim.atomic_file import atomic_path
+from occsora_sim.bounded_json import parse_json
 from occsora_sim.errors import CheckpointError
+from occsora_sim.quantities import written
 
 FORMAT = "occsora-sim/checkpoint"
 VERSION = 1
+
+MAX_BYTES = 1 << 33
+"""Largest file [bytes]; the largest that a training goes on from has 3 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ def _read(path: Path, kind: str, *, tensors: bool) -> tuple[dict[str, torch.Tens
     with _opened(path) as (file, header):
         if header.get("kind") != kind:
             raise CheckpointError(
-                f"{path}: holds a {header.get('kind')!r} checkpoint, a {kind!r} one is needed here"
+                f"{path}: holds a {written(header.get('kind'))} checkpoint, a {kind!r} one is needed here"
             )
         return {name: file.get_tensor(name) for name in file.keys() if tensors}, header
 
@@ -106,6 +111,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise CheckpointError(
             f"{path}: no such weights file; give the path of a .safetensors file of occsora-sim"
         )
+    if path.stat().st_size > MAX_BYTES:
+        raise CheckpointError(f"{path}: takes more than {MAX_BYTES} bytes, which no weights do; get it again")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -115,14 +122,15 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                 )
             if metadata.get("version") != str(VERSION):
                 raise CheckpointError(
-                    f"{path}: checkpoint version {metadata.get('version')}, this release reads {VERSION}; train it anew"
+                    f"{path}: checkpoint version {written(metadata.get('version'))}, this release reads {VERSION}; "
+                    "train it anew"
                 )
-            header = json.loads(metadata["header"])
+            header = parse_json(metadata["header"])
             if not isinstance(header, dict):
                 raise ValueError("its header is no table")
             yield file, header
-    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
             f"{path}: damaged or not a safetensors file ({reason}); get it again"
         ) from error

@@ -36,6 +36,10 @@ FRAME_SECONDS = 0.5
 """Time between two occupancy frames [s]; Occ3D's key frames come at 2 Hz."""
 
 
+MAX_SIDE, MAX_VOXELS = 4096, 1 << 26
+"""Most voxels of a grid along an axis and together: a file may say of which grid it is."""
+
+
 def class_mask(labels: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
     """Bool look-up table of shape (NUM_CLASSES + 1,): True at `labels`. Index it with an occupancy tensor as long.
 
@@ -63,6 +67,14 @@ class Grid:
         if len(self.shape) != 3 or min(self.shape) < 1 or not self.voxel > 0:
             raise ConfigurationError(
                 f"grid: shape {self.shape} and voxel {self.voxel} must be positive; see Grid"
+            )
+        if max(self.shape) > MAX_SIDE or math.prod(self.shape) > MAX_VOXELS:
+            raise ConfigurationError(
+                f"grid: shape {self.shape} is too large; at most {MAX_SIDE} along an axis and {MAX_VOXELS} together"
+            )
+        if len(self.lower) != 3 or not all(abs(part) < 1e6 for part in (self.voxel, *self.lower)):
+            raise ConfigurationError(
+                f"grid: voxel {self.voxel} and lower {self.lower} must be metres; see Grid"
             )
 
     @property

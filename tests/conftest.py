@@ -11,6 +11,20 @@ from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.scene import Scene
 
 
+TRIED = "bad inputs tried"
+"""Property that a test records: how many files or requests that are made to do harm it tried."""
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many bad inputs were tried, where some were."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    properties = [
+        getattr(report, "user_properties", ()) for report in reports if getattr(report, "when", "") == "call"
+    ]
+    if count := sum(value for part in properties for name, value in part if name == TRIED):
+        terminalreporter.write_line(f"{TRIED}: {count}")
+
+
 @pytest.fixture(scope="session")
 def straight_road():
     """Builds a straight road; see `build_straight_road`."""

@@ -98,7 +98,7 @@ def test_missing_foreign_and_pickled_files_are_refused(rollout: Rollout, tmp_pat
     refused(text, "not a rollout")
     plain = tmp_path / "plain.npy"
     np.save(plain, np.zeros(3))
-    refused(plain, "plain array")
+    refused(plain, "no npz file")
     pickled = tmp_path / "pickled.npz"
     np.savez(pickled, header=np.array([{"a": 1}], dtype=object))
     refused(pickled, "pickled")

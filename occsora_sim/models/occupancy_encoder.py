@@ -40,8 +40,8 @@ class OccupancyEncoderConfig:
     features: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.height, self.column, self.width, self.features) < 1:
-            raise ConfigurationError(f"occupancy encoder: every size must be at least 1, got {self}")
+        if not all(1 <= size <= 512 for size in (self.height, self.column, self.width, self.features)):
+            raise ConfigurationError(f"occupancy encoder: every size must be 1 to 512, got {self}")
 
 
 class OccupancyEncoder(nn.Module):
@@ -94,6 +94,6 @@ def load_encoder(path: Path, device: str = "cpu") -> tuple[OccupancyEncoder, dic
     try:
         encoder = OccupancyEncoder(OccupancyEncoderConfig(**header["config"]))
         encoder.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: holds another encoder than it says; get it again") from error
     return encoder.to(check_device(device)).eval(), header

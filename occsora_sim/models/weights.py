@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from occsora_sim.checkpoint import read_header, read_tensors, write_tensors
+from occsora_sim.checkpoint import read_header, read_outline, read_tensors, write_tensors
 from occsora_sim.device import check_device
-from occsora_sim.errors import CheckpointError
+from occsora_sim.errors import CheckpointError, OccSoraError
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig
 from occsora_sim.models.world_model import WorldModel, WorldModelConfig
+from occsora_sim.quantities import written
 
 Config = WorldModelConfig | OccSoraConfig
 """A configuration of either family; its type says which."""
@@ -23,6 +29,9 @@ Model = TypeVar("Model", WorldModel, OccSora)
 
 CLOSED_LOOP, OPEN_LOOP = "closed-loop", "open-loop"
 """The families: worlds that are driven, chunk after chunk, and OccSora's own, which draws whole clips."""
+
+LARGEST_SIZE, MOST_CODES, MOST_PARAMETERS = 4096, 1 << 15, 1 << 28
+"""Bounds of what a file may say of its model: any number of its configuration, codes, parameters."""
 
 
 def _plain(value: Any) -> Any:
@@ -82,7 +91,7 @@ def load_world_model(
             f"{path}: holds weights of the preset {config.preset!r}, which draws whole clips and cannot be driven; "
             "give weights of a closed-loop preset"
         )
-    return _filled(WorldModel(config), path, kind, device)
+    return _filled(WorldModel, config, path, kind, device)
 
 
 def with_traffic(model: WorldModel, path: Path) -> WorldModel:
@@ -119,7 +128,7 @@ def load_occsora(
             f"{path}: holds weights of the closed-loop preset {config.preset!r}; "
             "give weights of the preset 'paper'"
         )
-    return _filled(OccSora(config), path, kind, device)
+    return _filled(OccSora, config, path, kind, device)
 
 
 def _kept(name: str, kind: str) -> bool:
@@ -131,15 +140,82 @@ def _kept(name: str, kind: str) -> bool:
 
 def _config(path: Path, header: dict[str, Any]) -> Config:
     family, config = header.get("family"), header.get("config", {})
-    if family == CLOSED_LOOP:
-        return WorldModelConfig.from_header(config)
-    if family == OPEN_LOOP:
-        return OccSoraConfig.from_header(config)
-    raise CheckpointError(f"{path}: holds a {family!r} model, which this release does not know; update it")
+    try:
+        _check_sizes(config)
+        if family == CLOSED_LOOP:
+            return WorldModelConfig.from_header(config)
+        if family == OPEN_LOOP:
+            return OccSoraConfig.from_header(config)
+    except OccSoraError as error:
+        raise CheckpointError(f"{path}: {_line(error)}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{path}: its configuration cannot be ({_line(error)}); get it again"
+        ) from error
+    raise CheckpointError(
+        f"{path}: holds a {written(family)} model, which this release does not know; update it"
+    )
 
 
-def _filled(model: Model, path: Path, kind: str, device: str) -> tuple[Model, dict[str, Any]]:
-    """`model` with the file's weights, in evaluation; and the file's header."""
+def _check_sizes(config: Any, name: str = "configuration") -> None:
+    """See that no number of a configuration is larger than one of any model.
+
+    Raises:
+        ValueError: one is.
+
+    """
+    if isinstance(config, dict | list):
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            _check_sizes(value, str(key))
+    elif isinstance(config, int | float):
+        most = MOST_CODES if name in ("codes", "patterns", "lovasz_points", "loss_patches") else LARGEST_SIZE
+        if isinstance(config, bool) != (name == "patches") or not abs(config) <= most:
+            raise ValueError(f"{name} is {written(config)}")
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Within the block, modules of this thread get `count` parameters at most. They are counted before they are filled,
+    when they take no memory yet.
+
+    Raises:
+        ValueError: they would get more.
+
+    """
+    left, thread = count, threading.get_ident()
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        if threading.get_ident() == thread:
+            left -= parameter.numel()
+            if left < 0:
+                raise ValueError(f"more than {count} parameters")
+
+    hook = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
+
+
+def _filled(
+    family: type[Model], config: Any, path: Path, kind: str, device: str
+) -> tuple[Model, dict[str, Any]]:
+    """A model of this configuration with the file's weights, in evaluation; and the file's header."""
+    held = sum(math.prod(part.shape) for part in read_outline(path)[0].values())
+    try:
+        with _at_most(
+            held if kind == "world_model" else MOST_PARAMETERS
+        ):  # other files hold a part of a model
+            model = family(config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(
+            f"{path}: its tensors do not fit its configuration ({_line(error)}); get it again"
+        ) from error
     tensors, header = read_tensors(path, kind=kind)
     wanted = {k for k in model.state_dict() if _kept(k, kind)}
     if wanted != set(tensors):
@@ -150,8 +226,7 @@ def _filled(model: Model, path: Path, kind: str, device: str) -> tuple[Model, di
     try:
         model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(
-            f"{path}: its tensors do not fit its configuration ({reason}); get it again"
+            f"{path}: its tensors do not fit its configuration ({_line(error)}); get it again"
         ) from error
     return model.to(check_device(device)).eval(), header

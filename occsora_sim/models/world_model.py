@@ -13,6 +13,9 @@ from occsora_sim.models.entries import Entries, EntriesConfig
 from occsora_sim.models.ground.model import GroundConfig, GroundModel
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 
+MOST_FRAMES = 64
+"""Most frames of a start, and of a chunk."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelConfig:
@@ -38,9 +41,10 @@ class WorldModelConfig:
     entries: EntriesConfig = field(default_factory=EntriesConfig)
 
     def __post_init__(self) -> None:
-        if self.history < 2 or self.frames < 1:
+        if not (2 <= self.history <= MOST_FRAMES and 1 <= self.frames <= MOST_FRAMES):
             raise ConfigurationError(
-                f"world model: history {self.history} must be at least 2, frames {self.frames} at least 1"
+                f"world model: history {self.history} must be at least 2, frames {self.frames} at least 1, and neither "
+                f"above {MOST_FRAMES}"
             )
         columns = self.ground.column, self.ground.height
         if columns != (self.grid.voxel, self.grid.shape[2]):

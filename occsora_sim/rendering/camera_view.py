@@ -26,6 +26,7 @@ RENDERER_VARIABLE = "OCCSORA_SIM_RENDERER"
 _CLEARANCE = 2.6
 _REACH = 6.0
 _BEHIND = 6.0
+_MOST = 20_000  # points of a line, however long a damaged one may be
 
 
 class ChaseCamera:
@@ -193,7 +194,7 @@ def resampled(points: np.ndarray, spacing: float) -> np.ndarray:
     along = np.concatenate(([0.0], np.cumsum(steps[steps > 1e-6])))
     if along[-1] < spacing:
         return np.zeros((0, 2))
-    wanted = np.linspace(0.0, along[-1], max(2, int(along[-1] / spacing) + 1))
+    wanted = np.linspace(0.0, along[-1], int(np.clip(along[-1] / spacing + 1, 2, _MOST)))
     return np.stack([np.interp(wanted, along, points[:, axis]) for axis in range(2)], axis=1)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +13,12 @@ import numpy as np
 import torch
 
 from occsora_sim.atomic_file import atomic_path
+from occsora_sim.bounded_json import parse_json
+from occsora_sim.bounded_npz import read_arrays
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import compose, relative, to_frame
 from occsora_sim.grid import FRAME_SECONDS, NUM_CLASSES, OCC3D, Grid
+from occsora_sim.quantities import written
 from occsora_sim.rendering.birdseye import render_birdseye
 from occsora_sim.rendering.camera_view import ChaseCamera
 from occsora_sim.rendering.inbetween import Inbetween
@@ -28,6 +29,9 @@ FORMAT = "occsora-sim rollout"
 VERSION = 2
 _READ = (1, 2)
 """Versions that can be read; the first has no road users."""
+
+_FAR = 1e9  # no number of a rollout is as large [m, m/s, rad]
+_LONGEST_TITLE = 200  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,36 +144,32 @@ def load_rollout(path: str | Path) -> Rollout:
     if not path.is_file():
         raise SceneError(f"{path}: no such rollout; `occsora-sim drive --out DIR` writes one")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise SceneError(f"{path}: not a rollout but a plain array; pass a rollout.npz")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except SceneError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
-        reason = "holds pickled objects" if "allow_pickle" in str(error) else "is truncated or no npz file"
+        arrays = read_arrays(path)
+    except (OSError, ValueError) as error:
         raise SceneError(
-            f"{path}: not a rollout, it {reason}; write it again with `occsora-sim drive`"
+            f"{path}: not a rollout, it {error}; write it again with `occsora-sim drive`"
         ) from error
     try:
-        header = json.loads(arrays.pop("header").tobytes())
+        header = parse_json(arrays.pop("header").tobytes())
         if header["format"] != FORMAT:
             raise KeyError("format")
         if header["version"] not in _READ:
             raise SceneError(
-                f"{path}: rollout version {header['version']}, this program reads up to {VERSION}; update it"
+                f"{path}: rollout version {written(header['version'])}, this program reads up to {VERSION}; update it"
             )
         grid = Grid(
             shape=tuple(header["grid"]["shape"]),
             voxel=header["grid"]["voxel"],
             lower=tuple(header["grid"]["lower"]),
         )
+        steps = tuple(header["steps"])
+        if not all(isinstance(part, dict) for part in (header["header"], *steps)):
+            raise TypeError("its header is no table")
+        if any(value.dtype.kind == "f" and (np.abs(value) >= _FAR).any() for value in arrays.values()):
+            raise SceneError(f"rollout: it holds a number beyond {_FAR:g}")
         users = users_in(arrays)
         arrays = {name: value for name, value in arrays.items() if not name.startswith(PREFIX)}
-        return Rollout(
-            **arrays, users=users, steps=tuple(header["steps"]), header=header["header"], grid=grid
-        )
+        return Rollout(**arrays, users=users, steps=steps, header=header["header"], grid=grid)
     except SceneError as error:
         raise SceneError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -218,7 +218,7 @@ def rollout_frames(rollout: Rollout, smooth: int = 4, title: str = "") -> Iterat
                     trajectory=planned,
                     route=route,
                     history=history,
-                    scale=max(1, round(600 / rollout.grid.shape[1])),
+                    scale=max(1, round(600 / max(rollout.grid.shape[:2]))),
                     grid=rollout.grid,
                     offset=offset,
                 )
@@ -242,7 +242,7 @@ def _title(header: Mapping[str, Any]) -> str:
     parts = [str(header[key]) for key in ("world", "agent", "name") if header.get(key)]
     if "seed" in header:
         parts.append(f"seed {header['seed']}")
-    return "occsora-sim\n" + "  ·  ".join(parts)
+    return "occsora-sim\n" + "  ·  ".join(parts)[:_LONGEST_TITLE]
 
 
 def _speed(poses: torch.Tensor, k: int, share: float) -> float:

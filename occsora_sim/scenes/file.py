@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from occsora_sim.atomic_file import atomic_path
+from occsora_sim.bounded_json import parse_json
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FREE
+from occsora_sim.quantities import written
 from occsora_sim.scenes.scene import Scene
 
 KIND = "occsora-sim/scene"
@@ -41,8 +43,17 @@ FIELDS: dict[str, tuple[str, tuple[str | int, ...]]] = {
 }
 """Type and shape of each array of a scene; a name stands for one number throughout the scene."""
 
+MAX_BYTES = 1 << 28
+"""Largest file [bytes]; the largest towns have 2 MB."""
+
+MAX_STATES = 20_000_000
+"""Most states, known or not, of all tracks or ego motions together; the largest towns have 100,000."""
+
 _PACKED = {"track_state": "track_valid", "ego_pose": "ego_valid"}
 """Stored for the valid steps alone."""
+
+_NAME = re.compile(r"[^\W_][\w .,+=@()-]{0,199}")
+"""Names of scenes: files are called after them, so they lead to no other folder."""
 
 _FAR = 1e9
 """No number of a scene is as large [m, m/s, rad]."""
@@ -98,6 +109,9 @@ def load_scene(path: str | Path) -> Scene:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise SceneError(f"{path}: {size} bytes, more than {MAX_BYTES}; split it into several scenes")
         content = path.read_bytes()
     except OSError as error:
         raise SceneError(f"{path}: {error.strerror}; give a scene file ({SUFFIX})") from error
@@ -138,8 +152,8 @@ def check_scene(arrays: dict[str, np.ndarray], dt: float, ego_kind: Any, where: 
     def refuse(field: str, what: str) -> None:
         raise SceneError(f"{where}: {field} {what}; make the scene again")
 
-    if not (isinstance(dt, int | float) and math.isfinite(dt) and dt > 0):
-        refuse("dt", f"is {dt}, not a positive number of seconds")
+    if not (isinstance(dt, int | float) and 1e-3 <= dt <= 60):
+        refuse("dt", f"is {written(dt)}, not a number of seconds from 0.001 to 60")
     sizes: dict[str, int] = {}
     for name, (kind, shape) in FIELDS.items():
         array = arrays[name]
@@ -185,21 +199,28 @@ def _read_text(content: bytes, path: Path) -> dict[str, Any]:
     """The scene's own metadata out of the safetensors header (8 bytes of length, then JSON)."""
     try:
         length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    except (ValueError, AttributeError, RecursionError) as error:
+        metadata = parse_json(content[8 : 8 + length]).get("__metadata__") or {}
+    except (ValueError, AttributeError) as error:
         raise SceneError(f"{path}: this is no scene file, or a truncated one; make it again") from error
     if metadata.get("kind") != KIND:
-        raise SceneError(f"{path}: kind is {metadata.get('kind')!r}, not {KIND!r}; give a scene file")
+        raise SceneError(f"{path}: kind is {written(metadata.get('kind'))}, not {KIND!r}; give a scene file")
     if metadata.get("version") != str(VERSION):
-        raise SceneError(f"{path}: version is {metadata.get('version')}, not {VERSION}; make the scene again")
+        version = written(metadata.get("version"))
+        raise SceneError(f"{path}: version is {version}, not {VERSION}; make the scene again")
     try:
-        text = json.loads(metadata["scene"])
+        text = parse_json(metadata["scene"])
         types = {"name": str, "dt": int | float, "ego_kind": list, "attributes": dict}
         wrong = [name for name, kind in types.items() if not isinstance(text[name], kind)]
     except (KeyError, TypeError, ValueError) as error:
         raise SceneError(f"{path}: the metadata 'scene' cannot be read; make the scene again") from error
     if wrong:
         raise SceneError(f"{path}: {wrong[0]} in the metadata has the wrong type; make the scene again")
+    if not _NAME.fullmatch(text["name"]):
+        raise SceneError(
+            f"{path}: name is {written(text['name'])}, which cannot be a file's; make the scene again"
+        )
+    if not all(isinstance(value, str) for value in text["attributes"].values()):
+        raise SceneError(f"{path}: attributes are not all text; make the scene again")
     return text
 
 
@@ -208,7 +229,9 @@ def _unpack(values: np.ndarray, valid: np.ndarray, name: str, path: Path) -> np.
     flag = _PACKED[name]
     if valid.dtype != np.bool_ or valid.ndim != 2:
         raise SceneError(f"{path}: {flag} is not a bool matrix; make the scene again")
-    if values.ndim != 2 or len(values) != valid.sum():
+    if valid.size > MAX_STATES:
+        raise SceneError(f"{path}: {flag} holds {valid.size} steps, more than {MAX_STATES}; split the scene")
+    if values.shape != (valid.sum(), FIELDS[name][1][-1]):
         raise SceneError(f"{path}: {name} does not have one row for each valid step; make the scene again")
     whole = np.zeros((*valid.shape, values.shape[1]), dtype=values.dtype)
     whole[valid] = values

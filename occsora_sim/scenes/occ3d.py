@@ -8,7 +8,6 @@ Occ3D-Waymo is refused: its own description names no ego poses and no times, and
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from occsora_sim.bounded_json import parse_json
 from occsora_sim.errors import SceneError, SceneWarning
 from occsora_sim.grid import FRAME_SECONDS, OCC3D
 from occsora_sim.scenes.log_egos import find_route
@@ -32,8 +32,11 @@ ANNOTATIONS = "annotations.json"
 FRAMES = "gts"
 LABELS = "labels.npz"
 
-MAX_BYTES = 1 << 31
+MAX_BYTES = 1 << 29
 """Largest annotations file [bytes]."""
+
+MAX_VALUES = 40_000_000
+"""Most values in it; the whole of Occ3D-nuScenes has about 20 million."""
 
 MAX_STEPS = 20_000
 """Longest scene, gaps included; one of nuScenes has 40."""
@@ -175,10 +178,10 @@ def _annotations(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SceneError(f"{path}: more than {MAX_BYTES} bytes; fetch it again")
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes(), MAX_VALUES)
     except OSError as error:
         raise SceneError(f"{path}: {error.strerror}; fetch it again") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         what = (str(error).splitlines() or [""])[0][:120]
         raise SceneError(f"{path}: truncated or damaged ({what}); fetch it again") from error
     if not isinstance(content, dict):

@@ -29,7 +29,7 @@ MAX_DEPTH = 64
 """Deepest nesting; logs have about 8."""
 
 MAX_SIZE = 50_000_000
-"""Most values once shared parts are written out: a few bytes can stand for 2 ** 60 of them."""
+"""Most values, those of arrays too, once shared parts are written out: a few bytes can stand for 2 ** 60 of them."""
 
 _REFUSED = frozenset(
     {
@@ -184,6 +184,8 @@ def _look_over(data: Any) -> None:
         open_.discard(id(value))
         sizes = [measured.get(id(child), (1, 0)) for child in children]
         size, depth = 1 + sum(s for s, _ in sizes), 1 + max((d for _, d in sizes), default=0)
+        if isinstance(value, np.ndarray):
+            size = max(size, value.size)
         if size > MAX_SIZE or depth > MAX_DEPTH:
             raise Refused(f"it nests {depth} deep and stands for {size} values or more")
         measured[id(value)] = size, depth

@@ -10,8 +10,9 @@ from types import ModuleType
 
 from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import MissingDependencyError, SceneError
+from occsora_sim.quantities import written
+from occsora_sim.scenes.file import MAX_BYTES, read_scene, write_scene
 from occsora_sim.scenes.file import SUFFIX as SCENE_SUFFIX
-from occsora_sim.scenes.file import read_scene, write_scene
 from occsora_sim.scenes.scene import Scene
 
 SUFFIX = ".tar"
@@ -63,6 +64,15 @@ def read_shard(path: Path) -> Iterator[Scene]:
         with path.open("rb") as file:
             if file.read(512)[257:262] != b"ustar":  # so it is not unpacked to who knows how much, either
                 raise SceneError(f"{path}: no tar file; give a shard that `scenes make --shards` wrote")
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for entry in archive:
+                    if (
+                        entry.issparse() or entry.size > MAX_BYTES
+                    ):  # a sparse one can stand for any number of zeros
+                        raise SceneError(
+                            f"{path}: {written(entry.name)} is no scene file of a shard; make it again"
+                        )
             file.seek(0)
             for member in files(file, select_files=lambda name: name.endswith(SCENE_SUFFIX)):
                 yield read_scene(member["data"], path / member["fname"])

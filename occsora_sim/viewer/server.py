@@ -106,6 +106,7 @@ def headers(request: BaseHTTPRequestHandler, kind: str) -> None:
     request.send_header("Content-Type", kind)
     request.send_header("X-Content-Type-Options", "nosniff")
     request.send_header("Cache-Control", "no-store")
+    request.send_header("X-Frame-Options", "DENY")  # no other page shows it and lets keys fall into it
 
 
 def _own(request: BaseHTTPRequestHandler, hosts: set[str]) -> bool:

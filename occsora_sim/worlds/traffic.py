@@ -18,6 +18,7 @@ from occsora_sim.device import check_device
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose
 from occsora_sim.grid import OCC3D, Grid
+from occsora_sim.quantities import written
 from occsora_sim.road_users import HISTORY, RoadUsers, stack
 from occsora_sim.scenes.live_town import LiveTown, town_of, write_town
 from occsora_sim.scenes.scene import Scene
@@ -30,6 +31,11 @@ from occsora_sim.worlds.rows import Places, check_starts, check_trajectories, re
 from occsora_sim.worlds.situation import Situation, live_users, newcomers, recognise, recorded_past
 
 _PAST = 3  # poses before the start that the ego's speed is told from
+_LARGEST_TOWN = {
+    "extent": 5000.0, "fringe": 2000.0, "warm_up": 600.0, "duration": 3600.0, "vehicles_per_km": 1000.0,
+    "bicycles_per_km": 1000.0, "pedestrians_per_km": 1000.0, "inflow": 1000.0, "egos": 1000,
+}  # fmt: skip
+_MOST_BLOCKS = 40
 _TOWNS = 64  # kept on disk; one is rebuilt in a second
 
 
@@ -119,7 +125,7 @@ class TrafficWorld:
         """
         check_starts(starts, seeds, self.grid, "traffic")
         for start in starts:
-            town_of(start.source[0])
+            _check_town(start.source[0])
             if EDITED in start.source[0].attributes:
                 raise ConfigurationError(
                     f"start {start.name!r}: its road users were edited, and live traffic has those of its town alone; "
@@ -247,6 +253,24 @@ class TrafficWorld:
                 self._towns.popitem(last=False)[1].remove()
         self._towns.move_to_end(key)
         return self._towns[key]
+
+
+def _check_town(scene: Scene) -> None:
+    """See that a scene's town takes no longer to run than towns do: a file may say anything of it.
+
+    Raises:
+        ConfigurationError: it takes longer, or as `town_of`.
+
+    """
+    _, config = town_of(scene)
+    for name, most in _LARGEST_TOWN.items():
+        if not getattr(config, name) <= most:
+            raise ConfigurationError(
+                f"scene {scene.name}: its town's {name} is {written(getattr(config, name))}, more than {most:g}; make "
+                "the town again"
+            )
+    if config.extent / config.block > _MOST_BLOCKS:
+        raise ConfigurationError(f"scene {scene.name}: its town has more than {_MOST_BLOCKS} blocks a side")
 
 
 def _end(process: int, pool: SumoPool, folder: Path) -> None:

@@ -71,6 +71,8 @@ class GroundConfig:
             raise ConfigurationError(f"ground: sizes must be positive, got {self}")
         if self.kinds > 256 or self.codes > 2**15 or self.patterns > 2**15:
             raise ConfigurationError(f"ground: at most 256 kinds and {2**15} codes and patterns, got {self}")
+        if max(self.tile, self.window, self.plan_window) > 256:
+            raise ConfigurationError(f"ground: tile and windows may have 256 tokens a side, got {self}")
 
     @property
     def token(self) -> float:
