@@ -10,7 +10,6 @@ from occsora_sim.grid import CAR, DRIVEABLE, MANMADE, SIDEWALK, VEGETATION
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.scenes.scene import Scene
 
-
 TRIED = "bad inputs tried"
 """Property that a test records: how many files or requests that are made to do harm it tried."""
 

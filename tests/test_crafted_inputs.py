@@ -183,9 +183,9 @@ def test_bad_scene_files_are_refused(straight_road, tmp_path, record_property):
     for what, arrays_of in changed.items():
         files[what] = save_arrays({**arrays, **arrays_of}, metadata=metadata)
     told: list[dict[str, Any]] = [{"name": name} for name in crafted.NASTY]
-    told += [{"dt": dt} for dt in (0, -1, 1e-300, 1e300, float("nan"), "1", None, [])]
-    told += [{"attributes": {"a": value}} for value in (1, None, [1], {"b": {}})]
-    told += [{"ego_kind": value} for value in ([], [1], "expert", ["expert"] * 1000)]
+    told += [{"dt": dt} for dt in list[Any]((0, -1, 1e-300, 1e300, float("nan"), "1", None, []))]
+    told += [{"attributes": {"a": value}} for value in list[Any]((1, None, [1], {"b": {}}))]
+    told += [{"ego_kind": value} for value in list[Any](([], [1], "expert", ["expert"] * 1000))]
     for part in told:
         files[f"scene {str(part)[:40]}"] = save_arrays(arrays, metadata | {"scene": json.dumps(text | part)})
     for words in ({"scene": crafted.DEEP}, {"scene": crafted.LONG}, {"scene": "[" + "0," * 2_000_000 + "0]"},
