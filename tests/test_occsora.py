@@ -11,6 +11,7 @@ from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, MANMADE
 from occsora_sim.models.axial import AxialResidualBlock, AxisAttention
 from occsora_sim.models.embedding import ClassEmbedding
+from occsora_sim.models.occsora_patches import fold
 from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, strides
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
 from occsora_sim.presets import paper, paper_tiny
@@ -50,6 +51,17 @@ def test_the_embedding_gives_each_class_back():
     features = embedding.encode(labels)
     assert features.shape == (2, 4 * 18, 2, 3, 3)
     assert torch.equal(embedding.decode(features).argmax(-1), labels.long())
+
+
+@pytest.mark.parametrize("rare", [0.0, 9.0])
+def test_patches_that_hold_a_road_user_are_that_much_likelier_in_the_loss(rare):
+    clip = street()
+    tokenizer = OccSoraTokenizer(dataclasses.replace(PATCHES, loss_patches=20_000, rare=rare))
+    _, labels = tokenizer._some(tokenizer.encode(clip), clip, *seeded(0))
+    holds = (fold(clip) == CAR).any(-1).float().mean()
+    wanted = (1 + rare) * holds / (1 + rare * holds)
+    drawn = (labels.view(20_000, -1) == CAR).any(-1).float().mean()
+    assert float(drawn) == pytest.approx(float(wanted), rel=0.08)
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3])

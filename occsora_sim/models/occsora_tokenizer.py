@@ -11,12 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.grid import FREE, NUM_CLASSES
+from occsora_sim.grid import BARRIER, DYNAMIC, FREE, NUM_CLASSES, OTHERS, TRAFFIC_CONE
 from occsora_sim.models.axial import AxialResidualBlock
 from occsora_sim.models.embedding import ClassEmbedding
 from occsora_sim.models.lovasz import lovasz_softmax
 from occsora_sim.models.occsora_patches import PatchDecoder, PatchEncoder, fold, unfold, widths
 from occsora_sim.models.quantiser import FiniteQuantiser, IdentityQuantiser, Quantised, VectorQuantiser
+
+RARE = (*DYNAMIC, OTHERS, BARRIER, TRAFFIC_CONE)
+"""Classes of a few voxels each."""
 
 FREE_LOGIT = 4.0
 """What a new decoder of patches says of "free", wherever it looks."""
@@ -47,6 +50,7 @@ class OccSoraTokenizerConfig:
         quantisation: weight of the quantiser's loss.
         lovasz_points: voxels of a batch that the Lovasz loss sorts; 0 for all, as the reference does.
         loss_patches: 2 x 2 x 2 patches of columns of a batch that the loss looks at; 0 for all. Needs `patches`.
+        rare: how much likelier of these one that holds a road user or another small thing is; 0: as likely as any.
         piece: x and y voxels of the piece of a clip that a training step looks at, of all its frames; a multiple of
             `factors`. 0 for whole clips, as the reference does.
 
@@ -71,6 +75,7 @@ class OccSoraTokenizerConfig:
     quantisation: float = 1.0
     lovasz_points: int = 0
     loss_patches: int = 0
+    rare: float = 0.0
     piece: int = 0
 
     def __post_init__(self) -> None:
@@ -99,7 +104,7 @@ class OccSoraTokenizerConfig:
             fail(f"quantiser {self.quantiser!r} is 'vector', 'finite' or 'identity'")
         if self.quantiser == "finite" and (len(self.levels) != self.latent_channels or min(self.levels) < 2):
             fail(f"levels {self.levels} must be 2 or more for each of {self.latent_channels} latent_channels")
-        if min(self.commitment, self.cross_entropy, self.lovasz, self.quantisation) < 0:
+        if min(self.commitment, self.cross_entropy, self.lovasz, self.quantisation, self.rare) < 0:
             fail("weights must not be negative")
 
     @property
@@ -276,10 +281,13 @@ class OccSoraTokenizer(nn.Module):
         self, latent: torch.Tensor, occupancy: torch.Tensor, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (n, classes) and labels (n,) of `loss_patches` of a batch's patches, drawn with repetition."""
-        rows = self.decoder.rows(latent).flatten(0, -2)
-        chosen = torch.randint(len(rows), (self.config.loss_patches,), generator=generator).to(rows.device)
-        features = self.decoder.head(rows[chosen]).unflatten(-1, (-1, self.config.class_width))
-        labels = fold(occupancy).flatten(0, -2)[chosen]
+        labels = fold(occupancy).flatten(0, -2)
+        share = 1 + self.config.rare * torch.isin(labels, labels.new_tensor(RARE)).any(-1).float().cpu()
+        chosen = share.multinomial(self.config.loss_patches, replacement=True, generator=generator)
+        chosen = chosen.to(labels.device)
+        rows = self.decoder.rows(latent).flatten(0, -2)[chosen]
+        features = self.decoder.head(rows).unflatten(-1, (-1, self.config.class_width))
+        labels = labels[chosen]
         return (features @ self.embedding.vectors.T).flatten(0, -2), labels.flatten().long()
 
     def _cut(self, occupancy: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
