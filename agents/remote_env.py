@@ -26,8 +26,8 @@ def remote_envs(ray: str, makers: Sequence[Make], device: str = "cpu") -> Iterat
 
     """
     with open_workers(ray, device=device) as workers:
-        if len(makers) > workers.limit:
-            raise ClusterError(f"--workers {len(makers)}: --ray {ray} has room for {workers.limit}")
+        if len(makers) > workers.total:
+            raise ClusterError(f"--workers {len(makers)}: --ray {ray} has room for {workers.total}")
         yield [RemoteEnv(workers, make) for make in makers]
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from occsora_sim.errors import ClusterError, ConfigurationError, MissingDependencyError, OccSoraError
+
+CONNECT_SECONDS = 10.0
+"""How long a cluster's address may take to answer [s]."""
 
 RETRIES = 3
 """How often a unit is begun again when its worker dies."""
@@ -129,18 +133,17 @@ def _join(address: str) -> bool:
         raise MissingDependencyError('Ray is not installed: pip install "occsora-sim[ray]"') from error
     if ray.is_initialized():
         return False
-    place, _, workers = address.partition(":")
+    host, _, number = address.removeprefix("ray://").partition(":")
     options: dict[str, Any] = {"address": address}
-    if place == "local":
-        options = {
-            "address": place,
-            "num_cpus": int(workers) if workers else None,
-            "include_dashboard": False,
-        }
+    if host == "local":
+        workers = int(number) if number else None
+        options = {"address": host, "num_cpus": workers, "include_dashboard": False}
     ending = signal.getsignal(signal.SIGTERM)
     try:
+        if host != "local" and number:  # Ray itself would try for minutes
+            socket.create_connection((host, int(number)), timeout=CONNECT_SECONDS).close()
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that does not start in time is one, by no other name
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterError(
             f"--ray {address}: no cluster answers ({reason}); see `ray status` there"
@@ -155,7 +158,8 @@ class Workers:
     """Ray actors, each with something that it holds. Ray replaces those that die and begins their units again.
 
     Attributes:
-        limit: how many the cluster has room for.
+        free: how many the cluster has room for now.
+        total: how many it has room for when nobody else works there.
 
     """
 
@@ -163,7 +167,9 @@ class Workers:
         import ray
 
         self._ray, self._all = ray, []  # type: Any, list[Any]
-        self.limit = max(1, int(ray.available_resources().get("GPU" if gpu else "CPU", 0)))
+        unit = "GPU" if gpu else "CPU"
+        self.free = max(1, int(ray.available_resources().get(unit, 0)))
+        self.total = int(ray.cluster_resources().get(unit, 0))
         settings = {name: value for name, value in os.environ.items() if name.startswith("OCCSORA_SIM_")}
         self._here = (os.getcwd(), settings, torch.get_num_threads())
         self._kind = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(
@@ -218,7 +224,7 @@ class _RayCrew(Generic[H]):
         """See `Crew`."""
         from ray.util import ActorPool
 
-        while len(self._ready) < min(len(units), self._workers.limit):
+        while len(self._ready) < min(len(units), self._workers.free):
             self._ready.append(self._workers.add(self._again))
         sent = self._workers.send(work)
         pool: Any = ActorPool(self._ready[: len(units)])

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 from functools import partial
 
@@ -95,10 +96,10 @@ def test_evaluate_transfer_gives_the_serial_table(ray, given, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_world_gives_the_serial_table(ray, given, tmp_path, monkeypatch):
+def test_evaluate_world_gives_the_serial_table(ray, given, tmp_path):
     common, _ = given
-    options = [*common, "--windows-per-scene", "3", "--batch", "2", "--control", "3", "--drift", "2"]
-    options += ["--revisit", "1", "--scene-prompts", "1", "--traffic", "2", "--drift-seconds", "4"]
+    options = [*common, "--windows-per-scene", "2", "--batch", "1", "--control", "2", "--drift", "2"]
+    options += ["--traffic", "2", "--drift-seconds", "4"]
     serial = figures("world", tmp_path, *options)
     assert figures("world", tmp_path, *options, "--ray", "local:2") == serial
 
@@ -214,6 +215,16 @@ def test_what_is_no_address_is_refused_in_one_line(command, address, capsys):
     assert main([*command.split(), "--ray", address]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "HOST:PORT" in said
+
+
+def test_an_address_where_nobody_answers_is_told_in_one_line(tmp_path, capsys):
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
+        assert main(["scenes", "make", "--out", str(tmp_path), "--ray", address]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"--ray {address}: no cluster answers" in said
 
 
 def test_ray_chooses_the_gpu(capsys):
