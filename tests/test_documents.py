@@ -70,7 +70,9 @@ SHORTER = {
 }
 """Numbers of python blocks, and what stands for them here."""
 
-PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ )*occsora-sim (?=[a-z])")
+PROGRAM = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:occsora-sim|torchrun .*?(?:--no-python occsora-sim|-m occsora_sim\.cli)) (?=[a-z])"
+)
 SHORT = tuple(f"{verb} --" for verb in VERBS)
 """How commands begin that are named without the program."""
 
@@ -281,7 +283,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
         "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 4.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
-        "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None, "ray": None,
+        "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None, "ray": None, "shards": None,
     }  # fmt: skip
     changed: dict[str, Any] = {}
     drives, generated = verb in ("drive", "evaluate agent"), getattr(options, "scenes", None) == "generate"
