@@ -1,20 +1,21 @@
 """Entries: who comes into view."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from occsora_sim.geometry import relative
-from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, OCC3D, SIDEWALK, VEGETATION, Grid
+from occsora_sim.geometry import compose, relative
+from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN, SIDEWALK, VEGETATION, Grid
 from occsora_sim.models.box_overlap import overlap
 from occsora_sim.models.entries import GUIDANCE, START_SLOTS, Entries, EntriesConfig, unasked
 from occsora_sim.models.entry_candidates import seen_before
 from occsora_sim.models.entry_view import CHANNELS, UNSEEN, ground_of, in_view, view_image
 from occsora_sim.road_users import RoadUsers, from_tracks
-from occsora_sim.training.entries import measure_kept
+from occsora_sim.training.entries import entries_loss, measure_kept
 from occsora_sim.training.entry_samples import EntrySampler, Samples
 
 SMALL = EntriesConfig(
@@ -185,6 +186,27 @@ def test_of_a_start_a_share_of_who_is_in_view_is_known_and_the_others_enter(stra
         assert (came + known == seen).all() and samples.new.all()
         assert known.float().mean() == pytest.approx(share * seen, abs=0.6)
     assert (begun(0.5).users.valid.sum(1) == begun(0.5).vehicles).all()
+
+
+def test_places_on_lanes_lie_along_the_map_s_lanes_and_are_learned_as_such(straight_road):
+    sampler = EntrySampler([straight_road(cars=[(60.0, 3.0, 0.0)], steps=61)], OCC3D)
+    samples = sampler.draw(4, torch.Generator().manual_seed(0))
+    lanes = samples.lanes
+    assert torch.bincount(lanes.row).tolist() == [96] * 4 and in_view(lanes.place, OCC3D).all()
+    world = compose(samples.pose[lanes.row], lanes.place.double())
+    # The road's one lane runs along x, 4 m wide.
+    assert world[:, 1].abs().max() < 0.45 and world[:, 2].abs().max() < 1e-4
+    assert world[:, 1].std() > 0.1 and not (lanes.label == PEDESTRIAN).any()
+    torch.manual_seed(0)
+    entries = Entries(dataclasses.replace(SMALL, grid=OCC3D))
+    first = [float(entries_loss(entries, samples)[1]["entries/lanes"])]
+    optimiser = torch.optim.Adam(entries.parameters(), lr=3e-3)
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss, logs = entries_loss(entries, samples)
+        loss.backward()
+        optimiser.step()
+    assert float(logs["entries/lanes"]) < 0.6 * first[0]
 
 
 def test_frames_in_which_somebody_comes_are_drawn_more_often_and_count_less(straight_road):

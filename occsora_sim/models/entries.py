@@ -45,6 +45,9 @@ GUIDANCE = 2.5
 where one is: guidance without a classifier (Ho and Salimans 2022). What is on the ground says more of how many there
 are than what is asked for, in recorded towns, where nobody asks."""
 
+LANES = 2.0
+"""What an entry along a lane of the map counts, beside one that was recorded."""
+
 _TRIES = 4
 """Draws of the marks of a candidate."""
 
@@ -89,9 +92,11 @@ class Entries(EntryNetwork):
         self.register_buffer("kept", torch.ones(2, len(GROUPS)))
 
     def loss(
-        self, image: Tensor, condition: Tensor, entered: Entered, weight: Tensor
+        self, image: Tensor, condition: Tensor, entered: Entered, weight: Tensor, lanes: Entered
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Negative log likelihood [nats an entry] of who `entered` b frames that count `weight` (b,); its parts."""
+        """Negative log likelihood [nats an entry] of who `entered` b frames that count `weight` (b,), and of headings
+        along `lanes`; its parts.
+        """
         rate, levels = self(image, condition)
         row, group, weigh = entered.row, group_of(entered.label), weight[entered.row]
         cell, part = self._cells(entered.place)
@@ -105,6 +110,10 @@ class Entries(EntryNetwork):
         parts = {name: (value * weigh).sum() for name, value in marks.items()}
         parts["cells"] = (torch.where(there, -hit, expected).sum((1, 2, 3)) * weight).sum()
         some = weigh.sum().clamp(min=1.0)
+        cell, part = self._cells(lanes.place)
+        f = self.features(levels, lanes.row, cell)
+        along = self.marks.along(f, kind_of(lanes.label), part, lanes.place[:, 2])
+        parts["lanes"] = LANES * along.sum() / max(1, len(lanes.row)) * some
         logs = {f"entries/{name}": value.detach() / some for name, value in parts.items()}
         logs["entries/expected"] = (expected.detach().sum((1, 2, 3)) * weight).sum() / some
         return sum(parts.values(), start=rate.new_zeros(())) / some, logs

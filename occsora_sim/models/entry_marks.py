@@ -76,20 +76,36 @@ class Marks(nn.Module):
 
         """
         named = one_hot(kind, len(DYNAMIC))
-        which, where = self._where(f, group_of(constant(DYNAMIC, kind.device, torch.uint8)[kind]))
-        column = (part * _SUB).long().clamp(0, _SUB - 1)
-        bins, rest = self._heading(f, named, part)
-        turn = (yaw / _TURN).round()
-        at = turn.long() % HEADINGS
-        off = rest.gather(1, at[:, None])[:, 0] - (yaw / _TURN - turn)
+        which, place, heading, turn = self._posed(f, kind, part, yaw)
         pace = torch.bucketize(speed, constant(SPEEDS, speed.device), right=True).clamp(max=len(SPEEDS) - 1)
         return {
             "class": F.cross_entropy(which, kind, reduction="none"),
-            "place": F.cross_entropy(where, column[:, 0] * _SUB + column[:, 1], reduction="none"),
-            "heading": F.cross_entropy(bins, at, reduction="none"),
-            "turn": 10 * F.huber_loss(off, torch.zeros_like(off), reduction="none", delta=0.2),
+            "place": place,
+            "heading": heading,
+            "turn": turn,
             "speed": F.cross_entropy(self._speed(f, named, part, yaw), pace, reduction="none"),
         }
+
+    def along(self, f: Tensor, kind: Tensor, part: Tensor, yaw: Tensor) -> Tensor:
+        """As `loss`, of m entries of which place and heading alone are known, (m,)."""
+        return torch.stack(self._posed(f, kind, part, yaw)[1:]).sum(0)
+
+    def _posed(
+        self, f: Tensor, kind: Tensor, part: Tensor, yaw: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits of the class; the parts of `loss` that are about place and heading."""
+        which, where = self._where(f, group_of(constant(DYNAMIC, kind.device, torch.uint8)[kind]))
+        column = (part * _SUB).long().clamp(0, _SUB - 1)
+        bins, rest = self._heading(f, one_hot(kind, len(DYNAMIC)), part)
+        turn = (yaw / _TURN).round()
+        at = turn.long() % HEADINGS
+        off = rest.gather(1, at[:, None])[:, 0] - (yaw / _TURN - turn)
+        return (
+            which,
+            F.cross_entropy(where, column[:, 0] * _SUB + column[:, 1], reduction="none"),
+            F.cross_entropy(bins, at, reduction="none"),
+            10 * F.huber_loss(off, torch.zeros_like(off), reduction="none", delta=0.2),
+        )
 
     def draw(self, f: Tensor, group: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw the marks of entries with features (b, k, f) and groups (b, k) by uniform numbers (b, k, NUMBERS).

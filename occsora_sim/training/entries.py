@@ -25,7 +25,7 @@ def entries_loss(entries: Entries, samples: Samples) -> tuple[Tensor, dict[str, 
     condition = entries.conditions(
         samples.prompt, samples.vehicles, samples.speed, samples.new, samples.route
     )
-    return entries.loss(image, condition, samples.entered, samples.weight)
+    return entries.loss(image, condition, samples.entered, samples.weight, samples.lanes)
 
 
 @torch.no_grad()

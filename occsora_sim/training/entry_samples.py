@@ -12,7 +12,7 @@ from torch import Tensor
 
 from occsora_sim.errors import SceneError
 from occsora_sim.geometry import relative, to_frame, to_world
-from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, Grid
+from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, PEDESTRIAN, Grid
 from occsora_sim.models.entries import SIZES, Entered
 from occsora_sim.models.entry_marks import STANDS
 from occsora_sim.models.entry_view import UNSEEN, ground_of, group_of, in_view
@@ -42,6 +42,9 @@ in the others a random share of who is in view is known; and what a start counts
 _COMES = 0.5
 """Share of the other samples that are drawn from frames in which somebody comes: three of ten frames are."""
 
+_LANES = 96
+"""Places on lanes in view that are drawn for a sample."""
+
 _OPEN_VEHICLES, _OPEN_PLACE, _NO_ROUTE, _UNSEEN = 0.3, 0.2, 0.3, 0.15
 """Shares of the samples that leave the vehicles or the place open, have no route, and in which some of the ground is
 unseen."""
@@ -62,6 +65,8 @@ class Samples:
         vehicles: (b,) how many of the known ones are in view.
         weight: (b,) what each counts.
         entered: who came into view.
+        lanes: places on lanes in view, as if somebody headed along them: road users that come show a few lanes of a
+            town now and then, its map all of them.
 
     """
 
@@ -75,6 +80,7 @@ class Samples:
     vehicles: Tensor
     weight: Tensor
     entered: Entered
+    lanes: Entered
 
     def to(self, device: torch.device) -> Samples:
         """The same on `device`."""
@@ -84,8 +90,11 @@ class Samples:
 
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         tensors = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
-        entered = Entered(**{name: move(value) for name, value in vars(self.entered).items()})
-        return Samples(users=self.users.map(move), entered=entered, **tensors)
+        marked = {
+            name: Entered(**{field: move(value) for field, value in vars(getattr(self, name)).items()})
+            for name in ("entered", "lanes")
+        }
+        return Samples(users=self.users.map(move), **marked, **tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +136,7 @@ class TownTracks:
         self.pose = scene.ego_pose[:, ::stride].astype(np.float64)
         self.place = float(place_of(scene).tensor()[0])
         self.routes = [torch.from_numpy(scene.route(ego)).float() for ego in range(len(self.pose))]
+        self.lanes = _lanes(scene)
         self._valid = scene.track_valid[tracks, ::stride]
         self.vehicle = group_of(torch.from_numpy(self.label)).numpy() == 0
         number = np.where(tracks, np.cumsum(tracks) - 1, -1)  # of each of the scene's tracks among these
@@ -277,7 +287,44 @@ class EntrySampler:
             vehicles=torch.tensor([frame.known_vehicles for _, frame in rows], dtype=torch.float32),
             weight=torch.ones(len(rows)),
             entered=_entered(rows, pose),
+            lanes=self._lanes(numbers, rng),
         )
+
+    def _lanes(self, numbers: np.ndarray, rng: np.random.Generator | None) -> Entered:
+        """Places on lanes in view of the frames `numbers` that `rng` draws, of vehicles and two wheels alike."""
+        row, place = [], []
+        for number, at in enumerate(np.searchsorted(self._first, numbers, side="right") - 1):
+            town = self.towns[at]
+            frame = town.frames[numbers[number] - self._first[at]]
+            local = relative(torch.from_numpy(town.pose[frame.ego, frame.step]), town.lanes)
+            local = local[in_view(local, self.grid)]
+            local = local[rng.integers(len(local), size=_LANES)] if rng and len(local) else local[:0]
+            row.append(torch.full((len(local),), number))
+            place.append(local)
+        rng = rng or np.random.default_rng(0)
+        label = rng.choice([label for label in DYNAMIC if label != PEDESTRIAN], size=sum(map(len, place)))
+        return Entered(
+            row=torch.cat(row),
+            label=torch.from_numpy(label.astype(np.uint8)),
+            place=torch.cat(place).float(),
+            speed=torch.zeros(len(label)),
+        )
+
+
+def _lanes(scene: Scene, step: float = 1.0, beside: float = 0.1) -> Tensor:
+    """Poses (k, 3) [m, m, rad] along the lanes, one each `step` [m], up to so much of a lane's width off its middle."""
+    begin, end = scene.lane_points[:-1].astype(np.float64), scene.lane_points[1:].astype(np.float64)
+    inside = np.ones(len(begin), bool)
+    inside[scene.lane_offsets[1:-1] - 1] = False  # from one lane's end to the next one's beginning
+    number = np.repeat(np.arange(len(scene.lane_width)), np.diff(scene.lane_offsets))[:-1]
+    width, begin, way = scene.lane_width[number][inside], begin[inside], (end - begin)[inside]
+    counts = np.ceil(np.linalg.norm(way, axis=-1) / step).astype(int)
+    of = np.repeat(np.arange(len(way)), counts)
+    along, off = np.random.default_rng(0).random((2, len(of)))
+    yaw = np.arctan2(way[of, 1], way[of, 0])
+    off = beside * (2 * off - 1) * width[of]
+    xy = begin[of] + along[:, None] * way[of] + off[:, None] * np.stack((-np.sin(yaw), np.cos(yaw)), axis=-1)
+    return torch.from_numpy(np.concatenate((xy, yaw[:, None]), axis=-1))
 
 
 def _begun(town: TownTracks, frame: Frame, share: float, rng: np.random.Generator | None) -> Frame:
