@@ -90,11 +90,13 @@ class Samples:
 
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         tensors = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
-        marked = {
-            name: Entered(**{field: move(value) for field, value in vars(getattr(self, name)).items()})
-            for name in ("entered", "lanes")
-        }
-        return Samples(users=self.users.map(move), **marked, **tensors)
+
+        def moved(some: Entered) -> Entered:
+            return Entered(**{name: move(value) for name, value in vars(some).items()})
+
+        return Samples(
+            users=self.users.map(move), entered=moved(self.entered), lanes=moved(self.lanes), **tensors
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
