@@ -13,12 +13,18 @@ from occsora_sim.cluster import Told, Workers, open_workers
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ClusterError
 
-Make = Callable[[], DriveVectorEnv]
-
 
 @contextmanager
-def remote_envs(ray: str, makers: Sequence[Make], device: str = "cpu") -> Iterator[list[RemoteEnv]]:
-    """What `makers` make, each in a worker of its own of the cluster at the address `ray`, for the block.
+def remote_envs(
+    ray: str, make: Callable[..., DriveVectorEnv], sizes: Sequence[int], device: str = "cpu"
+) -> Iterator[list[RemoteEnv]]:
+    """Environments of so many episodes each, `make(num_envs=...)`, each in a worker of its own, for the block.
+
+    Args:
+        ray: address of the cluster, see `cluster.open_crew`.
+        make: makes one, there; and here one of a single episode, whose spaces and options alone are used.
+        sizes: how many episodes each has.
+        device: that they compute on.
 
     Raises:
         ClusterError: the cluster does not answer, or has not so many workers.
@@ -26,9 +32,10 @@ def remote_envs(ray: str, makers: Sequence[Make], device: str = "cpu") -> Iterat
 
     """
     with open_workers(ray, device=device) as workers:
-        if len(makers) > workers.total:
-            raise ClusterError(f"--workers {len(makers)}: --ray {ray} has room for {workers.total}")
-        yield [RemoteEnv(workers, make) for make in makers]
+        if len(sizes) > workers.total:
+            raise ClusterError(f"--workers {len(sizes)}: --ray {ray} has room for {workers.total}")
+        like = make(num_envs=1)
+        yield [RemoteEnv(workers, partial(make, num_envs=size), like, size) for size in sizes]
 
 
 class RemoteEnv:
@@ -39,13 +46,16 @@ class RemoteEnv:
 
     Args:
         workers: of the cluster.
-        make: makes the environment there; and here, where its spaces and options alone are used.
+        make: makes the environment there.
+        like: one of the same options, here.
+        num_envs: how many episodes.
 
     """
 
-    def __init__(self, workers: Workers, make: Make) -> None:
-        like = make()
-        self.config, self.simulation, self.num_envs = like.config, like.simulation, like.num_envs
+    def __init__(
+        self, workers: Workers, make: Callable[[], DriveVectorEnv], like: DriveVectorEnv, num_envs: int
+    ) -> None:
+        self.config, self.simulation, self.num_envs = like.config, like.simulation, num_envs
         self.single_action_space = like.single_action_space
         self._workers, self._worker = workers, workers.add(workers.send(partial(Episodes, make)))
         self._seeds: Any = None
@@ -71,7 +81,7 @@ class RemoteEnv:
 class Episodes:
     """What a worker holds: an environment, its seeds, and the actions since its episodes began."""
 
-    def __init__(self, make: Make) -> None:
+    def __init__(self, make: Callable[[], DriveVectorEnv]) -> None:
         self.env = make()
         self.seeds: Any = None
         self.actions: list[np.ndarray] = []

@@ -6,13 +6,14 @@ import signal
 import socket
 import sys
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 from untrained import untrained_world_model
 
 from occsora_sim import cluster
-from occsora_sim.agents.remote_env import remote_envs
+from occsora_sim.agents.remote_env import RemoteEnv, remote_envs
 from occsora_sim.cli import main
 from occsora_sim.cluster import Alone, batches, open_crew
 from occsora_sim.envs.vector import DriveVectorEnv
@@ -151,11 +152,9 @@ def test_workers_answer_in_order_and_what_they_refuse_is_said_in_one_line(ray, h
             list(crew.map(halve, ["die"]))  # type: ignore[list-item]
 
 
-@pytest.mark.slow
-def test_a_learner_is_shown_the_same_by_workers_also_when_one_dies(ray, straight_road):
-    pytest.importorskip("stable_baselines3", reason="the extra `rl`")
-    from occsora_sim.agents.learner_env import LearnerEnv
-
+@pytest.fixture
+def make(straight_road):
+    """Makes small environments, as a learner has them."""
     start = make_start(straight_road(cars=[(30.0, 0.0, 2.0)], steps=61), 0, 6, TINY, history=3)
     given = {
         "world": ReplayWorld(TINY),
@@ -164,36 +163,66 @@ def test_a_learner_is_shown_the_same_by_workers_also_when_one_dies(ray, straight
         "autoreset": "same_step",
         "seed": 3,
     }
-    makers = [partial(DriveVectorEnv, num_envs=size, **given) for size in (2, 1)]
-    rng = np.random.default_rng(0)
-    rollouts = [[rng.uniform(-0.5, 0.5, (3, 2)).astype(np.float32) for _ in range(4)] for _ in range(2)]
+    return partial(DriveVectorEnv, **given)  # type: ignore[arg-type]
 
-    def driven(env, kill):
-        seen = [env.reset()]
-        for seed, actions in enumerate(rollouts):
-            env.seed(seed)
-            seen.append(env.reset())
-            for number, action in enumerate(actions):
-                if number == 2:
-                    kill()
-                env.step_async(action)
-                seen += env.step_wait()[:3]
-        return seen
 
-    here = driven(LearnerEnv(*(make() for make in makers)), lambda: None)
-    with remote_envs("local:2", makers) as envs:
-        processes = [
-            env._workers.run(env._worker, lambda held, unit, told: os.getpid(), None) for env in envs
-        ]
-        doomed = list(processes)
+def learned_from(envs, kill=lambda: None):
+    """All that a learner is shown in two short rollouts; `kill` is called in the middle of each."""
+    from occsora_sim.agents.learner_env import LearnerEnv
+
+    env, rng = LearnerEnv(*envs), np.random.default_rng(0)
+    seen = [env.reset()]
+    for seed in range(2):
+        env.seed(seed)
+        seen.append(env.reset())
+        for step in range(4):
+            if step == 2:
+                kill()
+            env.step_async(rng.uniform(-0.5, 0.5, (3, 2)).astype(np.float32))
+            seen += env.step_wait()[:3]
+    return seen
+
+
+class Forgetful:
+    """Workers in this process, which lose all that they hold when they are told to."""
+
+    lost = False
+
+    def send(self, value):
+        return value
+
+    def add(self, again):
+        return [again, again()]
+
+    def run(self, worker, work, unit):
+        if self.lost:
+            worker[1], self.lost = worker[0](), False
+        return work(worker[1], unit, None)
+
+
+def test_a_worker_that_has_lost_everything_shows_a_learner_the_same(make):
+    pytest.importorskip("stable_baselines3", reason="the extra `rl`")
+    workers: Any = Forgetful()
+    envs = [RemoteEnv(workers, partial(make, num_envs=n), make(num_envs=1), n) for n in (2, 1)]
+    here = learned_from([make(num_envs=2), make(num_envs=1)])
+    there = learned_from(envs, lambda: setattr(workers, "lost", True))
+    assert len(here) == len(there) == 27 and all(map(np.array_equal, here, there))
+
+
+@pytest.mark.slow
+def test_a_learner_is_shown_the_same_by_workers_also_when_one_dies(ray, make):
+    pytest.importorskip("stable_baselines3", reason="the extra `rl`")
+    here = learned_from([make(num_envs=2), make(num_envs=1)])
+    with remote_envs("local:2", make, (2, 1)) as envs:
+        doomed = [env._workers.run(env._worker, lambda held, unit, told: os.getpid(), None) for env in envs]
+        assert os.getpid() not in doomed
 
         def kill():
             if doomed:
                 os.kill(doomed.pop(), signal.SIGKILL)
 
-        there = driven(LearnerEnv(*envs), kill)
-    assert os.getpid() not in processes and not doomed
-    assert len(here) == len(there) and all(map(np.array_equal, here, there))
+        there = learned_from(envs, kill)
+    assert not doomed and len(here) == len(there) and all(map(np.array_equal, here, there))
 
 
 @pytest.mark.slow

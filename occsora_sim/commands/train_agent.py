@@ -140,11 +140,11 @@ def open_env(options: Options) -> Iterator[LearnerEnv]:
     starts = open_starts(config, make_world(config))
     copies, workers = options.learner.copies, options.workers
     sizes = [copies // workers + (number < copies % workers) for number in range(workers)]
-    makers = [partial(DriveVectorEnv, num_envs=size, **{**given, "scenes": starts}) for size in sizes]
+    make = partial(DriveVectorEnv, **{**given, "scenes": starts})  # type: ignore[arg-type]
     with ExitStack() as stack:
         if options.ray is None:
-            env = LearnerEnv(*(make() for make in makers))
+            env = LearnerEnv(*(make(num_envs=size) for size in sizes))
         else:
-            env = LearnerEnv(*stack.enter_context(remote_envs(options.ray, makers, options.device)))
+            env = LearnerEnv(*stack.enter_context(remote_envs(options.ray, make, sizes, options.device)))
         stack.callback(env.close)
         yield env
