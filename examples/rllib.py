@@ -30,7 +30,7 @@ def train(
     config = (
         PPOConfig()
         .environment("drive", env_config=options)
-        .env_runners(num_env_runners=runners, rollout_fragment_length="auto")
+        .env_runners(num_env_runners=runners, sample_timeout_s=3600.0)
         .fault_tolerance(restart_failed_env_runners=True)
         .training(train_batch_size_per_learner=decisions, minibatch_size=min(128, decisions), gamma=0.95)
     )
