@@ -27,7 +27,8 @@ from occsora_sim.models.weights import load_world_model
 from occsora_sim.road_users import SLOTS, RoadUsers, join
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.source import open_scenes
-from occsora_sim.training.entry_samples import REACH, EntrySampler, Samples
+from occsora_sim.training.entry_samples import EntrySampler, Samples
+from occsora_sim.training.entry_towns import REACH
 
 NAMES = ("road", "other flat", "pavement", "terrain", "manmade", "vegetation", "barrier")
 COLOURS = {

@@ -15,11 +15,11 @@ FOLDERS = {
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
 
 RANK = {
-    "errors": 0, "forks": 0, "quantities": 0, "constants": 0, "watch": 0,
+    "errors": 0, "forks": 0, "quantities": 0, "constants": 0,
     "grid": 1, "geometry": 1, "vehicle": 1, "trajectory": 1, "assets": 1, "atomic_file": 1,
     "bounded_json": 0, "bounded_npz": 0,
     "checkpoint": 1, "device": 1, "interruption": 1, "scene_prompt": 1, "road_users": 1, "counter_random": 1,
-    "recipe": 1, "cluster": 1,
+    "recipe": 1, "cluster": 1, "watch": 1,
     "voxels": 2, "scenes": 2, "models": 2, "presets": 3,
     "worlds": 4, "scoring": 4, "training": 4,
     "rendering": 5, "envs": 5, "viewer": 6, "agents": 6, "commands": 7, "cli": 8,
