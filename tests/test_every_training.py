@@ -258,9 +258,7 @@ def test_two_processes_train_what_one_does_that_takes_its_batch_in_two_parts(tra
     two = numbers(train(name, "two", batch=batch))  # it was finished before: its path
     for key, value in one.items():
         if "running" not in key and "batches" not in key:  # statistics are of the first process alone
-            torch.testing.assert_close(
-                two[key], value, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
-            )
+            torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
 
 
 # --------------------------------------------------------------------------- time

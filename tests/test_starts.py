@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from occsora_sim.cli import main
+from occsora_sim.cluster import Alone
 from occsora_sim.commands import evaluate_transfer, world_tables
 from occsora_sim.envs.config import DriveConfig
 from occsora_sim.envs.drive import DriveEnv
@@ -293,7 +294,8 @@ def test_control_begins_in_short_logs(tmp_path, monkeypatch):
     )
     monkeypatch.setattr("occsora_sim.scoring.control.print_control_report", lambda report: None)
     options = SimpleNamespace(control=4, seed=0, batch=2)
-    world_tables.control(options, ReplayWorld(TINY), [scene_of(tmp_path, "waymo", 61)])  # type: ignore[arg-type]
+    world = ReplayWorld(TINY)
+    world_tables.control(options, world, [scene_of(tmp_path, "waymo", 61)], Alone(world))  # type: ignore[arg-type]
     assert len(seen[0]) == 4 and all(start.source[2] <= 60 - 30 for start in seen[0])
 
 

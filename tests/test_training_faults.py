@@ -134,7 +134,7 @@ class Numbers:
 
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped])
 def test_a_damaged_pool_is_named_and_drawn_again(tmp_path, capsys, damage):
-    drawn = []
+    drawn: list[int] = []
 
     def pool() -> Tensor:
         stages = Stages(tmp_path, 0.0, {}, [Stage(name="only", steps=1, main=True)], weights=tmp_path / "w")
