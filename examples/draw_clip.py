@@ -3,19 +3,16 @@
 python examples/draw_clip.py runs/world-model/world_model.safetensors clip.mp4
 """
 
-import os
 import sys
-import time
 from pathlib import Path
 
 import torch
 
 from occsora_sim.models.occsora_world import pose_steps
 from occsora_sim.models.weights import load_occsora
-from occsora_sim.rendering.mesh import occupancy_mesh
-from occsora_sim.rendering.pinhole import load_open3d
 from occsora_sim.rendering.rollout import Rollout, rollout_video
 from occsora_sim.vehicle import Vehicle, bicycle_rollout
+from occsora_sim.viewer.window import has_display, show_window
 
 
 def draw(weights: Path, film: Path, steps: int = 50, seed: int = 0, smooth: int = 4) -> Rollout:
@@ -36,25 +33,7 @@ def draw(weights: Path, film: Path, steps: int = 50, seed: int = 0, smooth: int 
     return rollout
 
 
-def show(rollout: Rollout) -> None:
-    """Play the clip in a window; turn it with the mouse."""
-    o3d = load_open3d()
-    window = o3d.visualization.Visualizer()
-    window.create_window("OccSora", 1280, 720)
-    window.get_render_option().light_on = False
-    for number, frame in enumerate(rollout.occupancy):
-        made, mesh = occupancy_mesh(frame, rollout.grid), o3d.geometry.TriangleMesh()
-        mesh.vertices = o3d.utility.Vector3dVector(made.vertices)
-        mesh.triangles = o3d.utility.Vector3iVector(made.triangles)
-        mesh.vertex_colors = o3d.utility.Vector3dVector(made.colours)
-        window.clear_geometries()
-        window.add_geometry(mesh, reset_bounding_box=number == 0)
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until and window.poll_events():
-            window.update_renderer()
-
-
 if __name__ == "__main__":
     clip = draw(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "clip.mp4"))
-    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        show(clip)
+    if has_display():
+        show_window(clip)

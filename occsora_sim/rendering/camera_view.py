@@ -45,7 +45,6 @@ class ChaseCamera:
     def __init__(self, camera: Pinhole | None = None, grid: Grid = OCC3D) -> None:
         self.camera = camera or Pinhole()
         self.grid = grid
-        self._car = ego_car_mesh()
         self._sky = sky_mesh()
         self._heading: float | None = None
         self._frame: np.ndarray | None = None
@@ -85,7 +84,7 @@ class ChaseCamera:
             clear = clear_view(occupancy, self.camera, self.grid)
             self._world = merge_meshes([self._sky, occupancy_mesh(clear, self.grid, heading)])
             self._frame, self._heading = occupancy, heading
-        moving = self._moving(occupancy, trajectory, route, offset)
+        moving = moving_mesh(occupancy, trajectory, route, self.grid, offset)
         camera = self.camera.following(offset)
         if self._raycast is None:
             try:
@@ -127,25 +126,26 @@ class ChaseCamera:
                 ) from error
             self._raycast = RaycastRenderer()
 
-    def _moving(
-        self,
-        occupancy: np.ndarray,
-        trajectory: np.ndarray | None,
-        route: np.ndarray | None,
-        offset: tuple[float, float, float],
-    ) -> Mesh:
-        """The car and the lines on the ground, in the frame of the occupancy."""
-        here = float(ground_height(occupancy, np.array([offset[:2]]), self.grid)[0])
-        meshes = [self._car.moved(offset, here)]
-        turn = np.array([[np.cos(offset[2]), np.sin(offset[2])], [-np.sin(offset[2]), np.cos(offset[2])]])
-        lines = [(_ahead(route), 0.35, ROUTE, 0.0), (_planned(trajectory), 1.2, PLAN, 0.03)]
-        for line, width, colour, lift in lines:
-            points = _rounded(resampled(line, 0.4)) @ turn + np.array(offset[:2])
-            points = points[(np.abs(points) < self.grid.upper[0]).all(axis=1)]
-            if len(points) > 1:
-                height = ground_height(occupancy, points, self.grid) + lift
-                meshes.append(ribbon_mesh(points, height, width, colour))
-        return merge_meshes(meshes)
+
+def moving_mesh(
+    occupancy: np.ndarray,
+    trajectory: np.ndarray | None,
+    route: np.ndarray | None,
+    grid: Grid = OCC3D,
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Mesh:
+    """The car and the lines on the ground, in the frame of the occupancy. See `ChaseCamera.render`."""
+    here = float(ground_height(occupancy, np.array([offset[:2]]), grid)[0])
+    meshes = [ego_car_mesh().moved(offset, here)]
+    turn = np.array([[np.cos(offset[2]), np.sin(offset[2])], [-np.sin(offset[2]), np.cos(offset[2])]])
+    lines = [(_ahead(route), 0.35, ROUTE, 0.0), (_planned(trajectory), 1.2, PLAN, 0.03)]
+    for line, width, colour, lift in lines:
+        points = _rounded(resampled(line, 0.4)) @ turn + np.array(offset[:2])
+        points = points[(np.abs(points) < grid.upper[0]).all(axis=1)]
+        if len(points) > 1:
+            height = ground_height(occupancy, points, grid) + lift
+            meshes.append(ribbon_mesh(points, height, width, colour))
+    return merge_meshes(meshes)
 
 
 def clear_view(occupancy: np.ndarray, camera: Pinhole, grid: Grid = OCC3D) -> np.ndarray:

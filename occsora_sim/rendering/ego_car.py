@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ _WHEELBASE = 2.588
 _LIGHT = np.array([-0.35, 0.45, 0.82], dtype=np.float32)
 
 
+@functools.cache
 def ego_car_mesh() -> Mesh:
     """The car in its own frame (origin on the ground under the rear axle), lit from behind and above."""
     rear, front = EGO_CENTRE - EGO_LENGTH / 2, EGO_CENTRE + EGO_LENGTH / 2

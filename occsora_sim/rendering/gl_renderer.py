@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import os
 import tempfile
 from typing import Any
@@ -57,22 +58,8 @@ class GLRenderer:
         elif len(self._geometry) > 1:
             self._window.remove_geometry(self._geometry.pop(), reset_bounding_box=False)
         self._geometry.append(self._upload(moving))
-        o3d, scale = self._open3d, _SUPERSAMPLING
-        parameters = o3d.camera.PinholeCameraParameters()
-        scaled = Pinhole(
-            eye=camera.eye,
-            target=camera.target,
-            field_of_view=camera.field_of_view,
-            width=camera.width * scale,
-            height=camera.height * scale,
-        )
-        parameters.intrinsic = o3d.camera.PinholeCameraIntrinsic(
-            scaled.width, scaled.height, scaled.intrinsic()
-        )
-        parameters.extrinsic = scaled.extrinsic()
-        self._view.convert_from_pinhole_camera_parameters(parameters, allow_arbitrary=True)
-        self._view.set_constant_z_near(0.3)
-        self._view.set_constant_z_far(1000.0)
+        scale = _SUPERSAMPLING
+        aim(self._view, dataclasses.replace(camera, width=camera.width * scale, height=camera.height * scale))
         pixels = np.asarray(self._window.capture_screen_float_buffer(do_render=True))
         picture = Image.fromarray((pixels * 255.0 + 0.5).astype(np.uint8)).reduce(scale)
         return np.asarray(picture)
@@ -84,14 +71,31 @@ class GLRenderer:
         self._window = None
 
     def _upload(self, mesh: Mesh) -> Any:
-        geometry = self._open3d.geometry.TriangleMesh()
-        vector = self._open3d.utility
-        geometry.vertices = vector.Vector3dVector(mesh.vertices.astype(np.float64))
-        geometry.triangles = vector.Vector3iVector(mesh.triangles)
-        geometry.vertex_colors = vector.Vector3dVector(mesh.colours.astype(np.float64))
+        geometry = triangle_mesh(mesh)
         # Without a bounding box the camera cannot be set: the static part gives it.
         self._window.add_geometry(geometry, reset_bounding_box=not self._geometry)
         return geometry
+
+
+def triangle_mesh(mesh: Mesh) -> Any:
+    """`mesh` as Open3D's TriangleMesh."""
+    o3d = load_open3d()
+    geometry = o3d.geometry.TriangleMesh()
+    geometry.vertices = o3d.utility.Vector3dVector(mesh.vertices.astype(np.float64))
+    geometry.triangles = o3d.utility.Vector3iVector(mesh.triangles)
+    geometry.vertex_colors = o3d.utility.Vector3dVector(mesh.colours.astype(np.float64))
+    return geometry
+
+
+def aim(view: Any, camera: Pinhole) -> None:
+    """Let Open3D's view control `view` see as `camera` does."""
+    o3d = load_open3d()
+    parameters = o3d.camera.PinholeCameraParameters()
+    parameters.intrinsic = o3d.camera.PinholeCameraIntrinsic(camera.width, camera.height, camera.intrinsic())
+    parameters.extrinsic = camera.extrinsic()
+    view.convert_from_pinhole_camera_parameters(parameters, allow_arbitrary=True)
+    view.set_constant_z_near(0.3)
+    view.set_constant_z_far(1000.0)
 
 
 _RENDERERS: dict[tuple[int, int], GLRenderer] = {}
