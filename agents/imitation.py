@@ -17,6 +17,7 @@ from torch import Tensor
 from occsora_sim.agents.features import features, mirrored
 from occsora_sim.agents.learner_env import LearnerEnv
 from occsora_sim.agents.protocol import Agent, Observation
+from occsora_sim.agents.recorded_drives import RecordedDrives
 from occsora_sim.grid import FRAME_SECONDS, PEDESTRIAN, Grid
 
 ASKED = 3
@@ -125,8 +126,10 @@ def fit_policy(
     generator: torch.Generator,
     passes: int = 60,
     batch: int = 256,
+    recorded: RecordedDrives | None = None,
 ) -> float:
-    """Fit the policy's mean action to the answers, by the likelihood of a Gaussian of SPREAD; returns the last loss.
+    """Fit the policy's mean action to the answers, and to those of recorded drives, by the likelihood of a Gaussian of
+    SPREAD; returns the last loss.
 
     Adam with a cosine from 1e-3. The loss is in squared standard deviations, so 1 is as wrong as the exploration.
     """
@@ -135,14 +138,15 @@ def fit_policy(
         *policy.action_net.parameters(),  # type: ignore[union-attr]
     ]
     optimiser = torch.optim.Adam(parameters, lr=1e-3)
-    count, spread = len(data.seen), torch.tensor(SPREAD)
+    seen, answers = (data.seen, data.answers) if recorded is None else recorded.join(data.seen, data.answers)
+    count, spread = len(seen), torch.tensor(SPREAD)
     total = passes * -(-count // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
     loss = torch.zeros(())
     for _ in range(passes):
         for rows in torch.randperm(count, generator=generator).split(batch):
-            mean = policy.get_distribution(data.seen[rows]).distribution.mean  # type: ignore[operator]
-            loss = torch.nn.functional.smooth_l1_loss(mean / spread, data.answers[rows] / spread)
+            mean = policy.get_distribution(seen[rows]).distribution.mean  # type: ignore[operator]
+            loss = torch.nn.functional.smooth_l1_loss(mean / spread, answers[rows] / spread)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -21,6 +21,7 @@ from occsora_sim.agents.intelligent_driver import IntelligentDriver
 from occsora_sim.agents.learned import PolicyConfig, save_policy
 from occsora_sim.agents.learner_config import KIND, LearnerConfig, finished, recipe_of_learner
 from occsora_sim.agents.learner_env import LearnerEnv
+from occsora_sim.agents.recorded_drives import RecordedDrives
 from occsora_sim.agents.route_follower import RouteFollower
 from occsora_sim.atomic_file import write_rows
 from occsora_sim.checkpoint import read_tensors, write_tensors
@@ -44,6 +45,7 @@ class Learner:
         config: how.
         out: folder for policy.safetensors, resume.safetensors, curve.csv and tensorboard.
         about: what is written into the policy's header beside the configuration.
+        recorded: drives that are imitated beside the teacher.
 
     """
 
@@ -51,6 +53,7 @@ class Learner:
     config: LearnerConfig
     out: Path
     about: dict[str, Any] = field(default_factory=dict)
+    recorded: RecordedDrives | None = None
     rollouts: int = 0
     spent: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -141,7 +144,7 @@ class Learner:
         )
         self.data = fresh.join(self.data)
         draws = torch.Generator().manual_seed(c.seed * 1_000_003 + number)
-        loss = fit_policy(self.model.policy, self.data, draws)
+        loss = fit_policy(self.model.policy, self.data, draws, recorded=self.recorded)
         self.model.logger.record(
             "imitation/value_loss", fit_value(self.model.policy, self.data, c.gamma, draws)
         )

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from occsora_sim.cluster import check_ray
 from occsora_sim.commands.driving import check_least_future
@@ -52,6 +52,10 @@ class Options:
             machine, with N processes), auto, HOST:PORT or ray://HOST:PORT. It changes nothing in what is learned
             either.
         device: where the world runs: cpu, cuda...
+        demonstrations: rollouts that `play` or `drive` recorded, in a world of the same grid and by acceleration and
+            steering; the imitation learns their actions beside the rule's.
+        demonstration_share: of all pairs that the imitation learns, at least so many are from the demonstrations, which
+            are repeated until they are; above 0 and below 1.
         learner: how to learn.
 
     """
@@ -68,6 +72,8 @@ class Options:
     workers: int = 1
     ray: str | None = None
     device: str = "cpu"
+    demonstrations: tuple[Path, ...] = ()
+    demonstration_share: float = 0.25
     learner: LearnerConfig = field(default_factory=LearnerConfig)
 
     def __post_init__(self) -> None:
@@ -83,17 +89,26 @@ class Options:
             raise ConfigurationError(f"--seconds {self.seconds}: must be above 0")
         if self.weights is not None and self.world != "diffusion":
             raise ConfigurationError(f"--weights are of the diffusion world; --world {self.world} has none")
+        if not 0 < self.demonstration_share < 1:
+            raise ConfigurationError(
+                f"--demonstration-share {self.demonstration_share}: must lie above 0 and below 1"
+            )
+        if self.demonstrations and (self.learner.imitate == "none" or not self.learner.rounds):
+            raise ConfigurationError(
+                "--demonstrations: are learned by imitation; leave out --imitate none and --rounds 0"
+            )
 
 
 def run(options: Options) -> None:
     """Train, and say where the policy is."""
     from occsora_sim.agents.learner import Learner
     from occsora_sim.agents.learner_config import finished
+    from occsora_sim.agents.recorded_drives import read_drives
 
     refuse_many("train agent")
     check_device(options.device)
     output_folder(options.out)
-    about = {
+    about: dict[str, Any] = {
         "world": options.world,
         "weights": None if options.weights is None else mark_of(options.weights),
         "steps": options.steps,
@@ -103,12 +118,19 @@ def run(options: Options) -> None:
         "least_future": options.least_future,
         "seconds": options.seconds,
     }
+    shown = options.demonstrations
+    if shown:
+        about["demonstrations"] = [mark_of(path) for path in shown]
+        about["demonstration_share"] = options.demonstration_share
     if finished(options.out, options.learner, about):
         print(options.out / "policy.safetensors")
         return
     print("opening the scenes ...", flush=True)
     with open_env(options) as env:
-        print(Learner(env=env, config=options.learner, out=options.out, about=about).run())
+        frames = env.envs[0].simulation.frames
+        recorded = read_drives(shown, env.grid, frames, options.demonstration_share) if shown else None
+        learner = Learner(env=env, config=options.learner, out=options.out, about=about, recorded=recorded)
+        print(learner.run())
 
 
 @contextmanager
