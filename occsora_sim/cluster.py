@@ -167,6 +167,7 @@ class Workers:
         import ray
 
         self._ray, self._all = ray, []  # type: Any, list[Any]
+        self._made_of: list[Any] = []  # a worker that is replaced is made of it again: Ray must not forget it
         unit = "GPU" if gpu else "CPU"
         self.free = max(1, int(ray.available_resources().get(unit, 0)))
         self.total = int(ray.cluster_resources().get(unit, 0))
@@ -182,6 +183,7 @@ class Workers:
 
     def add(self, again: Any) -> Any:
         """One worker more, of what `again` (sent) makes."""
+        self._made_of.append(again)
         self._all.append(self._kind.remote(again, *self._here))
         return self._all[-1]
 
