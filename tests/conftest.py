@@ -1,5 +1,6 @@
 """Scenes that several tests share."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,12 @@ def pytest_terminal_summary(terminalreporter):
     ]
     if count := sum(value for part in properties for name, value in part if name == TRIED):
         terminalreporter.write_line(f"{TRIED}: {count}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

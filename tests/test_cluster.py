@@ -252,7 +252,7 @@ def test_what_is_no_address_is_refused_in_one_line(command, address, capsys):
 
 
 def test_an_address_where_nobody_answers_is_told_in_one_line(tmp_path, capsys):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray").shutdown()  # or what is there already would be joined
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):

@@ -211,7 +211,7 @@ def all_options() -> frozenset[str]:
 def test_every_option_that_is_named_exists(path):
     options = KNOWN | all_options()
     for at, text in spans(path):
-        if not text.startswith(("pytest", "pip", "ruff", "git", "python", "make")):
+        if not text.startswith(("pytest", "pip", "ruff", "git", "python", "make", "torchrun")):
             unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - options
             assert not unknown, f"{path.name}:{at}: {text!r} names {unknown}, which no command has"
 
