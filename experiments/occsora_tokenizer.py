@@ -96,7 +96,6 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--init", type=Path, help="weights whose decoder learns on")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--save", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.weights:
@@ -117,8 +116,6 @@ def main() -> None:
         examples.append(Example(name="rebuilt", seconds=seconds, frames=frames[at], real=clip.labels[at]))
     if given.picture:
         write_example_sheet(examples, given.picture)
-    if given.save:
-        torch.save(model.state_dict(), given.save)
     what = {"set": given.set, "lr": given.lr, "overfit": given.overfit}
     print(json.dumps(what | {"logs": logs} | confusion.metrics()))
 

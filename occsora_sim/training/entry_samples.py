@@ -198,13 +198,13 @@ class EntrySampler:
 
     def _lanes(self, numbers: np.ndarray, rng: np.random.Generator | None) -> Entered:
         """Places on lanes in view of the frames `numbers` that `rng` draws, of vehicles and two wheels alike."""
-        row, place = [], []
-        for number, at in enumerate(np.searchsorted(self._first, numbers, side="right") - 1):
+        row, place = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 3, dtype=torch.float64)]
+        for number, at in enumerate(np.searchsorted(self._first, numbers, side="right") - 1 if rng else ()):
             town = self.towns[at]
             frame = town.frames[numbers[number] - self._first[at]]
             local = relative(torch.from_numpy(town.pose[frame.ego, frame.step]), town.lanes)
             local = local[in_view(local, self.grid)]
-            local = local[rng.integers(len(local), size=_LANES)] if rng and len(local) else local[:0]
+            local = local[rng.integers(len(local), size=_LANES)] if len(local) else local  # type: ignore[union-attr]
             row.append(torch.full((len(local),), number))
             place.append(local)
         rng = rng or np.random.default_rng(0)
