@@ -40,18 +40,30 @@ def begin(work: Callable[[], object], log: Path, environment: Mapping[str, str] 
         os._exit(status)
 
 
-def begin_together(count: int, work: Callable[[], object], folder: Path) -> list[int]:
-    """Do `work` in so many processes that have joined as those of torchrun do; their ids. Logs: `folder`/RANK.txt."""
+def begin_together(
+    count: int, work: Callable[[], object], folder: Path, environment: Mapping[str, str] | None = None,
+    before: Callable[[], object] = lambda: None,
+) -> list[int]:  # fmt: skip
+    """Do `work` in so many processes that have joined as those of torchrun do; their ids. Logs: `folder`/RANK.txt.
+
+    Each does `before` and then joins.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
 
     def join() -> None:
+        before()
         with joined("cpu"):
             work()
 
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        **(environment or {}),
+    }
     return [
         begin(join, folder / f"{rank}.txt", {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(count)

@@ -134,6 +134,20 @@ def test_a_process_that_is_lost_ends_the_others_in_one_line_and_the_training_goe
     assert equal(tmp_path / "whole", tmp_path / "run")
 
 
+def test_who_begins_again_finds_the_others_of_this_attempt_in_the_store_that_torchrun_kept(tmp_path):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    kept = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+    def second_first() -> None:
+        if os.environ["RANK"] == "0":
+            time.sleep(1.0)  # by now the second has asked the store where the first is
+
+    for attempt in range(2):
+        environment = {**kept, "TORCHELASTIC_RESTART_COUNT": str(attempt)}
+        children = begin_together(2, lambda: None, tmp_path / str(attempt), environment, before=second_first)
+        assert ends(children, 60.0) == [0, 0], (tmp_path / str(attempt) / "1.txt").read_text()
+
+
 LOSES_ONE = """
 import os, signal, sys
 from pathlib import Path
@@ -169,7 +183,10 @@ def test_torchrun_begins_again_where_a_worker_was_lost_and_ends_with_the_same_we
     weights = tmp_path / "two" / "tokenizer.safetensors"
     assert ran.stdout.split() == [str(weights)] and (tmp_path / "mark").exists()
     assert "2 of 5 steps done before" in ran.stderr
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as there: Adam makes much of what gradients of nothing round to
     assert main([*command, "--out", str(tmp_path / "one"), "--accumulate", "2"]) == 0
+    torch.set_num_threads(threads)
     one, two = (
         read_tensors(tmp_path / name / "tokenizer.safetensors", kind="tokenizer")[0]
         for name in ("one", "two")

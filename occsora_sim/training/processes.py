@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from occsora_sim.errors import ConfigurationError, OccSoraError, SceneError, SceneWarning
@@ -128,16 +129,20 @@ def joined(device: str) -> Iterator[None]:
             )
         torch.cuda.set_device(local)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=WAIT)
-    if rank():
-        warnings.simplefilter("ignore", SceneWarning)  # the first one tells
+    store, number, size = next(rendezvous("env://", timeout=WAIT))
+    # torchrun keeps its store when it begins again: without a name of its own, a process could look for another at the
+    # address that this one had before.
+    attempt = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     try:
+        dist.init_process_group(backend, store=attempt, rank=number, world_size=size, timeout=WAIT)
+        if number:
+            warnings.simplefilter("ignore", SceneWarning)  # the first one tells
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         raise OccSoraError(
-            f"process {rank()}: another process of this training has ended; the same command goes on from the last "
+            f"process {number}: another process of this training has ended; the same command goes on from the last "
             "checkpoint"
         ) from error
     dist.destroy_process_group()
