@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import chromium, errors, wait
+from display import XKeyboard, caption_width, virtual_display
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
@@ -76,8 +78,8 @@ def test_the_server_takes_known_keys_alone_and_tells_an_episode_from_its_beginni
             assert post(wrong) == 400
         assert post(b'{"held": [], "orders": []}', Origin="http://elsewhere.example") == 403
         assert not stream.wait_for_page(0.0)
-        stream.begin(b"old", driver="you")
-        stream.begin(b"first", driver="you")
+        stream.add(b"old", new=True, driver="you")
+        stream.add(b"first", new=True, driver="you")
         stream.add(b"second", driver="idm")
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         connection.request("GET", "/events")
@@ -89,25 +91,38 @@ def test_the_server_takes_known_keys_alone_and_tells_an_episode_from_its_beginni
         assert answer.read().strip() == b""
 
 
-def test_a_person_drives_hands_over_and_keeps_the_rollout(straight_road, tmp_path):
+@pytest.fixture
+def play(straight_road, tmp_path):
+    """Starts `play` in a replay of a road, with more arguments and variables of the environment."""
     (tmp_path / "scenes").mkdir()
     save_scene(straight_road(cars=[(60.0, 4.0, 1.0)], steps=161), tmp_path / "scenes" / "road.safetensors")
-    arguments = [
-        "--world",
-        "replay",
-        "--scenes",
-        str(tmp_path / "scenes"),
-        "--out",
-        str(tmp_path / "out"),
-        "--no-open",
-    ]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "occsora_sim.cli", "play", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+
+    def start(*more: str, **variables: str) -> subprocess.Popen[str]:
+        scenes, out = str(tmp_path / "scenes"), str(tmp_path / "out")
+        return subprocess.Popen(
+            [sys.executable, *"-m occsora_sim.cli play --world replay --scenes".split(), scenes, "--out", out, *more],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
+        )  # fmt: skip
+
+    return start
+
+
+def assert_driven(out: Path) -> None:
+    """One episode was recorded, which began with a person who goes faster straight on."""
+    rollout = load_rollout(out / "rollout.npz")
+    assert rollout.header["ended"] == "stopped" and rollout.header["agent"] == "person"
+    assert len(rollout.actions) == rollout.frames - 1 >= 3
+    assert rollout.actions[0, 0] > 0 and rollout.actions[0, 1] == 0.0
+    assert encode_rollout(rollout)
+    summary = json.loads((out / "summary.json").read_text())
+    assert [episode["rollout"] for episode in summary["episodes"]] == ["rollout"]
+
+
+def test_a_person_drives_in_the_page_hands_over_and_keeps_the_rollout(play, tmp_path):
+    program = play("--no-open")
     try:
         with chromium(tmp_path / "profile") as browser:
-            assert program.stdout is not None
             browser.get(program.stdout.readline().split()[0])
             wait(browser, "document.body.dataset.ready === 'yes'", 60)
             before = browser.execute_script("return viewer.views[0].ego")
@@ -124,13 +139,49 @@ def test_a_person_drives_hands_over_and_keeps_the_rollout(straight_road, tmp_pat
         program.send_signal(signal.SIGINT)
         said, _ = program.communicate(timeout=240)
     assert program.returncode == 0 and "steps/s" in said, said
-    rollout = load_rollout(tmp_path / "out" / "rollout.npz")
-    assert rollout.header["ended"] == "stopped" and rollout.header["agent"] == "person"
-    assert len(rollout.actions) == rollout.frames - 1 >= 3
-    assert rollout.actions[0, 0] > 0 and rollout.actions[0, 1] == 0.0
-    assert encode_rollout(rollout)
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert [episode["rollout"] for episode in summary["episodes"]] == ["rollout"]
+    assert_driven(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_person_drives_in_a_window_hands_over_and_keeps_the_rollout(play, tmp_path):
+    """The line of text says how far it is: it is long while it tells the keys, and longer while the agent drives."""
+
+    def wait_for_caption(least: int, most: int) -> None:
+        begin = time.monotonic()
+        while not least < caption_width(display) < most:
+            assert time.monotonic() < begin + 60 and program.poll() is None
+            time.sleep(0.05)
+
+    with virtual_display() as display:
+        program = play("--open3d", DISPLAY=display, LIBGL_ALWAYS_SOFTWARE="1")
+        try:
+            assert "hand over" in program.stdout.readline()
+            keyboard = XKeyboard(display)
+            wait_for_caption(800, 1280)
+            keyboard.hold("Up", True)
+            wait_for_caption(200, 450)
+            time.sleep(1.0)
+            keyboard.hold("Up", False)
+            keyboard.press("m")
+            wait_for_caption(450, 800)
+            time.sleep(1.0)
+            keyboard.press("r")
+            wait_for_caption(800, 1280)
+            keyboard.press("Escape")
+            said, _ = program.communicate(timeout=60)
+        finally:
+            program.kill()
+    assert program.returncode == 0 and "steps/s" in said, said
+    assert_driven(tmp_path / "out")
+    assert load_rollout(tmp_path / "out" / "rollout.npz").ego_pose[-1, 0] > 3.0
+
+
+def test_a_window_without_a_display_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    for name, value in (("DISPLAY", ""), ("WAYLAND_DISPLAY", ""), ("XDG_RUNTIME_DIR", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    assert main(["play", "--open3d", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "no display" in said and said.count("\n") == 1
 
 
 def test_an_agent_of_other_actions_is_refused_in_one_line(straight_road, tmp_path, capsys):

@@ -15,8 +15,8 @@ from occsora_sim.grid import FRAME_SECONDS
 if TYPE_CHECKING:
     from occsora_sim.agents.episode import Episode, EpisodeGroup
     from occsora_sim.envs.simulation import DriveSimulation
-    from occsora_sim.viewer.keyboard import Keyboard
-    from occsora_sim.viewer.stream import Stream
+    from occsora_sim.rendering.rollout import Rollout
+    from occsora_sim.viewer.seat import Seat
 
 STARTS = 16
 """Beginnings drawn from the scenes, driven one after another."""
@@ -27,6 +27,7 @@ class Options(DrivingOptions):
     """Options of `play`.
 
     Attributes:
+        open3d: drive in a window of Open3D instead of the browser; needs a display and the extra `view`.
         out: folder for rollout.npz, rollout-2.npz and so on, one an episode, and summary.json, as `drive` writes them.
         port: of the loopback address; 0: any that is free.
         no_open: do not open the browser.
@@ -34,6 +35,7 @@ class Options(DrivingOptions):
 
     """
 
+    open3d: bool = False
     out: Path = Path("out/play")
     port: int = 0
     no_open: bool = False
@@ -41,32 +43,26 @@ class Options(DrivingOptions):
 
 
 def run(options: Options) -> None:
-    """Let a person drive, episode after episode, until Ctrl-C."""
+    """Let a person drive, episode after episode, until Ctrl-C or until the window is closed."""
     from occsora_sim.interruption import Terminated
-    from occsora_sim.viewer.keyboard import Keyboard
-    from occsora_sim.viewer.page import make_page
-    from occsora_sim.viewer.server import PageServer, page_answer
-    from occsora_sim.viewer.stream import Stream
+    from occsora_sim.viewer.page_seat import PageSeat
+    from occsora_sim.viewer.seat import LeftError
+    from occsora_sim.viewer.window_seat import WindowSeat
 
     folder = output_folder(options.out)
-    keyboard, stream = Keyboard(), Stream()
-    session = Session(options, keyboard, stream)
-    routes = {
-        "GET /": page_answer(make_page([], play=True)),
-        "GET /events": stream.answer,
-        "POST /keys": keyboard.answer,
-    }
+    seat: Seat = WindowSeat() if options.open3d else PageSeat(options.port, not options.no_open)
+    session = Session(options, seat)
     with Outputs() as outputs:
         try:
-            with PageServer(routes, options.port) as server:
-                server.announce(not options.no_open)
+            with seat:
                 while True:
                     session.drive(outputs, folder)
+        except LeftError:
+            pass
         except KeyboardInterrupt as stop:
             if isinstance(stop, Terminated):
                 raise
         finally:
-            stream.close()
             session.finish(outputs, folder)
 
 
@@ -75,15 +71,14 @@ class Session:
 
     Args:
         options: of the command.
-        keyboard: what the person wants.
-        stream: where it can be watched.
+        seat: where the person sits.
 
     Raises:
         ConfigurationError: the agent takes other actions than acceleration and steering.
 
     """
 
-    def __init__(self, options: Options, keyboard: Keyboard, stream: Stream) -> None:
+    def __init__(self, options: Options, seat: Seat) -> None:
         from occsora_sim.envs.imagination import Imagination
         from occsora_sim.envs.simulation import DriveSimulation
         from occsora_sim.viewer.keyboard import Person
@@ -94,7 +89,7 @@ class Session:
                 f"--agent {options.agent}: acts by {simulation.config.action}; give one that acts by acceleration "
                 "and steering, so that it and a person can take turns"
             )
-        self.options, self.keyboard, self.stream = options, keyboard, stream
+        self.options, self.seat = options, seat
         self.simulation: DriveSimulation = DriveSimulation(
             replace(simulation.config, frames_per_decision=1), simulation.world, simulation.starts
         )
@@ -110,11 +105,12 @@ class Session:
         from occsora_sim.agents.episode import EpisodeGroup
 
         self.place = self.number % len(self.simulation.starts)
-        group = EpisodeGroup(
-            self.simulation, self.imagination, self.person, [self.place], self.options.seed + self.number, [0]
+        seed = self.options.seed + self.number
+        group = self.seat.during(
+            lambda: EpisodeGroup(self.simulation, self.imagination, self.person, [self.place], seed, [0])
         )
         self.number += 1
-        self.stream.begin(self._piece(group), driver="you", ended=None)
+        self.seat.show(self._piece(group), driver="you", new=True)
         again = False
         try:
             again = self._roll(group)
@@ -122,16 +118,16 @@ class Session:
             if len(group.logs[0]) > 1:
                 episode = group.done[0] if 0 in group.done else group.episode(0, "stopped")
                 self._save(episode, outputs, folder)
-        self.stream.add(None, driver="you", ended=episode_words(group))
+        self.seat.show(None, driver="you", ended=episode_words(group))
         while not again:
-            again = "again" in self.keyboard.take(time.monotonic() + 1.0)[1]
+            again = "again" in self.seat.take(time.monotonic() + 1.0)[1]
 
     def _roll(self, group: EpisodeGroup) -> bool:
         """Step from the first key to the episode's end; returns whether a new one was asked for before that."""
         due, by_agent, begun = time.monotonic(), False, False
         while group.live:
-            watched = self.stream.wait_for_page(0.2)
-            keys, orders = self.keyboard.take(due)
+            watched = self.seat.wait_for_watcher(0.2)
+            keys, orders = self.seat.take(due)
             if "again" in orders:
                 return True
             if orders.count("agent") % 2:
@@ -146,9 +142,9 @@ class Session:
             if by_agent:
                 self._let_see(group)
             self.person.keys, self.person.speed = keys, float(group.state.motion[0, 0])
-            group.step()
+            self.seat.during(group.step)
             self.spent.append(time.monotonic() - begin)
-            self.stream.add(self._piece(group), driver=self.options.agent if by_agent else "you", ended=None)
+            self.seat.show(self._piece(group), driver=self.options.agent if by_agent else "you")
             due = max(begin + FRAME_SECONDS, time.monotonic())
         return False
 
@@ -159,13 +155,12 @@ class Session:
         state = replace(state, frames=state.seen[:, -count:], poses=state.seen_poses[:, -count:])
         group.observation = self.simulation.observe(state)
 
-    def _piece(self, group: EpisodeGroup) -> bytes:
-        """The newest step as the page takes it."""
+    def _piece(self, group: EpisodeGroup) -> Rollout:
+        """The newest step as a rollout of its own."""
         import numpy as np
 
         from occsora_sim.commands.recording import SHOWN, plans
         from occsora_sim.rendering.rollout import Rollout
-        from occsora_sim.viewer.encoding import encode_rollout
 
         log = group.logs[0]
         entry = log[-1]
@@ -178,19 +173,17 @@ class Session:
             }
             planned = plans(entry["trajectory"][None])[-1:]
         start = self.simulation.starts[self.place]
-        return encode_rollout(
-            Rollout(
-                occupancy=entry["occupancy"],
-                ego_pose=np.asarray(entry["ego_pose"], np.float32),
-                actions=np.zeros((0, 2), np.float32),
-                rewards=np.zeros(0, np.float32),
-                planned=planned,
-                route=start.route.cpu().numpy(),
-                users=entry["users"],
-                steps=(terms,),
-                header={"world": self.options.world, "agent": "you", "name": start.name},
-                grid=self.simulation.world.grid,
-            )
+        return Rollout(
+            occupancy=entry["occupancy"],
+            ego_pose=np.asarray(entry["ego_pose"], np.float32),
+            actions=np.zeros((0, 2), np.float32),
+            rewards=np.zeros(0, np.float32),
+            planned=planned,
+            route=start.route.cpu().numpy(),
+            users=entry["users"],
+            steps=(terms,),
+            header={"world": self.options.world, "agent": "you", "name": start.name},
+            grid=self.simulation.world.grid,
         )
 
     def _save(self, episode: Episode, outputs: Outputs, folder: Path) -> None:

@@ -59,8 +59,8 @@ def run(options: Options) -> None:
     from occsora_sim.commands.output import output_file
     from occsora_sim.viewer.encoding import encode_rollout
     from occsora_sim.viewer.page import make_page
+    from occsora_sim.viewer.rollout_window import show_window
     from occsora_sim.viewer.server import PageServer, page_answer
-    from occsora_sim.viewer.window import show_window
 
     if options.open3d:
         show_window(read(options.sources[0], options.seconds))

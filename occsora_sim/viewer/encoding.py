@@ -68,13 +68,12 @@ def encode_rollout(rollout: Rollout) -> bytes:
             "user_pose": users.pose, "user_size": users.size, "user_velocity": users.velocity,
             "user_label": users.label, "user_id": users.id.astype(np.float64), "user_valid": users.valid.view(np.uint8),
         }  # fmt: skip
-    header = rollout.header if isinstance(rollout.header, Mapping) else {}  # a stranger may have written it
+    header = _header(rollout)
     grid = rollout.grid
-    world = str(header.get("world", ""))
     meta = {
         "grid": {"shape": grid.shape, "voxel": grid.voxel, "lower": grid.lower},
         "frame_seconds": FRAME_SECONDS,
-        "kind": WORLDS.get(world, world[:LONGEST] or "unknown"),
+        "kind": kind_of(rollout),
         "texts": {
             name: str(header[name])[:LONGEST] for name in ("agent", "name", "seed", "ended") if name in header
         },
@@ -82,6 +81,12 @@ def encode_rollout(rollout: Rollout) -> bytes:
         "terms": [_numbers(step) for step in rollout.steps],
     }
     return pack(meta, arrays)
+
+
+def kind_of(rollout: Rollout) -> str:
+    """What the rollout shows, in words: "generated" and so on."""
+    world = str(_header(rollout).get("world", ""))
+    return WORLDS.get(world, world[:LONGEST] or "unknown")
 
 
 def column_codes(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +101,11 @@ def column_codes(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, codes = np.unique(codes * (int(part.max()) + 1) + part, return_inverse=True)
     _, first = np.unique(codes, return_index=True)
     return columns[first], codes.astype(np.min_scalar_type(len(first) - 1)).reshape(t, x, y)
+
+
+def _header(rollout: Rollout) -> Mapping[str, Any]:
+    """The header, if it is one: a stranger may have written it."""
+    return rollout.header if isinstance(rollout.header, Mapping) else {}
 
 
 def _numbers(values: Any) -> dict[str, float]:

@@ -24,17 +24,15 @@ class Stream:
         self._pages = 0
         self._closed = False
 
-    def begin(self, piece: bytes, **said: Any) -> None:
-        """A new episode, with its first piece as `encode_rollout` gives it."""
+    def add(self, piece: bytes | None, *, new: bool = False, **said: Any) -> None:
+        """The next piece as `encode_rollout` gives it, or None: only words about the episode, JSON values. With `new`
+        an episode begins.
+        """
+        content = {**said, "new": new, "piece": None if piece is None else base64.b64encode(piece).decode()}
         with self._change:
-            self._episode += 1
-            self._events = []
-        self.add(piece, new=True, **said)
-
-    def add(self, piece: bytes | None, **said: Any) -> None:
-        """The next piece, or only words about the episode; JSON values."""
-        content = {**said, "piece": None if piece is None else base64.b64encode(piece).decode()}
-        with self._change:
+            if new:
+                self._episode += 1
+                self._events = []
             self._events.append(f"data: {json.dumps(content)}\n\n".encode())
             self._change.notify_all()
 
