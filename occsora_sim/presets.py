@@ -83,7 +83,10 @@ def paper_small() -> OccSoraConfig:
         ),
         hidden=192,
         depth=5,
-        heads=6,
+        heads=3,
+        groups=("frame", "time"),
+        answers="levels",
+        schedule="cosine",
         latent_scale=1.5,
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.models.ddpm import ddpm_loss, ddpm_sample, linear_schedule, respaced
+from occsora_sim.models.ddpm import cosine_schedule, ddpm_loss, ddpm_sample, linear_schedule, respaced
 
 SCHEDULE = linear_schedule(1000)
 
@@ -34,6 +34,15 @@ def test_the_linear_schedule_is_the_papers():
     assert SCHEDULE.kept[-1].item() == pytest.approx(4.04e-5, rel=0.01)
     with pytest.raises(ConfigurationError):
         linear_schedule(5)
+
+
+def test_the_cosine_schedule_has_a_quarter_of_the_papers_signal_to_noise():
+    kept = cosine_schedule(1000).kept
+    middle = 495  # (496 / 1000 + 0.008) / 1.008 is a half: as much signal as noise in the paper's
+    assert kept[middle].item() == pytest.approx(0.2, abs=1e-3)
+    assert (
+        kept[0].item() == pytest.approx(1.0, abs=1e-3) and kept[-1].item() < 1e-6 and (kept.diff() < 0).all()
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 250, 1000])

@@ -200,8 +200,13 @@ def test_prompts_are_the_steps_between_poses():
     )
 
 
-def test_the_world_model_learns_one_batch_and_leaves_the_tokenizer_alone():
-    world = small_world().train()
+@pytest.mark.parametrize(
+    "change", [{}, {"answers": "levels", "schedule": "cosine", "groups": ("frame", "time")}]
+)
+def test_the_world_model_learns_one_batch_and_leaves_the_tokenizer_alone(change):
+    torch.manual_seed(0)
+    parts = {"tokenizer": PATCHES, "latent_scale": 1.5} if change else {}
+    world = OccSora(dataclasses.replace(SMALL_WORLD, **parts, **change)).train()
     before = {name: tensor.clone() for name, tensor in world.tokenizer.state_dict().items()}
     trained = [p for p in world.parameters() if p.requires_grad]
     assert len(trained) == len(list(world.denoiser.parameters()))

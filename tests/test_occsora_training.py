@@ -309,6 +309,20 @@ def test_a_pool_of_clips_is_encoded_once_and_resuming_on_it_is_exact(
     assert len(encoded) == 6, "the resumed training has its pool from the first"
 
 
+def test_muon_trains_the_blocks_and_is_another_training(scenes, untrained, tmp_path):
+    loop = dataclasses.replace(occsora.DENOISER_LOOP, steps=2, batch=1, lr=1e-2)
+
+    def train(muon: bool) -> dict[str, torch.Tensor]:
+        out = tmp_path / str(muon)
+        options = WorldModelTraining(scenes=scenes, tokenizer=untrained, out=out, muon=muon, loop=loop)
+        return read_tensors(occsora.train_world_model(options), kind="world_model")[0]
+
+    adam, muon = train(False), train(True)
+    changed = {name for name in adam if not torch.equal(adam[name], muon[name])}
+    # After two steps gradients have come as far as the gates of new blocks; outside the blocks both are AdamW.
+    assert changed == {f"denoiser.blocks.{number}.modulation.weight" for number in range(2)}
+
+
 def test_processes_that_would_draw_clips_are_refused(tmp_path, scenes):
     with pytest.raises(ConfigurationError, match="--workers 2"):
         stage_one(scenes, tmp_path, workers=2)

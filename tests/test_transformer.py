@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from occsora_sim.errors import ActionError, ConfigurationError
-from occsora_sim.models.block import Block
+from occsora_sim.models.block import Attention, Block
 from occsora_sim.models.positions import sinusoids
 from occsora_sim.models.prompt import TrajectoryPrompt, TrajectoryPromptConfig, keep_mask
 from occsora_sim.models.transformer import DiffusionTransformer, DiffusionTransformerConfig
@@ -62,6 +62,27 @@ def test_a_block_modulates_and_gates_as_adaln_zero_does():
     middle = x + gate1 * block.attention(block.norm1(x) * (1 + scale1) + shift1)
     expected = middle + gate2 * block.mlp(block.norm2(middle) * (1 + scale2) + shift2)
     torch.testing.assert_close(block(x, condition), expected)
+
+
+@pytest.mark.parametrize(
+    ("group", "moved"), [("all", range(12)), ("frame", range(4, 8)), ("time", range(1, 12, 4))]
+)
+def test_a_token_is_seen_by_its_group(group, moved):
+    attention = Attention(8, 2, group=group, frames=3)  # three frames of four tokens
+    x = torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(2))
+    changed = x.clone()
+    changed[0, 5] += 1.0
+    assert [k for k in range(12) if (attention(x) - attention(changed))[0, k].abs().max() > 1e-5] == list(
+        moved
+    )
+    torch.testing.assert_close(attention(x)[1], attention(changed)[1])
+
+
+def test_a_frame_alone_attends_as_all_tokens_do():
+    one, all_ = Attention(8, 2, group="frame"), Attention(8, 2)
+    all_.load_state_dict(one.state_dict())
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(one(x), all_(x))
 
 
 def test_cells_keep_their_place():
@@ -138,6 +159,8 @@ def test_configurations_survive_json():
         {"tokens": (0, 4, 4)},
         {"tokens": (4, 4)},
         {"depth": 0},
+        {"groups": ()},
+        {"groups": ("rows",)},
         {"mlp_ratio": 0.0},
         {"hidden": 33, "heads": 3},
     ],

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
+GROUPS = {"all": "b g (t n) d", "frame": "(b t) g n d", "time": "(b n) g t d"}
+"""Who sees whom: all t frames of n tokens, those of a frame, or those of a place over time. For einops: rows, heads,
+tokens, features of a head.
+"""
+
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens, with one fused projection for query, key and value."""
+    """Multi-head self-attention, with one fused projection for query, key and value.
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    Args:
+        hidden: width of a token.
+        heads: of them.
+        group: who sees whom, of `GROUPS`.
+        frames: t, of which the tokens are.
+
+    """
+
+    def __init__(self, hidden: int, heads: int, *, group: str = "all", frames: int = 1) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.group, self.frames = heads, group, frames
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.out = nn.Linear(hidden, hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(b, n, hidden) -> (b, n, hidden)."""
-        b, n, width = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v)  # (b, heads, n, hidden / heads)
-        return self.out(attended.transpose(1, 2).reshape(b, n, width))
+        """(b, t n, hidden) -> (b, t n, hidden)."""
+        group = GROUPS[self.group]
+        q, k, v = rearrange(self.qkv(x), f"b (t n) (k g d) -> k {group}", k=3, g=self.heads, t=self.frames)
+        if x.device.type == "cpu" and self.group != "all":
+            # The fused kernel spares memory, not time: with gradients 68 ms against 30 for 4 frames of 625 tokens.
+            attended = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).softmax(-1) @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)
+        return self.out(rearrange(attended, f"{group} -> b (t n) (g d)", b=len(x), t=self.frames))
 
 
 class Block(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by the condition (adaLN-Zero)."""
+    """Attention (its `group` and `frames`) and MLP, each shifted, scaled and gated by the condition (adaLN-Zero)."""
 
-    def __init__(self, hidden: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(
+        self, hidden: int, heads: int, mlp_ratio: float, *, group: str = "all", frames: int = 1
+    ) -> None:
         super().__init__()
         inner = int(hidden * mlp_ratio)
         # No affine parameters: the condition supplies shift and scale.
         self.norm1 = nn.LayerNorm(hidden, elementwise_affine=False, eps=1e-6)
-        self.attention = Attention(hidden, heads)
+        self.attention = Attention(hidden, heads, group=group, frames=frames)
         self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(
             nn.Linear(hidden, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, hidden)

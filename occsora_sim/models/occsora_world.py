@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,7 +12,8 @@ from torch import nn
 from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
-from occsora_sim.models.ddpm import ddpm_loss, ddpm_sample, linear_schedule
+from occsora_sim.models.ddpm import SCHEDULES, ddpm_loss, ddpm_sample
+from occsora_sim.models.levels import Levels
 from occsora_sim.models.noise import randn
 from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, OccSoraTokenizerConfig
 from occsora_sim.models.prompt import keep_mask
@@ -31,9 +32,12 @@ class OccSoraConfig:
         depth: its blocks.
         heads: its attention heads.
         mlp_ratio: width of a block's MLP over `hidden`.
+        groups: who sees whom in its blocks, in turn: "all", or the tokens of a "frame", or of a place over "time".
+        answers: what it answers: the "noise" and its variance, or how likely the "levels" of a finite latent are.
         prompt_hidden: hidden widths of the prompt's MLP.
         latent_scale: factor on the latents ahead of the diffusion.
-        diffusion_steps: of the linear schedule.
+        schedule: "linear" or "cosine".
+        diffusion_steps: of it.
         prompt_dropout: share of the clips trained without their prompt.
         guidance: weight of classifier-free guidance when sampling; 1 for none.
 
@@ -46,8 +50,11 @@ class OccSoraConfig:
     depth: int = 28
     heads: int = 16
     mlp_ratio: float = 4.0
+    groups: tuple[str, ...] = ("all",)
+    answers: Literal["noise", "levels"] = "noise"
     prompt_hidden: tuple[int, ...] = (128, 128)
     latent_scale: float = 0.1
+    schedule: Literal["linear", "cosine"] = "linear"
     diffusion_steps: int = 1000
     prompt_dropout: float = 0.1
     guidance: float = 4.0
@@ -62,6 +69,16 @@ class OccSoraConfig:
             raise ConfigurationError(
                 f"world model: prompt_dropout {self.prompt_dropout} must lie in [0, 1), latent_scale "
                 f"{self.latent_scale} be positive, diffusion_steps {self.diffusion_steps} be 20 at least"
+            )
+
+        if self.schedule not in SCHEDULES or self.answers not in ("noise", "levels"):
+            raise ConfigurationError(
+                f"world model: schedule {self.schedule!r} is 'linear' or 'cosine', answers {self.answers!r} 'noise' or "
+                "'levels'"
+            )
+        if self.answers == "levels" and self.tokenizer.quantiser != "finite":
+            raise ConfigurationError(
+                "world model: answers 'levels' needs a tokenizer with the quantiser 'finite'"
             )
 
     def to_header(self) -> dict[str, Any]:
@@ -121,21 +138,25 @@ class OccSora(nn.Module):
         self.config = config
         self.tokenizer = OccSoraTokenizer(config.tokenizer).eval().requires_grad_(False)
         channels, *tokens = config.tokenizer.latent_shape
+        # The levels are evenly spaced in [-1, 1]: scaled they reach as far as the scale.
+        levels = Levels(config.tokenizer.levels, config.latent_scale) if config.answers == "levels" else None
         self.denoiser = DiffusionTransformer(
             DiffusionTransformerConfig(
                 in_channels=channels,
-                out_channels=2 * channels,  # noise and variance
+                out_channels=levels.logits if levels else 2 * channels,  # noise and variance
                 tokens=(tokens[0], tokens[1], tokens[2]),
                 hidden=config.hidden,
                 depth=config.depth,
                 heads=config.heads,
                 mlp_ratio=config.mlp_ratio,
+                groups=config.groups,
                 prompt_frames=config.tokenizer.frames,
                 prompt_features=2,
                 prompt_hidden=config.prompt_hidden,
             )
         )
-        self.schedule = linear_schedule(config.diffusion_steps)
+        self.levels = levels
+        self.schedule = SCHEDULES[config.schedule](config.diffusion_steps)
 
     def train(self, mode: bool = True) -> OccSora:
         """Set the denoiser's mode. The tokenizer stays in evaluation: its statistics must not drift."""
@@ -155,7 +176,10 @@ class OccSora(nn.Module):
     def loss(
         self, occupancy: torch.Tensor, trajectory: torch.Tensor, *, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Hybrid DDPM loss of clips (b, t, x, y, z) and their `pose_steps` (b, t, 2); what to log."""
+        """Loss of clips (b, t, x, y, z) and their `pose_steps` (b, t, 2), and what to log.
+
+        The hybrid one of DDPM, or the cross-entropy of `Levels`.
+        """
         return self.latent_loss(self.latents(occupancy), trajectory, generator=generator)
 
     def latent_loss(
@@ -163,12 +187,12 @@ class OccSora(nn.Module):
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """As `loss`, on what `latents` answered before: encoding once spares most of the time."""
         keep = keep_mask(len(latents), self.config.prompt_dropout, generator, latents.device)
-        return ddpm_loss(
-            lambda noisy, step: self.denoiser(noisy, step, trajectory, keep=keep),
-            latents,
-            self.schedule,
-            generator,
-        )
+
+        def answer(noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+            return self.denoiser(noisy, step, trajectory, keep=keep)
+
+        loss = self.levels.loss if self.levels else ddpm_loss
+        return loss(answer, latents, self.schedule, generator)
 
     def sample(
         self,
@@ -216,7 +240,8 @@ class OccSora(nn.Module):
 
         def answer(noisy: torch.Tensor, step: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
             prompt = None if trajectory is None else trajectory.repeat(len(noisy) // rows, 1, 1)
-            return self.denoiser(noisy, step, prompt, keep=keep)
+            given = self.denoiser(noisy, step, prompt, keep=keep)
+            return self.levels.as_noise(given, noisy, self.schedule, step) if self.levels else given
 
         noise = randn((rows, *self.config.tokenizer.latent_shape), generators, parameter.device)
         latents = ddpm_sample(

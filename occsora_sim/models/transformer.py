@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.models.block import Block
+from occsora_sim.models.block import GROUPS, Block
 from occsora_sim.models.positions import sinusoids
 from occsora_sim.models.prompt import TrajectoryPrompt, TrajectoryPromptConfig
 
@@ -31,6 +31,7 @@ class DiffusionTransformerConfig:
         depth: blocks.
         heads: attention heads.
         mlp_ratio: width of a block's MLP over `hidden`.
+        groups: who sees whom in a block, of `block.GROUPS`; the blocks take turns.
         prompt_frames: f, poses in a trajectory prompt.
         prompt_features: k, numbers a pose.
         prompt_hidden: hidden widths of the prompt's MLP.
@@ -44,6 +45,7 @@ class DiffusionTransformerConfig:
     depth: int = 28
     heads: int = 16
     mlp_ratio: float = 4.0
+    groups: tuple[str, ...] = ("all",)
     prompt_frames: int = 32
     prompt_features: int = 2
     prompt_hidden: tuple[int, ...] = (128, 128)
@@ -58,6 +60,8 @@ class DiffusionTransformerConfig:
             fail("in_channels, out_channels, hidden, depth and heads must be at least 1")
         if not self.mlp_ratio > 0:
             fail(f"mlp_ratio {self.mlp_ratio} must be positive")
+        if not self.groups or not set(self.groups) <= set(GROUPS):
+            fail(f"groups {self.groups} must be of {', '.join(GROUPS)}")
         if self.hidden % self.heads or self.hidden % 2:
             fail(f"hidden {self.hidden} must be even and a multiple of heads {self.heads}")
 
@@ -91,7 +95,14 @@ class DiffusionTransformer(nn.Module):
             )
         )
         self.blocks = nn.ModuleList(
-            Block(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth)
+            Block(
+                hidden,
+                config.heads,
+                config.mlp_ratio,
+                group=config.groups[number % len(config.groups)],
+                frames=config.tokens[0],
+            )
+            for number in range(config.depth)
         )
         self.norm = nn.LayerNorm(hidden, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(hidden, 2 * hidden)

@@ -14,7 +14,8 @@ from occsora_sim.models.weights import load_occsora, save_world_model
 from occsora_sim.presets import occsora_preset
 from occsora_sim.recipe import recipe_of
 from occsora_sim.training.clips import ClipSampler
-from occsora_sim.training.loop import LoopConfig, run
+from occsora_sim.training.loop import LoopConfig, adamw, run
+from occsora_sim.training.muon import muon_of_blocks
 from occsora_sim.training.processes import WHOLE, Part, open_share, rank
 from occsora_sim.training.stages import Stage, Stages, Turn
 
@@ -59,6 +60,7 @@ class WorldModelTraining:
         preset: the tokenizer's; to name it is to be told when the weights are another's.
         out: folder for checkpoints, curves and the weights.
         pool: encode this many clips once, ahead, and train on them alone; 0 encodes new ones in every step.
+        muon: orthogonal steps for the blocks' matrices in place of AdamW's, which the reference uses.
         loop: steps, batch, learning rate...
 
     """
@@ -68,6 +70,7 @@ class WorldModelTraining:
     preset: str | None = None
     out: Path = Path("runs/world-model")
     pool: int = 0
+    muon: bool = False
     loop: LoopConfig = field(default_factory=lambda: DENOISER_LOOP)
 
 
@@ -154,8 +157,8 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
 def train_world_model(options: WorldModelTraining) -> Path:
     """Train, and write `out`/world_model.safetensors (EMA weights); returns its path.
 
-    Clips are encoded as they are drawn, or `pool` of them ahead; their prompt is `pose_steps`, and the loss is the
-    hybrid DDPM one.
+    Clips are encoded as they are drawn, or `pool` of them ahead; their prompt is `pose_steps`, the loss
+    `OccSora.latent_loss`.
 
     Raises:
         ConfigurationError: the preset is not OccSora's own.
@@ -192,7 +195,7 @@ def train_world_model(options: WorldModelTraining) -> Path:
         value, logs = model.latent_loss(latents, prompt, generator=generator)
         return value, _named("world_model", logs)
 
-    run(model, loss, loop, turn).copy_to(model)
+    run(model, loss, loop, turn, muon_of_blocks if options.muon else adamw).copy_to(model)
     if rank() == 0:
         recipe = {**header.get("recipe", {}), "world_model": options}
         save_world_model(model.eval(), path, kind="world_model", trained_on=options.scenes, recipe=recipe)
