@@ -114,8 +114,8 @@ def draw_all(
 def enter(entries: Entries, samples: Samples, users: RoadUsers, key: Tensor, begins: bool) -> RoadUsers:
     """One call of the model."""
     return entries.enter(
-        users, ground=samples.ground, pose=samples.pose, speed=samples.speed, new=samples.new, route=samples.route,
-        prompt=samples.prompt, key=key, slots=START_SLOTS if begins else STEP_SLOTS,
+        users, samples.setting(entries.config.margin), prompt=samples.prompt, key=key,
+        slots=START_SLOTS if begins else STEP_SLOTS,
     )  # fmt: skip
 
 

@@ -40,8 +40,9 @@ def layers(town: int, ego: int, step: int, seconds: float) -> dict[str, np.ndarr
     for k in range(count):
         state = world.step(state, relative(way[k], way[k + 1])[None, None])
     pose, ground = state.ego_pose[:, -1], state.memory.ground
-    drawn = ground.read(pose, world.ground, OCC3D).columns()[0]
-    seen = torch.where((ground.seen.read(pose, OCC3D) > 0)[0, ..., None], drawn, FREE)
+    drawn = ground.read(pose[:, None], world.ground, OCC3D).columns()[0, 0]
+    codes = ground.seen.read(ground.seen.points(pose[:, None], OCC3D), OCC3D)[0, 0]
+    seen = torch.where((codes > 0)[..., None], drawn, FREE)
     route = to_frame(start.route, pose).numpy()
     views = {
         "1  what the start's frames saw": seen,

@@ -19,7 +19,7 @@ from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.ground_crop import ROAD, crop_points
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
-from occsora_sim.models.traffic_choice import choose, sample_several
+from occsora_sim.models.traffic_choice import choose, luck_of_several
 from occsora_sim.models.traffic_motion import apply
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.source import open_scenes
@@ -68,7 +68,8 @@ def rollout(
         crops = _crops(sampler, scenes, users, rows, k - 1, hidden)
         seen = model(users, windows.ego, crops, windows.place)
         key = torch.tensor([[seed + r, k] for r in range(len(rows))])
-        moved = apply(users, choose(users, sample_several(model.head, seen, key), crops))
+        luck = [part[0] for part in luck_of_several(model.head, key[None], seen.shape[1])]
+        moved = apply(users, choose(users, model.head.sample(seen, luck), crops))
         users = _merge(moved, windows.ego, recorded)
         windows = replace(windows, ego=users[1])
         users = users[0]

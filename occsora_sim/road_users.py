@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -194,13 +195,18 @@ class RoadUsers:
 
 def join(*groups: RoadUsers) -> RoadUsers:
     """The slots of several groups of the same worlds, side by side."""
-    return _concatenate(groups, dim=1)
+    return _combine(groups, partial(torch.cat, dim=1))
 
 
 def stack(worlds: Sequence[RoadUsers]) -> RoadUsers:
     """Batches of worlds behind one another, with the slots of the largest."""
     slots = max(users.label.shape[1] for users in worlds)
-    return _concatenate([users.padded(slots) for users in worlds], dim=0)
+    return _combine([users.padded(slots) for users in worlds], partial(torch.cat, dim=0))
+
+
+def in_frames(frames: Sequence[RoadUsers]) -> RoadUsers:
+    """Of f frames of b worlds, of as many slots each, those of b f worlds: the frames of each behind one another."""
+    return _combine(frames, lambda parts: torch.stack(parts, dim=1).flatten(0, 1))
 
 
 def alike(*groups: RoadUsers) -> list[RoadUsers]:
@@ -218,12 +224,12 @@ def alike(*groups: RoadUsers) -> list[RoadUsers]:
     ]
 
 
-def _concatenate(groups: Sequence[RoadUsers], dim: int) -> RoadUsers:
+def _combine(groups: Sequence[RoadUsers], how: Callable[[list[Tensor]], Tensor]) -> RoadUsers:
     values: dict[str, Any] = {}
     same = alike(*groups)
     for entry in fields(RoadUsers):
         parts = [getattr(group, entry.name) for group in same]
-        values[entry.name] = None if parts[0] is None else torch.cat(parts, dim=dim)
+        values[entry.name] = None if parts[0] is None else how(parts)
     return RoadUsers(**values)
 
 

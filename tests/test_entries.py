@@ -13,7 +13,7 @@ from occsora_sim.grid import BARRIER, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN, S
 from occsora_sim.models.box_overlap import overlap
 from occsora_sim.models.entries import GUIDANCE, START_SLOTS, Entries, EntriesConfig, unasked
 from occsora_sim.models.entry_candidates import seen_before
-from occsora_sim.models.entry_view import CHANNELS, UNSEEN, ground_of, in_view, view_image
+from occsora_sim.models.entry_view import CHANNELS, UNSEEN, Setting, ground_of, in_view, view_image
 from occsora_sim.road_users import RoadUsers, from_tracks
 from occsora_sim.training.entries import entries_loss, measure_kept
 from occsora_sim.training.entry_samples import EntrySampler, Samples
@@ -34,16 +34,19 @@ def eager() -> Entries:
     return entries
 
 
+def road(rows: int, *, new: bool) -> Setting:
+    """Of worlds that are all road, the ego at 5 m/s."""
+    shape = (rows, *SMALL.grid.shape[:2])
+    pose = torch.tensor([[100.0, 50.0, 0.7]]).repeat(rows, 1)
+    ground = torch.full(shape, DRIVEABLE, dtype=torch.uint8)
+    return Setting.of(ground, pose, torch.full((rows,), 5.0), torch.full(shape, new), None, SMALL.margin)
+
+
 def asked(rows: int, *, new: bool, users: RoadUsers | None = None) -> dict:
     """What `enter` is asked at the origin of rows of worlds that are all road, the ego at 5 m/s."""
-    shape = SMALL.grid.shape[:2]
     return {
         "users": users or RoadUsers.empty(rows, 4),
-        "ground": torch.full((rows, *shape), DRIVEABLE, dtype=torch.uint8),
-        "pose": torch.tensor([[100.0, 50.0, 0.7]]).repeat(rows, 1),
-        "speed": torch.full((rows,), 5.0),
-        "new": torch.full((rows, *shape), new),
-        "route": None,
+        "setting": road(rows, new=new),
         "prompt": torch.tensor([[-1.0, math.nan]]).repeat(rows, 1),
         "key": torch.stack((torch.arange(rows), torch.full((rows,), 9)), dim=1),
     }
@@ -85,7 +88,7 @@ def test_alone_or_in_a_batch_the_same_ones_enter(eager):
     together, rows = eager.enter(**asked(5, new=True)), asked(5, new=True)
     for row in range(5):
         one = {k: v[row : row + 1] if isinstance(v, torch.Tensor) else v for k, v in rows.items()}
-        alone = eager.enter(**{**one, "users": rows["users"].select([row])})
+        alone = eager.enter(**{**one, "users": rows["users"].select([row]), "setting": road(1, new=True)})
         assert torch.equal(alone.label[0], together.label[row]) and torch.equal(alone.id[0], together.id[row])
         torch.testing.assert_close(alone.pose[0], together.pose[row], atol=1e-4, rtol=0)
 
@@ -140,7 +143,8 @@ def test_a_road_user_is_seen_in_the_cells_that_it_stands_on():
     users = car_at((4.4, 0.0, 0.0), 1)
     ground = torch.full((1, 200, 200), SIDEWALK, dtype=torch.uint8)
     new = torch.zeros(1, 200, 200, dtype=torch.bool)
-    vehicles = view_image(users, ground, torch.zeros(1, 3), new, None, OCC3D, 10)[0, -7]
+    setting = Setting.of(ground, torch.zeros(1, 3), torch.zeros(1), new, None, 10)
+    vehicles = view_image(users, setting, OCC3D, 10)[0, -7]
     i, j = vehicles.nonzero().unbind(1)
     x, y = (i - 10 + 0.5) * 0.8 - 40, (j - 10 + 0.5) * 0.8 - 40
     assert x.min() == pytest.approx(2.8, abs=0.5) and x.max() == pytest.approx(6.0, abs=0.5)
@@ -248,7 +252,7 @@ def test_vehicles_asked_for_count_more_than_the_network_says_and_without_a_numbe
     given = asked(2, new=True)
     torch.manual_seed(1)
     image = torch.rand(2, CHANNELS, 48, 48)
-    told = {"vehicles": torch.tensor([4.0, 4.0]), "speed": given["speed"], "new": given["new"], "route": None}
+    told = {"vehicles": torch.tensor([4.0, 4.0]), "setting": given["setting"]}
     prompt = torch.tensor([[-1.0, math.nan], [-1.0, 20.0]])
     eager = copy.deepcopy(eager)
     torch.nn.init.normal_(eager.rate.weight)

@@ -138,7 +138,7 @@ def test_what_was_seen_is_shown_as_it_was_and_the_rest_as_it_was_drawn(made):
     frames[:, :, :8] = UNSEEN
     at = poses([3.0, 4.0, 0.5], [3.0, 4.0, 0.5])[None]
     ground = Ground.of(frames, at, made, GRID)
-    shown = ground.read(at[:, -1], made, GRID).columns()
+    shown = ground.read(at[:, -1:], made, GRID).columns()[:, 0]
     assert torch.equal(shown[:, 8:], frames[:, -1, 8:])
     assert (shown <= FREE).all()  # what was never drawn is no void
     other = copy.deepcopy(made)
@@ -146,7 +146,7 @@ def test_what_was_seen_is_shown_as_it_was_and_the_rest_as_it_was_drawn(made):
         other.fine.answer.bias[3] = 50.0
     told = torch.full((1, 4, 2), torch.nan), torch.tensor([-1]), torch.tensor([3])
     drawn = ground.drawn(other, GRID, at[:, -1], *told, steps=2)
-    shown = drawn.read(at[:, -1], other, GRID).columns()
+    shown = drawn.read(at[:, -1:], other, GRID).columns()[:, 0]
     assert torch.equal(shown[:, 8:], frames[:, -1, 8:]) and (shown[:, :8] == other.palette[3]).all()
     crop = drawn.crops(at[:, -1:].double(), other, GRID)
     assert crop.shape[:2] == (1, 1) and len(crop.unique()) >= 2

@@ -8,11 +8,11 @@ import torch
 
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, OCC3D
 from occsora_sim.models.entries import Entries
-from occsora_sim.models.entry_view import ground_of
+from occsora_sim.models.entry_view import Setting, ground_of
 from occsora_sim.models.ground_crop import CROP
 from occsora_sim.models.route_mask import route_mask
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
-from occsora_sim.models.traffic_choice import choose, sample_several
+from occsora_sim.models.traffic_choice import choose, luck_of_several
 from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.traffic_motion import apply
 from occsora_sim.road_users import RoadUsers, join, of_ego
@@ -55,12 +55,13 @@ def frame(rows: int, head: str) -> tuple[Operations, Watch]:
         ego = of_ego(poses, Vehicle(), 4)
         everyone = join(users, ego)
         seen = model(everyone, torch.zeros_like(everyone.valid), crops, place)[:, :-1]
-        draws = sample_several(model.head, seen, key)
+        draws = model.head.sample(seen, [part[0] for part in luck_of_several(model.head, key[None], 12)])
         moved = apply(users, choose(users, draws, crops[:, :-1], ego))
-        entered = entries.enter(
-            moved, ground=ground_of(columns, grid), pose=poses[:, -1], speed=poses[:, 0, 0] + 5.0, new=new,
-            route=route_mask(route, poses[:, -1:], grid)[:, 0], prompt=prompt, key=key,
+        setting = Setting.of(
+            ground_of(columns, grid), poses[:, -1], poses[:, 0, 0] + 5.0, new,
+            route_mask(route, poses[:, -1:], grid)[:, 0], entries.config.margin,
         )  # fmt: skip
+        entered = entries.enter(moved, setting, prompt=prompt, key=key)
         after = join(moved, entered).nearest(poses[:, -1, :2].double(), 12, 64.0)
         paint_road_users(columns, after, poses[:, -1].double(), grid)
     return operations, watch

@@ -27,12 +27,17 @@ def frames(count=2, steps=3):
     return labels, torch.stack(poses, dim=1)
 
 
+def read(seen: Seen, pose: torch.Tensor) -> torch.Tensor:
+    """Codes (b, x, y) of one frame at each of the poses (b, 3)."""
+    return seen.read(seen.points(pose[:, None], GRID), GRID)[:, 0]
+
+
 @pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (1.3, 0.4, 0.2), (4.0, -3.0, 2.5), (500.0, 0.0, 0.0)])
 def test_what_was_seen_is_read_as_from_the_record(offset):
     labels, poses = frames()
     pose = compose(poses[:, -1], torch.tensor(offset).expand(2, 3))
     seen = Seen.of(labels, poses, GRID)
-    codes = seen.read(pose, GRID)
+    codes = read(seen, pose)
     recorded = Record.of(labels, poses, GRID).read(pose[:, None], GRID)[:, 0]
     # It looks at the cells on a point's side alone. Here, where every neighbour is of another kind, that shows.
     assert (seen.columns(codes) != recorded).any(-1).float().mean() < 0.02
@@ -42,9 +47,9 @@ def test_what_was_seen_is_read_as_from_the_record(offset):
 def test_the_newest_frame_is_read_exactly_and_a_point_says_what_its_cell_holds():
     labels, poses = frames(steps=1)
     seen = Seen.of(labels, poses, GRID)
-    assert torch.equal(seen.columns(seen.read(poses[:, -1], GRID)), labels[:, -1])
+    assert torch.equal(seen.columns(read(seen, poses[:, -1])), labels[:, -1])
     centres = GRID.centres_xy().expand(2, *GRID.shape[:2], 2)
-    assert torch.equal(seen.look(centres, GRID), seen.read(poses[:, -1], GRID))
+    assert torch.equal(seen.look(centres, GRID), read(seen, poses[:, -1]))
     assert not seen.look(centres + 400.0, GRID).any()
 
 

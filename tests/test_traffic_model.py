@@ -72,6 +72,10 @@ def sees(net: TrafficModel, users: RoadUsers, ground: torch.Tensor | None = None
         )
 
 
+def draw(net: TrafficModel, seen: torch.Tensor, key: torch.Tensor) -> Motion:
+    return net.head.sample(seen, net.head.luck(key, seen.shape[1]))
+
+
 # ------------------------------------------------------------------ motion
 def test_no_action_is_going_on():
     users = traffic()
@@ -143,8 +147,8 @@ def test_a_world_is_the_same_alone_and_in_a_batch():
     }
     both = RoadUsers(**joined)
     key = torch.tensor([[3, 0], [4, 0]])
-    together = net.head.sample(sees(net, both, crops(one).expand(2, -1, -1, -1)), key)
-    alone = net.head.sample(sees(net, other, crops(one)), key[1:])
+    together = draw(net, sees(net, both, crops(one).expand(2, -1, -1, -1)), key)
+    alone = draw(net, sees(net, other, crops(one)), key[1:])
     torch.testing.assert_close(together.more[1:], alone.more, atol=1e-4, rtol=0)
     assert torch.equal(together.stand[1:], alone.stand)
 

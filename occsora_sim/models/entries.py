@@ -9,8 +9,8 @@ all at once). A world that begins with nobody is the same question with all of t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from occsora_sim.models.entry_network import EntriesConfig, EntryNetwork
 from occsora_sim.models.entry_view import (
     GROUPS,
     POOL,
+    Setting,
     group_of,
     in_frame,
     in_view,
@@ -118,27 +119,30 @@ class Entries(EntryNetwork):
         logs["entries/expected"] = (expected.detach().sum((1, 2, 3)) * weight).sum() / some
         return sum(parts.values(), start=rate.new_zeros(())) / some, logs
 
+    def luck(self, key: Tensor, slots: int) -> list[Tensor]:
+        """What chance has to say of at most so many that enter: uniform numbers (..., b, *) from keys (..., b, 2)."""
+        ni, nj = (side // (2 * POOL) for side in self.config.grid.shape[:2])
+        return uniforms(
+            key, {_HIT: (len(GROUPS), ni, nj), _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
+        )
+
     @torch.no_grad()
     def enter(
-        self, users: RoadUsers, *, ground: Tensor, pose: Tensor, speed: Tensor, new: Tensor, route: Tensor | None,
-        prompt: Tensor, key: Tensor, slots: int = STEP_SLOTS, vehicle: Vehicle | None = None,
-        guided: bool = True,
+        self, users: RoadUsers, setting: Setting, *, prompt: Tensor, key: Tensor, slots: int = STEP_SLOTS,
+        vehicle: Vehicle | None = None, guided: bool = True, luck: Sequence[Tensor] | None = None,
     ) -> RoadUsers:  # fmt: skip
         """Draw who comes into view.
 
         Args:
             users: b worlds' road users as they stand now; none of them is given back.
-            ground: (b, x, y) uint8, the ground image of the view (`entry_view.ground_of`).
-            pose: (b, 3) world poses of the ego.
-            speed: (b,) of the ego [m/s].
-            new: (b, x, y) bool, columns that were not in view a frame ago; all of them where nobody is known yet.
-            route: (b, x, y), not 0 on the route; or None.
+            setting: of b frames.
             prompt: (b, 2) float32, see `ScenePrompt.tensor`.
             key: (b, 2) int64, seed and frame.
             slots: most that enter; START_SLOTS for a start from nothing.
             vehicle: the ego's size.
             guided: whether the numbers of vehicles that prompts ask for guide the rates (GUIDANCE), which takes twice
                 the work; where none does, it changes nothing.
+            luck: of `key` for `slots` or more, if it is drawn already.
 
         Returns:
             RoadUsers with `slots` slots, a past at constant speed along their heading, and ids that are other ones in
@@ -146,16 +150,20 @@ class Entries(EntryNetwork):
 
         """
         grid = self.config.grid
+        pose, speed, new = setting.pose, setting.speed, setting.new
         there = in_frame(users, pose)
-        image = view_image(users, ground, pose, new, route, grid, self.config.margin, there)
+        image = view_image(users, setting, grid, self.config.margin, there)
         vehicles = vehicles_at(users, there, grid)
-        told = partial(self.conditions, vehicles=vehicles, speed=speed, new=new, route=route)
-        look = partial(self._guided, free=told(unasked(prompt))) if guided else self
-        rate, levels = look(image, told(prompt))
+        told = self.conditions(prompt, vehicles, setting)
+        if guided:
+            free = self.conditions(unasked(prompt), vehicles, setting)
+            rate, levels = self._guided(image, told, free)
+        else:
+            rate, levels = self(image, told)
         kept = self.kept[new.flatten(1).all(1).long()]  # (b, g)
         chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b, g, i, j)
-        shapes = {_HIT: chance.shape[1:], _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
-        drawn, lot, numbers = uniforms(key, shapes)
+        drawn, lot, numbers = self.luck(key, slots) if luck is None else luck
+        lot, numbers = lot[:, :slots], numbers[:, : _TRIES * slots]
         # Of those that hit, drawn / chance is uniform again: it says who comes first.
         priority = torch.where(drawn < chance, 1 - drawn / chance, -1.0).flatten(1)
         first, index = priority.topk(slots, dim=1)

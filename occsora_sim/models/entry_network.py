@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from occsora_sim.constants import constant
 from occsora_sim.errors import CheckpointError
 from occsora_sim.grid import OCC3D, Grid
-from occsora_sim.models.entry_view import CHANNELS, GROUPS, POOL
+from occsora_sim.models.entry_view import CHANNELS, GROUPS, POOL, Setting
 from occsora_sim.models.one_hot import one_hot
 from occsora_sim.scene_prompt import PLACES
 
@@ -137,31 +137,21 @@ class EntryNetwork(nn.Module):
             parts.append(x.permute(0, 2, 3, 1)[row, i, j])
         return torch.cat(parts, dim=-1).float()
 
-    def conditions(
-        self, prompt: Tensor, vehicles: Tensor, speed: Tensor, new: Tensor, route: Tensor | None
-    ) -> Tensor:
-        """What holds for a whole frame, for `forward`.
-
-        Args:
-            prompt: (b, 2), see `ScenePrompt.tensor`.
-            vehicles: (b,) how many are in view.
-            speed: (b,) of the ego [m/s].
-            new: (b, x, y) bool.
-            route: (b, x, y) or None; a row without any is one without a route.
-
+    @staticmethod
+    def conditions(prompt: Tensor, vehicles: Tensor, setting: Setting) -> Tensor:
+        """What holds for a whole frame, for `forward`: prompt (b, 2), see `ScenePrompt.tensor`; vehicles (b,), how many
+        are in view; and its setting.
         """
         place, asked = one_hot(prompt[:, 0].long() + 1, len(PLACES) + 1), prompt[:, 1]
         given = ~asked.isnan()
         asked = torch.where(given, asked, vehicles)
-        share = new.flatten(1).float().mean(1)
-        led = torch.zeros_like(share) if route is None else (route > 0).flatten(1).any(1).float()
         numbers = (
             asked / 20,
             given.float(),
             vehicles / 20,
             (asked - vehicles) / 10,
-            speed.float() / 10,
-            share,
-            led,
+            setting.speed.float() / 10,
+            setting.share,
+            setting.led,
         )
         return torch.cat((place, torch.stack(numbers, dim=1)), dim=1)

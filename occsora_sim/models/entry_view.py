@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -112,41 +113,79 @@ def vehicles_at(users: RoadUsers, local: Tensor, grid: Grid) -> Tensor:
     return (users.valid & (group_of(users.label) == 0) & in_view(local, grid)).sum(1).float()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What of frames decides who comes into view, but for the road users: it is known as soon as the ego's way is. Its
+    leading axes are b, or b and f until a frame is picked (`at`).
+
+    Attributes:
+        pose: (..., 3) world poses of the ego frames.
+        speed: (...) of the ego [m/s].
+        new: (..., x, y) bool, columns that were not in view a frame ago; all of them where nobody is known yet.
+        share: (...) float32, of the columns, that are new.
+        led: (...) float32, 1 where a route is in view.
+        planes: (..., X, Y, c) float32, what shares of the image's cells are ground of each kind, new, on the route.
+
+    """
+
+    pose: Tensor
+    speed: Tensor
+    new: Tensor
+    share: Tensor
+    led: Tensor
+    planes: Tensor
+
+    @staticmethod
+    def of(
+        ground: Tensor, pose: Tensor, speed: Tensor, new: Tensor, route: Tensor | None, margin: int
+    ) -> Setting:
+        """From the ground image (..., x, y) uint8 (`ground_of`), the columns on the route (..., x, y), not 0 there, or
+        None, and so many cells around the view, in which road users alone are shown.
+        """
+        # Three bits for each plane count its columns in a cell: there are at most 4.
+        planes = len(GROUND) + 1
+        table = constant(_PLANE_BITS, ground.device, torch.int32)
+        counts = table.index_select(0, ground.int().flatten()).view(ground.shape)
+        counts = torch.add(counts, new, alpha=1 << 3 * planes)
+        share = new.flatten(-2).float().mean(-1)
+        led = torch.zeros_like(share)
+        if route is not None:
+            on = route > 0
+            counts = torch.add(counts, on, alpha=1 << 3 * (planes + 1))
+            led = on.flatten(-2).any(-1).float()
+        x, y = ground.shape[-2:]
+        counts = counts.view(*ground.shape[:-2], x // POOL, POOL, y // POOL, POOL, 1)
+        counts = counts.sum((-4, -2), dtype=torch.int32)
+        shift = constant(tuple(range(0, 3 * (planes + 2), 3)), ground.device, torch.int32)
+        shares = F.pad((counts >> shift & 7).float() / POOL**2, (0, 0, *(margin,) * 4))
+        return Setting(pose=pose, speed=speed, new=new, share=share, led=led, planes=shares)
+
+    def at(self, frame: int) -> Setting:
+        """One of the frames."""
+        return Setting(**{entry.name: getattr(self, entry.name)[:, frame] for entry in fields(self)})
+
+
 def view_image(
-    users: RoadUsers, ground: Tensor, pose: Tensor, new: Tensor, route: Tensor | None, grid: Grid, margin: int,
-    local: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    users: RoadUsers, setting: Setting, grid: Grid, margin: int, local: Tensor | None = None
+) -> Tensor:
     """The network's input.
 
     Args:
         users: b worlds' road users.
-        ground: (b, x, y) uint8, see `ground_of`.
-        pose: (b, 3) world poses of the ego frames.
-        new: (b, x, y) bool, columns that were not in view a frame ago.
-        route: (b, x, y), not 0 on the route; or None.
+        setting: of b frames.
         grid: the voxels around the ego.
-        margin: cells around the view, in which road users alone are shown.
+        margin: of the setting.
         local: where road users are (`in_frame`), if it is known.
 
     Returns:
         (b, CHANNELS, x / POOL + 2 margin, y / POOL + 2 margin) float32.
 
     """
-    # Three bits for each plane count its columns in a cell: there are at most 4.
-    planes = len(GROUND) + 1
-    table = constant(_PLANE_BITS, ground.device, torch.int32)
-    counts = table.index_select(0, ground.int().flatten()).view(ground.shape)
-    counts = torch.add(counts, new, alpha=1 << 3 * planes)
-    if route is not None:
-        counts = torch.add(counts, route > 0, alpha=1 << 3 * (planes + 1))
-    b, x, y = ground.shape
-    counts = counts.view(b, x // POOL, POOL, y // POOL, POOL, 1).sum((2, 4), dtype=torch.int32)
-    shift = constant(tuple(range(0, 3 * (planes + 2), 3)), ground.device, torch.int32)
-    shares = F.pad((counts >> shift & 7).float() / POOL**2, (0, 0, *(margin,) * 4))
+    pose, b = setting.pose, len(setting.pose)
     around = _who(users, in_frame(users, pose) if local is None else local, pose, grid, margin)
     place = _places(grid, margin, pose.device).expand(b, -1, -1, -1)
     # In memory the channels of a cell lie side by side: convolutions want them so.
-    return torch.cat((shares, place, around), dim=-1).permute(0, 3, 1, 2)
+    return torch.cat((setting.planes, place, around), dim=-1).permute(0, 3, 1, 2)
 
 
 _PLANE_BITS = tuple(

@@ -95,9 +95,13 @@ class Seen:
         missing = max(0, count - self.palette.shape[1])
         return replace(self, palette=F.pad(self.palette, (0, 0, 0, missing), value=UNSEEN))
 
-    def read(self, pose: Tensor, grid: Grid) -> Tensor:
-        """Codes (b, x, y) int32 of the frame at world poses (b, 3); 0 where nothing was seen."""
-        points = to_world(grid.centres_xy(pose.device), relative(self.origin, pose)[:, None, None])
+    def points(self, poses: Tensor, grid: Grid) -> Tensor:
+        """Where in the lattice's frame the columns (b, f, x, y, 2) [m] of frames at world poses (b, f, 3) are."""
+        local = relative(self.origin[:, None], poses)
+        return to_world(grid.centres_xy(poses.device), local[:, :, None, None])
+
+    def read(self, points: Tensor, grid: Grid) -> Tensor:
+        """Codes (b, f, x, y) int32 of frames whose columns are at `points`; 0 where nothing was seen."""
         x, y = self._cells(points, grid)
         index, inside, own_x, own_y = self._index(x, y)
         # The own cell first, and those on the side of it where the point lies: the nearest sample is in one of these
@@ -105,11 +109,11 @@ class Seen:
         x, y, two = (
             x - own_x,
             y - own_y,
-            torch.arange(2, device=pose.device, dtype=torch.int32).view(-1, 1, 1, 1),
+            torch.arange(2, device=x.device, dtype=torch.int32).view(-1, 1, 1, 1, 1),
         )
         side_x, side_y = x.sign(), y.sign()
         where = (index + side_x.int() * two * self.samples.shape[1])[:, None] + side_y.int() * two
-        where.clamp_(0, self.samples.numel() - 1)  # (2, 2, b, x, y)
+        where.clamp_(0, self.samples.numel() - 1)  # (2, 2, b, f, x, y)
         samples = self.samples.view(-1).index_select(0, where.flatten()).view_as(where)
         # How far the samples are from the point along both axes, in units.
         along = (samples >> 8 & 255) + ((side_x * two - x) * _UNITS - 128)[:, None]

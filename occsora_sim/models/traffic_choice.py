@@ -38,14 +38,14 @@ _BRAKE = 1.5
 """How much less far than in the frame before who cannot but brake comes [m]: 6 m/s2."""
 
 
-def sample_several(head: FlowHead | TokenHead, seen: Tensor, key: Tensor) -> Motion:
-    """DRAWS motions (DRAWS, b, n) of road users by a head, from what they have seen (b, n, hidden); key (b, 2), seed
-    and frame.
+def luck_of_several(head: FlowHead | TokenHead, keys: Tensor, n: int) -> list[Tensor]:
+    """The `luck` of a head for DRAWS motions of n road users each in f frames, numbers (f, DRAWS, b, n, *), from keys
+    (f, b, 2), seed and frame.
     """
     seeds = constant(
-        tuple((k << 40, 0) for k in range(DRAWS)), key.device, torch.int64
+        tuple((k << 40, 0) for k in range(DRAWS)), keys.device, torch.int64
     )  # beyond all seeds of worlds
-    return head.sample(seen, seeds[:, None] + key)
+    return head.luck(keys[:, None] + seeds[:, None], n)
 
 
 def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,11 +26,6 @@ def _squeeze(action: Tensor) -> Tensor:
 
 def _unsqueeze(squeezed: Tensor) -> Tensor:
     return torch.sinh(squeezed * 2) / 4 * constant(_SCALE, squeezed.device)
-
-
-def _drawn(key: Tensor, shapes: dict[int, tuple[int, ...]]) -> list[Tensor]:
-    """Uniform numbers (..., *shape) for several uses, from keys (..., 2)."""
-    return [part.unflatten(0, key.shape[:-1]) for part in uniforms(key.flatten(0, -2), shapes)]
 
 
 class FlowHead(nn.Module):
@@ -89,10 +85,13 @@ class FlowHead(nn.Module):
         nll, flow = (nll * goes).sum() / count, (flow * goes).sum() / count
         return gate + 0.2 * nll + flow, {"gate": gate.detach(), "nll": nll.detach(), "flow": flow.detach()}
 
-    def sample(self, seen: Tensor, key: Tensor) -> Motion:
-        """Draw motions (..., b, n) from `seen` (b, n, hidden) by keys (..., b, 2): one for each key."""
-        n = seen.shape[1]
-        gate, noise = _drawn(key, {_GATE: (n,), _NOISE: (n, 2)})
+    def luck(self, key: Tensor, n: int) -> list[Tensor]:
+        """What chance has to say of n road users: uniform numbers (..., b, n, *) from keys (..., b, 2)."""
+        return uniforms(key, {_GATE: (n,), _NOISE: (n, 2)})
+
+    def sample(self, seen: Tensor, luck: Sequence[Tensor]) -> Motion:
+        """Draw motions (..., b, n) from `seen` (b, n, hidden) with `luck` for as many."""
+        gate, noise = luck
         mean, spread = self.base(seen)
         z = mean + spread * normal_from(noise[..., None])
         return self._follow(z, seen, gate < torch.sigmoid(self.gate(seen)[..., 0]))
@@ -169,16 +168,14 @@ class TokenHead(nn.Module):
             "turn": turn.detach(),
         }
 
-    def sample(self, seen: Tensor, key: Tensor) -> Motion:
-        """Draw motions (..., b, n) from `seen` (b, n, hidden) by keys (..., b, 2): one for each key."""
-        n = seen.shape[1]
-        shapes = {
-            _GATE: (n,),
-            _MORE: (n, len(self.more_bins)),
-            _TURN: (n, len(self.turn_bins)),
-            _WITHIN: (n, 2),
-        }
-        gate, more, turn, within = _drawn(key, shapes)
+    def luck(self, key: Tensor, n: int) -> list[Tensor]:
+        """What chance has to say of n road users: uniform numbers (..., b, n, *) from keys (..., b, 2)."""
+        more, turn = len(self.more_bins), len(self.turn_bins)
+        return uniforms(key, {_GATE: (n,), _MORE: (n, more), _TURN: (n, turn), _WITHIN: (n, 2)})
+
+    def sample(self, seen: Tensor, luck: Sequence[Tensor]) -> Motion:
+        """Draw motions (..., b, n) from `seen` (b, n, hidden) with `luck` for as many."""
+        gate, more, turn, within = luck
         first = (self.first(seen) + gumbel_from(more)).argmax(-1)
         second = (self.second(seen + self.chosen(first)) + gumbel_from(turn)).argmax(-1)
         return Motion(

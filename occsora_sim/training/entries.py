@@ -19,12 +19,9 @@ _PLAUSIBLE = (0.5, 1.5)
 def entries_loss(entries: Entries, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of samples on the device of `entries`, and what to log."""
     config = entries.config
-    image = view_image(
-        samples.users, samples.ground, samples.pose, samples.new, samples.route, config.grid, config.margin
-    )
-    condition = entries.conditions(
-        samples.prompt, samples.vehicles, samples.speed, samples.new, samples.route
-    )
+    setting = samples.setting(config.margin)
+    image = view_image(samples.users, setting, config.grid, config.margin)
+    condition = entries.conditions(samples.prompt, samples.vehicles, setting)
     return entries.loss(image, condition, samples.entered, samples.weight, samples.lanes)
 
 
@@ -46,8 +43,8 @@ def measure_kept(entries: Entries, sampler: EntrySampler, frames: int = 2048, ro
                 on = samples.to(entries.kept.device)
                 key = torch.stack((torch.full((_BATCH,), turn), first + torch.arange(_BATCH)), dim=1)
                 entered = entries.enter(
-                    on.users, ground=on.ground, pose=on.pose, speed=on.speed, new=on.new, route=on.route,
-                    prompt=unasked(on.prompt), key=key.to(on.pose.device), slots=slots, guided=False,
+                    on.users, on.setting(entries.config.margin), prompt=unasked(on.prompt),
+                    key=key.to(on.pose.device), slots=slots, guided=False,
                 )  # fmt: skip
                 came += torch.bincount(group_of(entered.label[entered.valid]).cpu(), minlength=len(GROUPS))
             share = torch.where(recorded > 0, came / recorded.clamp(min=1), 1.0).clamp(*_PLAUSIBLE)

@@ -15,7 +15,7 @@ from occsora_sim.geometry import relative, to_frame, to_world
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS, PEDESTRIAN, Grid
 from occsora_sim.models.entries import SIZES, Entered
 from occsora_sim.models.entry_marks import STANDS
-from occsora_sim.models.entry_view import UNSEEN, in_view
+from occsora_sim.models.entry_view import UNSEEN, Setting, in_view
 from occsora_sim.models.route_mask import route_mask
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.road_users import SIZES as USUAL
@@ -74,6 +74,10 @@ class Samples:
     weight: Tensor
     entered: Entered
     lanes: Entered
+
+    def setting(self, margin: int) -> Setting:
+        """Of the frames, for a network that shows so many cells around the view."""
+        return Setting.of(self.ground, self.pose, self.speed, self.new, self.route, margin)
 
     def to(self, device: torch.device) -> Samples:
         """The same on `device`."""

@@ -74,7 +74,10 @@ class RolloutSampler:
         was_training = self.model.training
         self.model.eval()
         seen = self.model(windows.users, windows.ego, windows.crops, windows.place)
-        draws = [self.model.head.sample(seen, key + key.new_tensor([k << 40, 0])) for k in range(CANDIDATES)]
+        head, n = self.model.head, seen.shape[1]
+        draws = [
+            head.sample(seen, head.luck(key + key.new_tensor([k << 40, 0]), n)) for k in range(CANDIDATES)
+        ]
         self.model.train(was_training)
         users = nearest_to(windows, draws)
         self.rows = [(scene, ego, now + 1) for scene, ego, now in self.rows]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,13 @@ from occsora_sim.geometry import compose, to_frame, to_world
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.columns import without_road_users
 from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS
-from occsora_sim.models.entry_view import ground_of, in_view
+from occsora_sim.models.entry_view import Setting, ground_of, in_view
 from occsora_sim.models.route_mask import route_mask
-from occsora_sim.models.traffic_choice import choose, sample_several
+from occsora_sim.models.traffic_choice import choose, luck_of_several
 from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.road_users import RoadUsers, join, of_ego, stack
+from occsora_sim.road_users import RoadUsers, in_frames, join, of_ego, stack
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.worlds.ahead import poses_along
@@ -42,6 +42,13 @@ FARTHEST, _STRIDE = 200.0, 16.0
 
 REACH = 64.0
 """Road users are simulated within this distance of the ego [m]; it sees 40 m ahead and to each side."""
+
+
+class _Chance(NamedTuple):
+    """Uniform numbers for frames: of how road users move (f, draws, b, n, *), and of who enters (f, b, *)."""
+
+    motions: list[Tensor]
+    entries: list[Tensor]
 
 
 class DiffusionWorld:
@@ -123,13 +130,10 @@ class DiffusionWorld:
         """Roll every world on along `trajectories` (b, f, 3)."""
         memory = state.memory
         poses = self._poses(memory, trajectories)
-        if self.tiles is not None:
-            memory = replace(memory, ground=self._draw(memory, memory.poses[:, -1], MARGIN, self.tiles))
-        frames = []
-        for pose in poses.unbind(1):
-            memory, frame = self._advance(memory, pose, drawn=self.tiles is not None)
-            frames.append(frame)
-        return _state(memory, torch.stack(frames, dim=1), poses)
+        if self.tiles is None:
+            return self._rolled(memory, poses, self._grounds(memory, poses))
+        memory = replace(memory, ground=self._draw(memory, memory.poses[:, -1], MARGIN, self.tiles))
+        return self._rolled(memory, poses, [memory.ground] * poses.shape[1])
 
     @torch.no_grad()
     def reconstruct(self, state: WorldState, trajectories: Tensor, future: Tensor) -> WorldState:
@@ -141,9 +145,10 @@ class DiffusionWorld:
         users, frames = memory.users, []
         for pose, labels in zip(poses.unbind(1), future.unbind(1), strict=True):
             users = keep_on(users)
-            seen = memory.ground.seen.read(pose, grid)
+            record = memory.ground.seen
+            seen = record.read(record.points(pose[:, None], grid), grid)[:, 0]
             drawn = self.model.ground.given_back(without_road_users(labels))
-            ground = torch.where((seen > 0)[..., None], memory.ground.seen.columns(seen), drawn)
+            ground = torch.where((seen > 0)[..., None], record.columns(seen), drawn)
             found = [road_users_in(row[None], at[None], grid) for row, at in zip(labels, pose, strict=True)]
             frames.append(paint_road_users(ground, stack(found), pose.double(), grid))
         kept = torch.cat((memory.poses, poses), dim=1)[:, -memory.poses.shape[1] :]
@@ -168,27 +173,67 @@ class DiffusionWorld:
         occupancy[index], poses[index] = other.occupancy[:, at], other.ego_pose[:, at]
         return _state(state.memory.replace(index, other.memory), occupancy, poses)
 
-    # ------------------------------------------------------------------ one frame
-    def _advance(
-        self, memory: DiffusionMemory, pose: Tensor, *, first: bool = False, drawn: bool = False
-    ) -> tuple[DiffusionMemory, Tensor]:
-        """One frame later, the ego at `pose` (b, 3): what is remembered, and the frame (b, x, y, z). `first`: nobody is
-        known yet; `drawn`: the ground of the chunk is there already.
-        """
-        users = memory.scripts.follow(self._move(memory), memory.key[:, 1])
-        ground = memory.ground if drawn else self._draw(memory, pose)
-        view = ground.read(pose, self.ground, self.grid)
-        if self.mode == "sample":
-            users = self._enter(memory, users, view, pose, first)
-        users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
-        frame = paint_road_users(view.columns(), users, pose.double(), self.grid, in_place=True)
-        after = replace(
-            memory, ground=ground, users=users, poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
-            key=memory.key + torch.arange(2, device=self.device),
-        )  # fmt: skip
-        return after, frame
+    # ------------------------------------------------------------------ one chunk
+    def _rolled(
+        self, memory: DiffusionMemory, poses: Tensor, grounds: Sequence[Ground], *, first: bool = False
+    ) -> WorldState:
+        """The worlds after the ego's `poses` (b, f, 3), the ground as it is when it comes to each. `first`: nobody is
+        known yet.
 
-    def _move(self, memory: DiffusionMemory) -> RoadUsers:
+        What stands still in the frames and what chance says of them are known before anyone moves.
+        """
+        view = grounds[-1].read(poses, self.ground, self.grid)
+        chance = self._chance(memory, poses.shape[1], START_SLOTS if first else STEP_SLOTS)
+        setting = self._setting(memory, view, poses, first)
+        then = []
+        for k, pose in enumerate(poses.unbind(1)):
+            users = memory.scripts.follow(self._move(memory, chance, k), memory.key[:, 1])
+            if chance is not None:
+                users = self._enter(memory, users, setting.at(k), chance, k, first and k == 0)
+            users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
+            then.append(users)
+            memory = replace(
+                memory, ground=grounds[k], users=users,
+                poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
+                key=memory.key + torch.arange(2, device=self.device),
+            )  # fmt: skip
+        frames = view.columns()
+        paint_road_users(
+            frames.flatten(0, 1), in_frames(then), poses.double().flatten(0, 1), self.grid, in_place=True
+        )
+        return _state(memory, frames, poses)
+
+    def _chance(self, memory: DiffusionMemory, frames: int, slots: int) -> _Chance | None:
+        """What chance says of so many frames to come, in which at most `slots` enter; None where it says nothing."""
+        if self.mode != "sample":
+            return None
+        ahead = torch.arange(frames, device=self.device)[:, None]
+        keys = torch.stack((memory.key[:, 0].expand(frames, -1), memory.key[:, 1] + ahead), dim=-1)
+        most = memory.users.label.shape[1]
+        users = min(most, memory.users.occupied().label.shape[1] + slots * (frames - 1))
+        return _Chance(
+            motions=luck_of_several(self.model.traffic.head, keys, users),
+            entries=self.model.entries.luck(keys, slots),
+        )
+
+    def _setting(self, memory: DiffusionMemory, view: View, poses: Tensor, first: bool) -> Setting:
+        """What of the frames at `poses` (b, f, 3) decides who comes into view."""
+        grid = self.grid
+        before = torch.cat((memory.poses[:, -1:], poses[:, :-1]), dim=1)
+        points = to_world(grid.centres_xy(self.device), poses[:, :, None, None])
+        new = ~in_view(to_frame(points, before[:, :, None, None]), grid)
+        if first:
+            new[:, 0] = True
+        return Setting.of(
+            view.each(ground_of(view.palette, grid)),
+            poses,
+            (poses - before)[..., :2].norm(dim=-1) / FRAME_SECONDS,
+            new,
+            route_mask(memory.route, poses, grid) if self.follow_route else None,
+            self.model.entries.config.margin,
+        )
+
+    def _move(self, memory: DiffusionMemory, chance: _Chance | None, frame: int) -> RoadUsers:
         """The road users a frame later, in as many slots as are in use. They see where the ego was, never where its
         prompt will take it.
         """
@@ -202,10 +247,18 @@ class DiffusionWorld:
         is_ego[:, 0] = True
         around = F.pad(crops, (0, 0, 0, 0, 0, empty))
         seen = model(everyone, is_ego, around, memory.scene[:, 0].long())[:, 1 : crops.shape[1]]
-        if self.mode == "mean":
+        if chance is None:
             return apply(users, model.head.mean(seen))
-        draws = sample_several(model.head, seen, memory.key)
-        return apply(users, choose(users, draws, crops[:, 1:], ego))
+        luck = [part[frame, :, :, : users.label.shape[1]] for part in chance.motions]
+        return apply(users, choose(users, model.head.sample(seen, luck), crops[:, 1:], ego))
+
+    def _grounds(self, memory: DiffusionMemory, poses: Tensor) -> list[Ground]:
+        """The ground when the ego comes to each of `poses` (b, f, 3): everything drawn that is in view there."""
+        grounds = []
+        for pose in poses.unbind(1):
+            memory = replace(memory, ground=self._draw(memory, pose))
+            grounds.append(memory.ground)
+        return grounds
 
     def _draw(
         self, memory: DiffusionMemory, pose: Tensor, margin: float = 0.0, tiles: int | None = None
@@ -220,36 +273,29 @@ class DiffusionWorld:
         )  # fmt: skip
 
     def _enter(
-        self, memory: DiffusionMemory, users: RoadUsers, view: View, pose: Tensor, first: bool
+        self,
+        memory: DiffusionMemory,
+        users: RoadUsers,
+        setting: Setting,
+        chance: _Chance,
+        frame: int,
+        first: bool,
     ) -> RoadUsers:
-        """The road users with those who come into view at `pose` (b, 3)."""
-        grid, before = self.grid, memory.poses[:, -1]
-        centres = grid.centres_xy(self.device)
-        new = ~in_view(to_frame(to_world(centres, pose[:, None, None]), before[:, None, None]), grid)
+        """The road users with those who come into view."""
         entered = self.model.entries.enter(
-            users,
-            ground=view.each(ground_of(view.palette, grid)),
-            pose=pose,
-            speed=(pose - before)[:, :2].norm(dim=-1) / FRAME_SECONDS,
-            new=torch.ones_like(new) if first else new,
-            route=route_mask(memory.route, pose[:, None], grid)[:, 0] if self.follow_route else None,
-            prompt=memory.scene,
-            key=memory.key,
-            slots=START_SLOTS if first else STEP_SLOTS,
-            vehicle=self.vehicle,
-            guided=memory.asks,
-        )
+            users, setting, prompt=memory.scene, key=memory.key, slots=START_SLOTS if first else STEP_SLOTS,
+            vehicle=self.vehicle, guided=memory.asks, luck=[part[frame] for part in chance.entries],
+        )  # fmt: skip
         return join(users, entered)
 
     def _invent(self, state: WorldState) -> WorldState:
         """Worlds of which nothing was seen, with frames drawn up to their last pose."""
-        poses, memory = state.memory.poses, state.memory
-        count = min(self.frames_per_chunk, poses.shape[1] - 1)
-        begin = poses[:, -count - 1 : -count]
-        memory = replace(memory, poses=begin.expand_as(poses))
-        for k in range(-count, 0):
-            memory, frame = self._advance(memory, poses[:, k], first=k == -count)
-        return _state(memory, frame[:, None], poses[:, -1:])
+        memory = state.memory
+        count = min(self.frames_per_chunk, memory.poses.shape[1] - 1)
+        begin, poses = memory.poses[:, -count - 1 : -count], memory.poses[:, -count:]
+        memory = replace(memory, poses=begin.expand_as(memory.poses))
+        state = self._rolled(memory, poses, self._grounds(memory, poses), first=True)
+        return _state(state.memory, state.occupancy[:, -1:], poses[:, -1:])
 
     def _foreseen(self, state: WorldState) -> WorldState:
         """With the ground drawn that the routes lead through."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from occsora_sim.geometry import relative, to_world
 from occsora_sim.grid import Grid
 from occsora_sim.models.ground.canvas import GroundCanvas
 from occsora_sim.models.ground.model import GroundModel
@@ -63,11 +62,10 @@ class Ground:
         )  # fmt: skip
         return replace(self, canvas=canvas)
 
-    def read(self, pose: Tensor, model: GroundModel, grid: Grid) -> View:
-        """The ground in view at world poses (b, 3). What was not drawn in time shows the commonest column."""
-        seen = self.seen.read(pose, grid)
-        local = relative(self.canvas.origin, pose)
-        points = to_world(grid.centres_xy(pose.device), local[:, None, None])  # (b, x, y, 2)
+    def read(self, poses: Tensor, model: GroundModel, grid: Grid) -> View:
+        """The ground in view at world poses (b, f, 3). What was not drawn in time shows the commonest column."""
+        points = self.seen.points(poses, grid)  # the canvas has the same frame
+        seen = self.seen.read(points, grid)
         kinds, known = self.canvas.look(points, model.fine.contents)
         kinds = torch.where(known, kinds, model.fine.contents[0, 0])
         return View(codes=self._joined(seen, kinds, model), palette=self._palette(model))
@@ -95,10 +93,10 @@ class Ground:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Ground in b frames, as codes: what a column means is asked of the few hundred that there are.
+    """Ground in frames of b worlds, as codes: what a column means is asked of the few hundred that there are.
 
     Attributes:
-        codes: (b, x, y) int32.
+        codes: (b, f, x, y) int32.
         palette: (b, p, z) uint8, the columns of each world's codes.
 
     """
@@ -107,9 +105,9 @@ class View:
     palette: Tensor
 
     def each(self, table: Tensor) -> Tensor:
-        """What a table (b, p, ...) says of the codes: (b, x, y, ...)."""
+        """What a table (b, p, ...) says of the codes: (b, f, x, y, ...)."""
         return of_codes(table, self.codes)
 
     def columns(self) -> Tensor:
-        """Labels (b, x, y, z) uint8."""
+        """Labels (b, f, x, y, z) uint8."""
         return self.each(self.palette)
