@@ -26,7 +26,7 @@ def make_page(rollouts: Sequence[bytes], *, play: bool = False) -> str:
 
     With `play` it shows what comes from the server that it was served by, and sends it the keys that are held down.
     """
-    css, three, viewer = (_text(name) for name in ("viewer.css", "three.min.js", "viewer.js"))
+    css, three, viewer = _text("viewer.css"), _text("three.min.js"), script()
     blocks = [("scenery", scenery()), *((f"rollout-{k}", data) for k, data in enumerate(rollouts))]
     parts = {
         "policy": "; ".join(
@@ -49,6 +49,23 @@ def make_page(rollouts: Sequence[bytes], *, play: bool = False) -> str:
         ),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("viewer.html"))
+
+
+def script() -> str:
+    """The page's modules as the one that it holds: each behind those that it imports."""
+    done: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        if name not in done:
+            done[name] = ""  # modules may import each other
+            text = _text(f"js/{name}.js")
+            for other in re.findall(r'^import .*"\./(\w+)\.js";$', text, re.MULTILINE):
+                add(other)
+            del done[name]  # behind them
+            done[name] = re.sub(r"^import .*\n|^export ", "", text, flags=re.MULTILINE)
+
+    add("main")
+    return "".join(done.values())
 
 
 def scenery() -> bytes:

@@ -1,0 +1,53 @@
+// One camera for all views: where it stands, seen from the ego's place, along the axes of the world.
+import { paint, views } from "./clock.js";
+import { compose } from "./pose.js";
+import { $, THREE } from "./scenery.js";
+import { CLEARANCE } from "./surface.js";
+
+export const CAMERAS = ["chase", "orbit", "top"];
+export let mode = "chase";
+
+const hand = new THREE.PerspectiveCamera(52, 1, 0.3, 900);
+hand.up.set(0, 0, 1);
+hand.position.set(-22, -22, 24);
+const orbit = new THREE.OrbitControls(hand, $("scene"));
+orbit.maxPolarAngle = 1.53;
+orbit.minDistance = 4;
+orbit.maxDistance = 160;
+orbit.addEventListener("start", () => { if (mode !== "orbit") look("orbit"); });
+orbit.addEventListener("change", () => paint());
+
+export function look(name) {
+  if (name === "orbit" && mode !== "orbit" && views.length) {  // begin where the other camera stands
+    const view = views[0], from = view.camera.position;
+    hand.position.set(from.x - view.ego[0], from.y - view.ego[1], from.z - view.ground);
+    orbit.target.set(0, 0, 1);
+    if (mode === "top") hand.position.x -= 0.5;
+    orbit.update();
+  }
+  mode = name;
+  for (const button of $("cameras").children) button.classList.toggle("on", button.textContent === name);
+  paint();
+}
+
+export function aim(view) {
+  const { camera, ego, ground } = view, at = (p) => [...compose(ego, p).slice(0, 2), ground + p[2]];
+  const put = (eye, target, up, angle) => {
+    camera.up.set(...up);
+    camera.fov = angle;
+    camera.position.set(...eye);
+    camera.lookAt(...target);
+  };
+  if (mode === "chase") put(at([-9, 0, 5.4]), at([9, 0, 0.2]), [0, 0, 1], 52);
+  else if (mode === "top") put(at([0.2 * view.border, 0, 1.95 * view.border]), at([0.2 * view.border, 0, 0]), [Math.cos(ego[2]), Math.sin(ego[2]), 0], 50);
+  else put(hand.position.toArray().map((p, a) => p + [ego[0], ego[1], ground][a]),
+    orbit.target.toArray().map((p, a) => p + [ego[0], ego[1], ground][a]), [0, 0, 1], 52);
+  view.uniforms.eye.value.copy(camera.position);
+  const line = new THREE.Line3(camera.position, view.uniforms.ego.value), nearest = new THREE.Vector3();
+  for (const tile of view.built(view.k).still) {
+    const { center, radius } = tile.userData.sphere, wanted = view.edged ? ["EDGE"] : [];
+    if (line.closestPointToPoint(center, true, nearest).distanceTo(center) < radius + CLEARANCE) wanted.push("OPEN");
+    if (Math.hypot(center.x - ego[0], center.y - ego[1]) + radius > view.uniforms.reach.value[0]) wanted.push("HAZE");
+    tile.material = view.surface.material(...wanted);
+  }
+}
