@@ -186,7 +186,8 @@ def test_a_head_learns_to_draw_what_two_kinds_of_road_users_do(head):
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        drawn, mean = net.sample(seen[None], torch.tensor([[5, 0]])), net.mean(seen[None])
+        drawn = net.sample(seen[None], net.luck(torch.tensor([[5, 0]]), len(seen)))
+        mean = net.mean(seen[None])
     for motion in (drawn, mean):
         goes = (kind == 0) & ~motion.stand[0]
         assert float(motion.more[0, goes].abs().median()) < 0.02
