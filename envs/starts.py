@@ -28,7 +28,9 @@ def shipped_scenes() -> str:
     return str(resources.files("occsora_sim.assets") / "scenes")
 
 
-def open_starts(config: DriveConfig, world: World, *, replayed: bool | None = None) -> list[Start]:
+def open_starts(
+    config: DriveConfig, world: World, *, replayed: bool | None = None, only: int | None = None
+) -> list[Start]:
     """The starts that `config.scenes` means, made for the world's grid; "generate" means starts from nothing.
 
     Args:
@@ -36,6 +38,7 @@ def open_starts(config: DriveConfig, world: World, *, replayed: bool | None = No
         world: that is driven.
         replayed: whether episodes end with their recording, so that starts shall have their length before them; None:
             as the world says.
+        only: of scenes, make the start of this number alone.
 
     Raises:
         ConfigurationError: a list that is empty or holds something else than starts or scenes, or options that choose
@@ -84,6 +87,7 @@ def open_starts(config: DriveConfig, world: World, *, replayed: bool | None = No
         world.grid,
         future=future,
         least_future=least,
+        only=only,
     )
 
 

@@ -254,6 +254,14 @@ def test_no_start_is_drawn_twice_before_all_were(straight_road, tmp_path):
     assert all(len(set(names[k : k + held])) == held for k in range(0, 3 * held, held))
 
 
+def test_one_start_alone_is_the_one_of_its_number(straight_road):
+    scenes = [straight_road(cars=[(13.0, 0.0, 8.0)], steps=161), straight_road(steps=161)]
+    everything = sample_starts(scenes, 7, 5, grid=TINY)
+    for number, start in enumerate(everything):
+        (alone,) = sample_starts(scenes, 7, 5, grid=TINY, only=number)
+        assert alone.name == start.name and alone.occupancy.equal(start.occupancy)
+
+
 def test_each_pass_of_draws_is_as_likely_as_any_other():
     orders: dict[tuple[int, ...], int] = {}
     for seed in range(600):

@@ -65,10 +65,12 @@ def run(options: Options) -> None:
         output_file(options.out)
         if options.out.suffix != SUFFIX:
             raise ConfigurationError(f"--out {options.out}: a scene file ends in {SUFFIX}")
-    starts = open_starts(DriveConfig(scenes=options.scenes, seed=options.seed), ReplayWorld(), replayed=False)
-    if not 0 <= options.start < len(starts):
-        raise ConfigurationError(f"--start {options.start}: give 0 to {len(starts) - 1}")
-    start = edit_start(starts[options.start], edits)
+    config = DriveConfig(scenes=options.scenes, seed=options.seed)
+    if not 0 <= options.start < config.starts:
+        raise ConfigurationError(f"--start {options.start}: give 0 to {config.starts - 1}")
+    start = open_starts(config, ReplayWorld(), replayed=False, only=options.start)[0]
+    if edits or start.users is None:  # which is refused
+        start = edit_start(start, edits)
     print_road_users(start)
     if edits:
         save_scene(start.source[0], options.out)

@@ -191,6 +191,7 @@ def sample_starts(
     future: float = WANTED_FUTURE,
     least_future: float = LEAST_FUTURE,
     minimum_speed: float = 1.0,
+    only: int | None = None,
 ) -> list[Start]:
     """Draw `count` starts: spread evenly over the scenes, and within a scene over its ego motions. None is drawn twice
     before all were drawn.
@@ -205,6 +206,7 @@ def sample_starts(
         future: how long the motion goes on after the start, where the scene is long enough [s]; `find_offers`.
         least_future: how long in any scene [s].
         minimum_speed: mean speed of the motion over that future [m/s], so that the ego does not just stand.
+        only: make the start of this number alone.
 
     Raises:
         SceneError: no scene offers such a start.
@@ -226,14 +228,15 @@ def sample_starts(
     starts: list[Start | None] = [None] * count
     rows = _dealt(count, [len(offers[k]) for k in order])
     for place, k in enumerate(order[:count]):  # scene by scene: a raster is made once and let go
-        voxeliser = drawer_of(scenes[k], grid)
+        voxeliser = drawer_of(scenes[k], grid) if only is None or only in rows[place] else None
         steps = offers[k].steps
         egos = [int(ego) for ego in rng.permutation(sorted(steps))]
         turns = _dealt(len(rows[place]), [len(steps[ego]) for ego in egos])
         drawn: dict[int, set[int]] = {ego: set() for ego in egos}
         for turn, ego in sorted((t, ego) for ego, mine in zip(egos, turns, strict=True) for t in mine):
             step = int(steps[ego][draw_new(rng, len(steps[ego]), drawn[ego])])
-            starts[rows[place][turn]] = make_start(scenes[k], ego, step, grid, history, voxeliser)
+            if only is None or only == rows[place][turn]:
+                starts[rows[place][turn]] = make_start(scenes[k], ego, step, grid, history, voxeliser)
     return [start for start in starts if start is not None]
 
 
