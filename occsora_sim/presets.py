@@ -84,7 +84,7 @@ def paper_small() -> OccSoraConfig:
         hidden=192,
         depth=5,
         heads=3,
-        groups=("frame", "time"),
+        groups=("frame", "ahead"),
         answers="levels",
         schedule="cosine",
         latent_scale=1.5,

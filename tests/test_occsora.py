@@ -201,7 +201,7 @@ def test_prompts_are_the_steps_between_poses():
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"answers": "levels", "schedule": "cosine", "groups": ("frame", "time")}]
+    "change", [{}, {"answers": "levels", "schedule": "cosine", "groups": ("frame", "ahead")}]
 )
 def test_the_world_model_learns_one_batch_and_leaves_the_tokenizer_alone(change):
     torch.manual_seed(0)

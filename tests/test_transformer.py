@@ -65,13 +65,13 @@ def test_a_block_modulates_and_gates_as_adaln_zero_does():
 
 
 @pytest.mark.parametrize(
-    ("group", "moved"), [("all", range(12)), ("frame", range(4, 8)), ("time", range(1, 12, 4))]
+    ("group", "moved"), [("all", range(12)), ("frame", range(6, 12)), ("ahead", (1, 4, 7, 10))]
 )
 def test_a_token_is_seen_by_its_group(group, moved):
-    attention = Attention(8, 2, group=group, frames=3)  # three frames of four tokens
+    attention = Attention(8, 2, group=group, sides=(2, 2))  # two frames of two by three tokens
     x = torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(2))
     changed = x.clone()
-    changed[0, 5] += 1.0
+    changed[0, 7] += 1.0  # of the second frame, in the first row, the middle one
     assert [k for k in range(12) if (attention(x) - attention(changed))[0, k].abs().max() > 1e-5] == list(
         moved
     )

@@ -32,7 +32,7 @@ class OccSoraConfig:
         depth: its blocks.
         heads: its attention heads.
         mlp_ratio: width of a block's MLP over `hidden`.
-        groups: who sees whom in its blocks, in turn: "all", or the tokens of a "frame", or of a place over "time".
+        groups: who sees whom in its blocks, in turn: "all", the tokens of a "frame", or over time those "ahead".
         answers: what it answers: the "noise" and its variance, or how likely the "levels" of a finite latent are.
         prompt_hidden: hidden widths of the prompt's MLP.
         latent_scale: factor on the latents ahead of the diffusion.

@@ -100,7 +100,7 @@ class DiffusionTransformer(nn.Module):
                 config.heads,
                 config.mlp_ratio,
                 group=config.groups[number % len(config.groups)],
-                frames=config.tokens[0],
+                sides=config.tokens[:2],
             )
             for number in range(config.depth)
         )
