@@ -148,5 +148,5 @@ def test_what_was_seen_is_shown_as_it_was_and_the_rest_as_it_was_drawn(made):
     drawn = ground.drawn(other, GRID, at[:, -1], *told, steps=2)
     shown = drawn.read(at[:, -1:], other, GRID).columns()[:, 0]
     assert torch.equal(shown[:, 8:], frames[:, -1, 8:]) and (shown[:, :8] == other.palette[3]).all()
-    crop = drawn.crops(at[:, -1:].double(), other, GRID)
+    crop = drawn.crops(at[:, -1:].double(), drawn.kinds(other, GRID), other, GRID)
     assert crop.shape[:2] == (1, 1) and len(crop.unique()) >= 2

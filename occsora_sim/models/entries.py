@@ -18,7 +18,7 @@ from torch import Tensor
 from occsora_sim.constants import constant
 from occsora_sim.counter_random import uniforms
 from occsora_sim.grid import DYNAMIC
-from occsora_sim.models.entry_candidates import clear_of, give_way, seen_before, with_past
+from occsora_sim.models.entry_candidates import give_way, in_the_way, seen_before, with_past
 from occsora_sim.models.entry_marks import NUMBERS, Marks
 from occsora_sim.models.entry_network import EntriesConfig, EntryNetwork
 from occsora_sim.models.entry_view import (
@@ -180,12 +180,14 @@ class Entries(EntryNetwork):
         local = torch.cat((xy, yaw[..., None]), dim=-1)
         size = self.sizes[kind, (lot * SIZES).long().repeat(1, _TRIES)]
         can = in_view(local, grid) & ~seen_before(local, pace, new, speed, grid)
-        can &= clear_of(local, size, pace, users, there, speed, vehicle or Vehicle())
+        near, both = in_the_way(local, size, pace, users, there, speed, vehicle or Vehicle())
+        can &= ~near
         kept = can.view(-1, _TRIES, slots).byte().argmax(1) * slots + torch.arange(slots, device=key.device)
         kind, pace, can = kind.gather(1, kept), pace.gather(1, kept), can.gather(1, kept)
         local, size = (value.gather(1, kept[..., None].expand(-1, -1, 3)) for value in (local, size))
         label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
-        comes = give_way((first > 0) & can, local, size, pace)
+        both = both.gather(1, kept[..., None].expand(-1, -1, both.shape[2]))
+        comes = give_way((first > 0) & can, both.gather(2, kept[:, None].expand(-1, slots, -1)))
         return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
 
     def _guided(self, image: Tensor, condition: Tensor, free: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -25,34 +25,35 @@ _ROUNDS = 3
 """Rounds in which candidates give way; an odd number, after which no two that overlap are left."""
 
 
-def clear_of(
+def in_the_way(
     local: Tensor, size: Tensor, pace: Tensor, users: RoadUsers, there: Tensor, speed: Tensor, vehicle: Vehicle
-) -> Tensor:  # fmt: skip
-    """Which of the candidates (b, k) keep clear of who is `there` (b, n, 3) and of the ego."""
-    b, device = len(local), local.device
-    ego = constant(((vehicle.front - vehicle.length / 2, 0.0, 0.0),), device)
-    own = Boxes.of(ego, constant(((vehicle.length, vehicle.width),), device))
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Which of the candidates (b, k) come too near to who is `there` (b, n, 3) or to the ego, and which two of them to
+    one another: (b, k) and (b, k, k) bool.
+    """
+    b, n = there.shape[:2]
+    ego = constant(((vehicle.front - vehicle.length / 2, 0.0, 0.0),), local.device)
+    own = Boxes.of(ego, constant(((vehicle.length, vehicle.width),), local.device))
     own = own.grown(speed[:, None], beside=0.5, ahead=1.0, seconds=1.5)
-    others = [
-        Boxes(
-            *(
-                torch.cat((other, last.expand(b, 1, 2)), dim=1)
-                for other, last in zip(theirs, own, strict=True)
-            )
-        )
-        for theirs in _spaces(Boxes.of(there, users.size), users.speed)
-    ]
-    meets = _meet(_spaces(Boxes.of(local, size), pace), others)
-    return ~(meets & F.pad(users.valid, (0, 1), value=True)[:, None]).any(-1)
-
-
-def give_way(comes: Tensor, local: Tensor, size: Tensor, pace: Tensor) -> Tensor:
-    """Which of the candidates (b, k) that come, the first ones first, keep clear of one another."""
+    own = Boxes(*(part.expand(b, 1, 2) for part in own))
     mine = _spaces(Boxes.of(local, size), pace)
-    both = _meet(mine, mine).tril(-1)  # (b, k, those before it)
+    theirs = _spaces(Boxes.of(there, users.size), users.speed)
+    all_ = [
+        Boxes(*(torch.cat(parts, dim=1) for parts in zip(other, own, candidate, strict=True)))
+        for other, candidate in zip(theirs, mine, strict=True)
+    ]
+    known, both = _meet(mine, all_).split((n + 1, local.shape[1]), dim=-1)
+    return (known & F.pad(users.valid, (0, 1), value=True)[:, None]).any(-1), both
+
+
+def give_way(comes: Tensor, both: Tensor) -> Tensor:
+    """Which of the candidates (b, k) that come, the first ones first, keep clear of one another; `both` (b, k, k) says
+    which do not.
+    """
+    before = both.tril(-1)
     stays = comes
     for _ in range(_ROUNDS):
-        stays = comes & ~(both & stays[:, None]).any(-1)
+        stays = comes & ~(before & stays[:, None]).any(-1)
     return stays
 
 

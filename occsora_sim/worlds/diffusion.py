@@ -184,11 +184,12 @@ class DiffusionWorld:
         """
         view = grounds[-1].read(poses, self.ground, self.grid)
         chance = self._chance(memory, poses.shape[1], START_SLOTS if first else STEP_SLOTS)
-        setting = self._setting(memory, view, poses, first)
+        setting = self._setting(memory, view, poses, first) if chance else None
+        kinds = grounds[-1].kinds(self.ground, self.grid)
         then = []
         for k, pose in enumerate(poses.unbind(1)):
-            users = memory.scripts.follow(self._move(memory, chance, k), memory.key[:, 1])
-            if chance is not None:
+            users = memory.scripts.follow(self._move(memory, kinds, chance, k), memory.key[:, 1])
+            if chance and setting:
                 users = self._enter(memory, users, setting.at(k), chance, k, first and k == 0)
             users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
             then.append(users)
@@ -233,15 +234,16 @@ class DiffusionWorld:
             self.model.entries.config.margin,
         )
 
-    def _move(self, memory: DiffusionMemory, chance: _Chance | None, frame: int) -> RoadUsers:
+    def _move(self, memory: DiffusionMemory, kinds: Tensor, chance: _Chance | None, frame: int) -> RoadUsers:
         """The road users a frame later, in as many slots as are in use. They see where the ego was, never where its
         prompt will take it.
         """
         model, users = self.model.traffic, memory.users.occupied()
         ego = of_ego(memory.poses, self.vehicle, users.pose.shape[2])
-        crops = memory.ground.crops(join(ego, users).now, self.ground, self.grid)
         # The model sums over slots: always over all of them, or the order of a sum would depend on the batch.
         everyone = join(ego, memory.users)
+        some = everyone.now[:, : 1 + users.label.shape[1]]
+        crops = memory.ground.crops(some, kinds, self.ground, self.grid)
         empty = everyone.label.shape[1] - crops.shape[1]
         is_ego = torch.zeros_like(everyone.valid)
         is_ego[:, 0] = True

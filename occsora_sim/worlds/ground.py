@@ -70,16 +70,21 @@ class Ground:
         kinds = torch.where(known, kinds, model.fine.contents[0, 0])
         return View(codes=self._joined(seen, kinds, model), palette=self._palette(model))
 
-    def crops(self, poses: Tensor, model: GroundModel, grid: Grid) -> Tensor:
-        """What road users at world poses (b, n, 3) see of the ground: (b, n, *CROP) uint8 (`ground_crop`)."""
+    def kinds(self, model: GroundModel, grid: Grid) -> Tensor:
+        """What road users see in each of the columns that there can be, for `crops`: (b, p + 1) uint8; the last is what
+        nothing is known of.
+        """
+        kinds = kinds_of_columns(self._palette(model), grid)
+        return torch.cat((kinds, torch.full_like(kinds[:, :1], UNSEEN_GROUND)), dim=1)
+
+    def crops(self, poses: Tensor, table: Tensor, model: GroundModel, grid: Grid) -> Tensor:
+        """What road users at world poses (b, n, 3) see of the ground: (b, n, *CROP) uint8 (`ground_crop`); the table is
+        that of `kinds`.
+        """
         points = crop_points(poses, self.canvas.origin[:, None].to(poses))
         kinds, known = self.canvas.look(points, model.fine.contents)
         codes = self._joined(self.seen.look(points, grid), kinds, model)
-        view = View(
-            codes=torch.where((codes >= len(model.palette)) | known, codes, -1), palette=self._palette(model)
-        )
-        nothing = torch.full_like(view.palette[:, :1, 0], UNSEEN_GROUND)
-        return view.each(torch.cat((kinds_of_columns(view.palette, grid), nothing), dim=1))
+        return of_codes(table, torch.where((codes >= len(model.palette)) | known, codes, -1))
 
     def _palette(self, model: GroundModel) -> Tensor:
         """What can be drawn, and what was seen: (b, p, z) uint8."""
