@@ -63,8 +63,9 @@ def paper_small() -> OccSoraConfig:
     place of strided convolutions with batch normalisation, whose statistics a batch of one cannot give (`patches`);
     three channels rounded to 8 levels in place of a learned codebook (`finite`), which are diffused at about unit
     variance and rounded again when drawn; the tokenizer learns on pieces of clips (`piece`), and its loss looks at some
-    of their voxels. The class embedding keeps its width: with half of it, four classes lie within the others' hull and
-    are never the likeliest.
+    of their voxels, at road users more often. The denoiser's tokens see those of their frame and those ahead and behind
+    in turn, and it answers how likely each level is (`levels`), of latents that get noisy by a cosine. The class
+    embedding keeps its width: with half of it, four classes lie within the others' hull and are never the likeliest.
     """
     return OccSoraConfig(
         preset="paper-small",
@@ -79,6 +80,7 @@ def paper_small() -> OccSoraConfig:
             levels=(8, 8, 8),
             lovasz_points=8192,
             loss_patches=1024,
+            rare=4.0,
             piece=64,
         ),
         hidden=192,

@@ -52,9 +52,11 @@ def closed_loop(tmp_path_factory) -> Path:
     return path
 
 
-def stage_one(scenes: str, out: Path, **options) -> Path:
+def stage_one(scenes: str, out: Path, init: Path | None = None, **options) -> Path:
     loop = dataclasses.replace(occsora.TOKENIZER_LOOP, steps=4, batch=1, checkpoint_every=2, **options)
-    return occsora.train_tokenizer(TokenizerTraining(scenes=scenes, out=out, preset="paper-tiny", loop=loop))
+    return occsora.train_tokenizer(
+        TokenizerTraining(scenes=scenes, out=out, preset="paper-tiny", init=init, loop=loop)
+    )
 
 
 def stage_two(scenes: str, weights: Path, out: Path, **options) -> Path:
@@ -307,6 +309,22 @@ def test_a_pool_of_clips_is_encoded_once_and_resuming_on_it_is_exact(
         train(tmp_path / "parts")
     assert same(whole, train(tmp_path / "parts"))
     assert len(encoded) == 6, "the resumed training has its pool from the first"
+
+
+def test_a_decoder_learns_on_and_the_codes_stay(scenes, untrained, tmp_path):
+    path = stage_one(scenes, tmp_path / "out", init=untrained)
+    (before, _), (after, header) = (read_tensors(one, kind="tokenizer") for one in (untrained, path))
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+    assert header["recipe"]["decoder"]["init"] == str(untrained)
+
+
+def test_a_tokenizer_of_other_sizes_is_refused(scenes, tmp_path):
+    tiny_one = paper_tiny()
+    other = dataclasses.replace(tiny_one, tokenizer=dataclasses.replace(tiny_one.tokenizer, codes=32))
+    save_world_model(OccSora(other), tmp_path / "other", kind="tokenizer", trained_on="nothing", recipe={})
+    with pytest.raises(CheckpointError, match="of other sizes than paper-tiny has now"):
+        stage_one(scenes, tmp_path / "out", init=tmp_path / "other")
 
 
 def test_muon_trains_the_blocks_and_is_another_training(scenes, untrained, tmp_path):

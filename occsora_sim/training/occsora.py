@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from occsora_sim.errors import ConfigurationError
+from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
 from occsora_sim.models.weights import load_occsora, save_world_model
 from occsora_sim.presets import occsora_preset
@@ -40,6 +41,7 @@ class TokenizerTraining:
         scenes: what to train on (any spec that `open_scenes` takes).
         out: folder for checkpoints, curves and the weights.
         preset: paper, paper-small or paper-tiny.
+        init: a tokenizer of this preset whose decoder alone learns on: its codes, and what was trained on them, stay.
         loop: steps, batch, learning rate...
 
     """
@@ -47,6 +49,7 @@ class TokenizerTraining:
     scenes: str = "traffic:0-95"
     out: Path = Path("runs/tokenizer")
     preset: str = "paper-small"
+    init: Path | None = None
     loop: LoopConfig = field(default_factory=lambda: TOKENIZER_LOOP)
 
 
@@ -128,7 +131,7 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
 
     Raises:
         ConfigurationError: the preset is not OccSora's own.
-        CheckpointError: `out` holds a training with other options.
+        CheckpointError: `out` holds a training with other options, or `init` is no tokenizer of the preset.
         SceneError: the scenes are unusable or too short for a clip.
 
     """
@@ -142,6 +145,15 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
     torch.manual_seed(loop.seed)  # initial weights
     model = OccSora(config).to(loop.device)
     tokenizer = model.tokenizer.requires_grad_(True).train()
+    recipe: dict[str, Any] = {"tokenizer": options}
+    if options.init:
+        begun, header = load_occsora(options.init, kind="tokenizer", preset=options.preset)
+        if replace(begun.config.tokenizer, rare=config.tokenizer.rare) != config.tokenizer:
+            raise CheckpointError(f"{options.init}: a tokenizer of other sizes than {options.preset} has now")
+        tokenizer.load_state_dict(begun.tokenizer.state_dict())
+        for part in (tokenizer.embedding, tokenizer.encoder, tokenizer.quantiser):
+            part.requires_grad_(False).eval()
+        recipe = {**header.get("recipe", {}), "decoder": options}
 
     def loss(step: int, part: Part, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         value, logs = tokenizer.loss(sampler.draw(loop.batch, step, part).labels, generator)
@@ -149,7 +161,6 @@ def train_tokenizer(options: TokenizerTraining) -> Path:
 
     run(tokenizer, loss, loop, stages.begin("tokenizer")).copy_to(tokenizer)
     if rank() == 0:
-        recipe = {"tokenizer": options}
         save_world_model(model, path, kind="tokenizer", trained_on=options.scenes, recipe=recipe)
     return path
 
