@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from occsora_sim.device import fast_bfloat16
 from occsora_sim.errors import ActionError, CheckpointError, ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
@@ -228,7 +229,7 @@ class OccSora(nn.Module):
         guidance: float | None = None,
     ) -> torch.Tensor:
         """The diffusion of `sample` alone: latents (b, c, t', x', y') for the tokenizer to draw."""
-        rows, parameter = len(generators), self.denoiser.head.weight
+        rows, device = len(generators), self.denoiser.head.weight.device
         if trajectory is None:
             guidance = 1.0  # nothing to guide towards
         elif len(trajectory) != rows or not trajectory.isfinite().all():
@@ -236,14 +237,15 @@ class OccSora(nn.Module):
                 f"trajectory of {len(trajectory)} rows: need {rows}, one a generator, all finite"
             )
         else:
-            trajectory = trajectory.to(parameter.device)
+            trajectory = trajectory.to(device)
 
         def answer(noisy: torch.Tensor, step: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
             prompt = None if trajectory is None else trajectory.repeat(len(noisy) // rows, 1, 1)
-            given = self.denoiser(noisy, step, prompt, keep=keep)
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
+                given = self.denoiser(noisy, step, prompt, keep=keep)
             return self.levels.as_noise(given, noisy, self.schedule, step) if self.levels else given
 
-        noise = randn((rows, *self.config.tokenizer.latent_shape), generators, parameter.device)
+        noise = randn((rows, *self.config.tokenizer.latent_shape), generators, device)
         latents = ddpm_sample(
             answer,
             noise,
