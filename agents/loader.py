@@ -21,6 +21,7 @@ from occsora_sim.agents.ladder import CRIPPLED
 from occsora_sim.agents.learned import load_policy, shipped_policy
 from occsora_sim.agents.protocol import AnyAgent, Observation
 from occsora_sim.agents.random import RandomAgent
+from occsora_sim.agents.recorded_actions import RecordedActions
 from occsora_sim.agents.route_follower import RouteFollower
 from occsora_sim.envs.imagination import Imagine
 from occsora_sim.errors import ActionError, ConfigurationError, OccSoraError
@@ -36,8 +37,9 @@ AGENTS: dict[str, Callable[[], AnyAgent]] = {
 """The agents that come with the package, by name."""
 
 FORMS = (
-    "the path of a policy that `occsora-sim train agent` wrote (.safetensors), FILE.py:NAME or MODULE:NAME (a class "
-    "with reset and act or plan, or a function of one observation), or with --trust a model of Stable-Baselines3 (.zip)"
+    "the path of a policy that `occsora-sim train agent` wrote (.safetensors), a rollout whose actions are repeated "
+    "(.npz), FILE.py:NAME or MODULE:NAME (a class with reset and act or plan, or a function of one observation), or "
+    "with --trust a model of Stable-Baselines3 (.zip)"
 )
 """What else names an agent, for messages."""
 
@@ -46,8 +48,9 @@ def make_agent(name: str, *, trust: bool = False) -> AnyAgent:
     """The agent of a name.
 
     Args:
-        name: of AGENTS or `ladder.CRIPPLED`; the path of a policy (.safetensors); "file.py:Name" or "module:Name", a
-            class or function of one's own (see `own_agent`); or the path of a Stable-Baselines3 model (.zip).
+        name: of AGENTS or `ladder.CRIPPLED`; the path of a policy (.safetensors), or of a rollout (.npz), whose
+            actions are repeated; "file.py:Name" or "module:Name", a class or function of one's own (see `own_agent`);
+            or the path of a Stable-Baselines3 model (.zip).
         trust: read a .zip, which holds pickles: they can run any code when they are read.
 
     Raises:
@@ -61,6 +64,8 @@ def make_agent(name: str, *, trust: bool = False) -> AnyAgent:
         return makers[name]()
     if name.endswith(".safetensors"):
         return load_policy(Path(name))
+    if name.endswith(".npz"):
+        return RecordedActions(Path(name))
     if name.endswith(".zip"):
         if not trust:
             raise ConfigurationError(

@@ -280,7 +280,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
     fixed: dict[str, Any] = {
         "weights": (weights,) if verb == "evaluate clips" else weights,
         "scenes": "roundabout:0" if verb == "scenes make" else str(place / "scenes"),
-        "path": place / "scenes", "rollout": place / "out" / "rollout.npz", "steps": 1, "windows_per_scene": 1,
+        "path": place / "scenes", "rollouts": (place / "out" / "rollout.npz",), "steps": 1, "windows_per_scene": 1,
         "drift_seconds": 4.0, "seconds": 1.0, "episodes": 1, "clips": 1, "paper_steps": 1, "chunks": 1, "batches": (1,),
         "ego": "any", "skip_video": True, "skip_paper": True, "device": "cpu", "against": "replay", "also": (),
         "agents": ("constant-velocity", "standstill"), "preset": None, "suite": None, "ray": None, "shards": None,
@@ -299,7 +299,7 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
             name == "agent"
         ):  # agents that look at voxels want the full grid, and tiny weights have a smaller one
             changed[name] = "constant-velocity" if generated or value == "imagining-planner" else value
-            if value.endswith(".safetensors"):  # what a training would have written
+            if value.endswith((".safetensors", ".npz")):  # what a training or a drive would have written
                 changed[name] = "learned"
         elif name in fixed:
             changed[name] = fixed[name]

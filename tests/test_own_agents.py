@@ -2,17 +2,20 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_rollout import small_rollout
 
 from occsora_sim.agents import make_agent
 from occsora_sim.agents.loader import agent_title
 from occsora_sim.agents.protocol import ImaginingAgent, wanted_options
 from occsora_sim.cli import main
 from occsora_sim.errors import ActionError, ConfigurationError, OccSoraError
+from occsora_sim.rendering.rollout import save_rollout
 from occsora_sim.scenes.file import save_scene
 
 PLANNERS = """
@@ -90,6 +93,20 @@ def test_a_class_and_a_function_of_a_file_or_a_module_are_agents(planners):
             assert agent.act(OBSERVATION)[:, 0].tolist() == pytest.approx([first, first])
     assert isinstance(make_agent(f"{planners}:Imagines"), ImaginingAgent)
     assert not isinstance(make_agent(f"{planners}:Standing"), ImaginingAgent)
+
+
+def test_a_rollout_is_an_agent_that_repeats_its_actions_and_then_goes_straight_on(tmp_path):
+    actions = np.array([[0.5, -0.1], [0.2, 0.3]], np.float32)
+    drive = replace(small_rollout(frames=3), actions=actions)
+    save_rollout(drive, tmp_path / "rollout.npz")
+    agent: Any = make_agent(str(tmp_path / "rollout.npz"))
+    for _ in range(2):
+        agent.reset(2)
+        seen = np.stack([agent.act({"ego": np.zeros((2, 4))}) for _ in range(3)])
+        np.testing.assert_array_equal(seen, np.stack([[a, a] for a in (*actions, np.zeros(2))]))
+    save_rollout(replace(drive, actions=np.zeros((2, 12), np.float32)), tmp_path / "other.npz")
+    with pytest.raises(ConfigurationError, match=r"other\.npz: its actions .* \(2, 12\)"):
+        make_agent(str(tmp_path / "other.npz"))
 
 
 def test_an_agent_of_ones_own_says_which_options_it_is_made_for(planners):

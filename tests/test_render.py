@@ -8,8 +8,9 @@ from small_rollout import FRAMES, GRID, small_rollout
 from occsora_sim.cli import main
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CAR, CLASSES, FREE
+from occsora_sim.rendering import pair
 from occsora_sim.rendering.gif import WIDTH, write_gif
-from occsora_sim.rendering.palette import COLOURS
+from occsora_sim.rendering.palette import COLOURS, KINDS
 from occsora_sim.rendering.points import POINT
 from occsora_sim.rendering.rollout import save_rollout
 
@@ -87,8 +88,29 @@ def test_render_writes_the_gif_of_a_rollout_and_its_page(saved, tmp_path):
     assert page.startswith("<!doctype html>") and 'id="rollout-0"' in page
 
 
+@pytest.mark.slow
+def test_two_rollouts_side_by_side_have_their_badges_and_the_shorter_one_waits(saved, tmp_path):
+    pytest.importorskip("open3d")
+    short = tmp_path / "short.npz"
+    save_rollout(small_rollout({"world": "traffic"}, frames=3), short)
+    assert main(["render", str(short), str(saved), "--smooth", "1", "--out", str(tmp_path / "a.gif")]) == 0
+    with GifImageFile(tmp_path / "a.gif") as found:
+        assert found.n_frames == FRAMES and found.size == (2 * pair.WIDTH, pair.HEIGHT)
+        found.seek(FRAMES - 1)
+        last = np.asarray(found.convert("RGB"))
+    for half, kind, other in (
+        (last[:, : pair.WIDTH], "live traffic", "generated"),
+        (last[:, pair.WIDTH :], "generated", "live traffic"),
+    ):
+        assert (half == KINDS[kind]).all(axis=-1).sum() > 1000
+        assert not (half == KINDS[other]).all(axis=-1).any()
+
+
 def test_what_render_cannot_write_or_find_is_said_in_one_line(saved, tmp_path, capsys):
-    assert ".gif (an animation)" in refused(capsys, saved, "--out", tmp_path / "a.webm")
+    assert ".gif (an animation; of two rollouts, side by side)" in refused(
+        capsys, saved, "--out", tmp_path / "a.webm"
+    )
+    assert "2 rollouts: give one" in refused(capsys, saved, saved, "--out", tmp_path / "a.png")
     assert "--time 9" in refused(capsys, saved, "--time", "9", "--out", tmp_path / "a.ply")
     assert "frames 0 to 6" in refused(capsys, saved, "--frame", "-1", "--out", tmp_path / "a.ply")
     assert "say the same" in refused(capsys, saved, "--frame", "1", "--time", "0.5", "--out", "a.ply")

@@ -91,6 +91,21 @@ def test_the_picture_of_the_readme_has_the_palettes_colours() -> None:
         assert (legend == class_colours()[label]).all(axis=-1).sum() > 50, label
 
 
+def test_the_moving_picture_plays_twenty_seconds_in_the_palettes_colours_and_loads_fast() -> None:
+    path = Path(__file__).parent.parent / "docs" / "images" / "pair.gif"
+    assert path.stat().st_size < 2_000_000
+    with Image.open(path) as film:
+        times = []
+        for frame in range(film.n_frames):  # type: ignore[attr-defined]
+            film.seek(frame)
+            times.append(film.info["duration"])
+        assert sum(times[:-1]) == 20_000
+        last = np.asarray(film.convert("RGB"))
+    for half, kind in ((last[:, :368], "live traffic"), (last[:, 368:], "generated")):
+        assert (half == class_colours()[DRIVEABLE]).all(axis=-1).sum() > 5000
+        assert (half == palette.KINDS[kind]).all(axis=-1).sum() > 1000
+
+
 def test_colours_are_written_down_in_the_palette_alone() -> None:
     def is_colour(node: ast.AST) -> bool:
         parts = node.elts if isinstance(node, ast.Tuple) else []

@@ -14,6 +14,7 @@ from small_rollout import GRID, small_rollout
 
 from occsora_sim.cli import main
 from occsora_sim.errors import ConfigurationError, SceneError
+from occsora_sim.rendering.palette import KINDS
 from occsora_sim.rendering.rollout import save_rollout
 from occsora_sim.scenes.file import save_scene
 from occsora_sim.viewer.encoding import column_codes, encode_rollout, pack
@@ -98,6 +99,16 @@ def test_the_page_holds_no_text_of_a_rollout_and_runs_its_own_scripts_alone():
     for script in scripts:
         assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy[1]
     assert not re.search(r"(?:src|href)=\"?(?:https?:)?//", page.split("<script")[0])
+
+
+def test_borders_on_the_page_are_those_of_the_pictures():
+    from importlib import resources
+
+    style = (resources.files("occsora_sim.viewer") / "viewer.css").read_text()
+    for kind, colour in KINDS.items():
+        name, code = kind.split()[0], "#{:02x}{:02x}{:02x}".format(*colour)
+        assert re.search(rf"\.pane\.{name} {{[^}}]*{code}", style), kind
+        assert re.search(rf"\.{name} \.badge {{ background: {code}", style), kind
 
 
 def test_three_js_is_shipped_with_its_licence():

@@ -36,9 +36,9 @@ class DrivingOptions:
     Attributes:
         agent: random, constant-velocity, idm (keeps its distance), route-follower (rules), learned (a small network,
             trained in the generated world), imagining-planner (tries plans out in it); the path of a policy that
-            `train agent` wrote; FILE.py:NAME or MODULE:NAME, a class or function of one's own (a function of one
-            observation that answers the action; a class with reset and act or plan); or, with --trust, a model of
-            Stable-Baselines3 (.zip).
+            `train agent` wrote, or of a rollout.npz, whose actions are repeated; FILE.py:NAME or MODULE:NAME, a class
+            or function of one's own (a function of one observation that answers the action; a class with reset and act
+            or plan); or, with --trust, a model of Stable-Baselines3 (.zip).
         trust: read a .zip of Stable-Baselines3, whose pickles can run any code.
         world: diffusion (generated), traffic (live traffic) or replay (recorded town or street; the others do not
             react).

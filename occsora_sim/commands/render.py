@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {
     ".mp4": "a video",
-    ".gif": "an animation",
+    ".gif": "an animation; of two rollouts, side by side",
     ".html": "the viewer's page",
     ".png": "one picture",
     ".ply": "the voxels of one frame as points",
@@ -30,7 +30,7 @@ class Options:
     """Options of `render`.
 
     Attributes:
-        rollout: a rollout.npz that `drive` wrote.
+        rollouts: a rollout.npz that `drive` wrote; two for an animation of both, side by side.
         out: what to write, by its suffix: a video (.mp4), an animation (.gif), the viewer's page as one file that opens
             without a server (.html), one picture (.png), or the voxels of one frame as coloured points with their
             class (.ply).
@@ -41,7 +41,7 @@ class Options:
 
     """
 
-    rollout: tyro.conf.Positional[Path]
+    rollouts: tyro.conf.Positional[tuple[Path, ...]]
     out: Path = Path("out/render.mp4")
     frame: int | None = None
     time: float | None = None
@@ -52,6 +52,10 @@ class Options:
         if self.out.suffix.lower() not in SUFFIXES:
             known = ", ".join(f"{suffix} ({what})" for suffix, what in SUFFIXES.items())
             raise ConfigurationError(f"--out {self.out}: must end in one of {known}")
+        if len(self.rollouts) != 1 and (len(self.rollouts) != 2 or self.out.suffix.lower() != ".gif"):
+            raise ConfigurationError(
+                f"{len(self.rollouts)} rollouts: give one, or two and an --out in .gif, to see them side by side"
+            )
         if self.smooth < 1:
             raise ConfigurationError(f"--smooth {self.smooth}: must be 1 or more")
         if self.time is not None and not math.isfinite(self.time):
@@ -67,19 +71,24 @@ def run(options: Options) -> None:
     from occsora_sim.atomic_file import atomic_path
     from occsora_sim.grid import FRAME_SECONDS
     from occsora_sim.rendering.gif import write_gif
+    from occsora_sim.rendering.pair import pair_frames
     from occsora_sim.rendering.points import write_points
     from occsora_sim.rendering.rollout import load_rollout, rollout_frames, rollout_video
     from occsora_sim.viewer.encoding import encode_rollout
     from occsora_sim.viewer.page import make_page
 
-    rollout = load_rollout(options.rollout)
+    rollout, *other = map(load_rollout, options.rollouts)
     frame = chosen_frame(options, rollout)
     out = output_file(options.out)
     match out.suffix.lower():
         case ".mp4":
             rollout_video(rollout, out, smooth=options.smooth, title=options.title)
         case ".gif":
-            pictures = rollout_frames(rollout, smooth=options.smooth, title=options.title)
+            pictures = (
+                pair_frames((rollout, other[0]), options.smooth)
+                if other
+                else rollout_frames(rollout, smooth=options.smooth, title=options.title)
+            )
             write_gif(out, pictures, fps=options.smooth / FRAME_SECONDS)
         case ".html":
             page = make_page([encode_rollout(rollout)])

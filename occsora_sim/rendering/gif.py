@@ -10,6 +10,7 @@ from PIL import Image
 
 from occsora_sim.atomic_file import atomic_path
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.rendering.palette import HAZE, INK, KINDS, PAPER, PLAN, ROUTE, WHITE, class_colours
 
 FASTEST = 50.0
 """Pictures a second; browsers show those that come faster ten times slower."""
@@ -51,4 +52,23 @@ def _indexed(frames: Iterable[np.ndarray]) -> Iterator[Image.Image]:
     for frame in frames:
         picture = Image.fromarray(frame)
         picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-        yield picture.quantize(dither=Image.Dither.NONE)
+        yield picture.quantize(palette=_colours(picture), dither=Image.Dither.NONE)
+
+
+def _colours(picture: Image.Image) -> Image.Image:
+    """256 colours: the project's own exactly, those of classes also in shade, and the rest as in `picture`."""
+    shades = np.array([1.0, 0.85, 0.7, 0.55, 0.4])[:, None, None] * class_colours()
+    own = [
+        PLAN,
+        ROUTE,
+        HAZE,
+        INK,
+        PAPER,
+        WHITE,
+        *KINDS.values(),
+        *(shades + 0.5).astype(int).reshape(-1, 3).tolist(),
+    ]
+    rest = picture.quantize(256 - len(own), dither=Image.Dither.NONE).getpalette() or []
+    colours = Image.new("P", (1, 1))
+    colours.putpalette([int(value) for colour in own for value in colour] + rest[: 3 * (256 - len(own))])
+    return colours

@@ -72,6 +72,10 @@ PAPER = (247, 248, 250)
 """The sheet that the pictures lie on."""
 
 
+KINDS = {"generated": (138, 63, 209), "live traffic": (31, 122, 140), "recorded": (60, 125, 63)}
+"""Borders and badges, by what a picture shows; the same in `viewer.css`."""
+
+
 def class_colours() -> np.ndarray:
     """Colours of all labels, shape (NUM_CLASSES, 3), uint8. Index it with an occupancy array."""
     return np.array([COLOURS[name] for name in CLASSES], dtype=np.uint8)

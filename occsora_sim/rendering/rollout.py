@@ -24,11 +24,15 @@ from occsora_sim.rendering.camera_view import ChaseCamera
 from occsora_sim.rendering.inbetween import Inbetween
 from occsora_sim.rendering.recorded_users import PREFIX, RecordedUsers, users_in
 from occsora_sim.rendering.video import compose_frame, write_video
+from occsora_sim.scenes.recorded import GENERATED, LIVE_TRAFFIC
 
 FORMAT = "occsora-sim rollout"
 VERSION = 2
 _READ = (1, 2)
 """Versions that can be read; the first has no road users."""
+
+WORLDS = {"diffusion": GENERATED, "traffic": LIVE_TRAFFIC, "replay": "recorded"}
+"""What a rollout's world shows, in words; `recorded` is also how a scene itself is shown."""
 
 _FAR = 1e9  # no number of a rollout is as large [m, m/s, rad]
 _LONGEST_TITLE = 200  # characters
@@ -178,6 +182,66 @@ def load_rollout(path: str | Path) -> Rollout:
         ) from error
 
 
+def header_of(rollout: Rollout) -> Mapping[str, Any]:
+    """The header, if it is one: a stranger may have written it."""
+    return rollout.header if isinstance(rollout.header, Mapping) else {}
+
+
+def kind_of(rollout: Rollout) -> str:
+    """What the rollout shows, in words: "generated", "live traffic", "recorded"; of other worlds the name."""
+    world = str(header_of(rollout).get("world", ""))
+    return WORLDS.get(world, world[:80] or "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What is seen of a rollout at a time: a frame, or what lies between two.
+
+    Attributes:
+        frame: number of the frame before, or of this one.
+        share: of the way to the next frame, in [0, 1).
+        occupancy: (x, y, z) uint8, in the ego frame of `frame`.
+        offset: how far the ego has moved since the frame: x, y [m], yaw [rad].
+        heading: yaw of the ego in the world at the frame [rad].
+        planned: (f, 3), route: (r, 2), history: (n, 3), in the ego's present frame.
+
+    """
+
+    frame: int
+    share: float
+    occupancy: np.ndarray
+    offset: tuple[float, float, float]
+    heading: float
+    planned: np.ndarray
+    route: np.ndarray
+    history: np.ndarray
+
+
+def moments(rollout: Rollout, smooth: int) -> Iterator[Moment]:
+    """The frames of a rollout, and `smooth` - 1 moments between each two, in which ego and road users have moved on."""
+    poses = torch.from_numpy(np.ascontiguousarray(rollout.ego_pose, dtype=np.float32))
+    for k in range(rollout.frames):
+        last = k == rollout.frames - 1
+        motion = torch.zeros(3) if last else relative(poses[k], poses[k + 1])
+        if not last and smooth > 1:
+            way = Inbetween(rollout.occupancy[k], rollout.occupancy[k + 1], motion.numpy(), rollout.grid)
+        for part in range(1 if last else smooth):
+            share = part / smooth
+            offset = motion * share
+            pose = compose(poses[k], offset)
+            planned = relative(offset, torch.from_numpy(rollout.planned[k].astype(np.float32))).numpy()
+            yield Moment(
+                frame=k,
+                share=share,
+                occupancy=way.at(share) if part else rollout.occupancy[k],
+                offset=(float(offset[0]), float(offset[1]), float(offset[2])),
+                heading=float(poses[k, 2]),
+                planned=planned[planned[:, 0] > 0.5],
+                route=to_frame(torch.from_numpy(rollout.route.astype(np.float32)), pose).numpy(),
+                history=relative(pose, torch.cat((poses[: k + 1], pose[None]))).numpy(),
+            )
+
+
 def rollout_frames(rollout: Rollout, smooth: int = 4, title: str = "") -> Iterator[np.ndarray]:
     """The composed frames of a rollout's film, (592, 1280, 3) uint8 each.
 
@@ -187,50 +251,29 @@ def rollout_frames(rollout: Rollout, smooth: int = 4, title: str = "") -> Iterat
         title: at the left of the header; a second line is drawn small. By default it is made from the header.
 
     """
-    smooth = max(1, int(smooth))
-    poses = torch.from_numpy(np.ascontiguousarray(rollout.ego_pose, dtype=np.float32))
     labels = [int(label) for label in np.unique(rollout.occupancy)]
     labels = [label for label in labels if label not in (0, NUM_CLASSES - 1)]
     title = title or _title(rollout.header)
     with ChaseCamera(grid=rollout.grid) as camera:
-        for k in range(rollout.frames):
-            last = k == rollout.frames - 1
-            motion = torch.zeros(3) if last else relative(poses[k], poses[k + 1])
-            if not last and smooth > 1:
-                way = Inbetween(rollout.occupancy[k], rollout.occupancy[k + 1], motion.numpy(), rollout.grid)
-            for part in range(1 if last else smooth):
-                share = part / smooth
-                offset_pose = motion * share
-                pose = compose(poses[k], offset_pose)
-                offset = (float(offset_pose[0]), float(offset_pose[1]), float(offset_pose[2]))
-                occupancy = rollout.occupancy[k]
-                if part:
-                    occupancy = way.at(share)
-                planned = relative(
-                    offset_pose, torch.from_numpy(rollout.planned[k].astype(np.float32))
-                ).numpy()
-                planned = planned[planned[:, 0] > 0.5]
-                route = to_frame(torch.from_numpy(rollout.route.astype(np.float32)), pose).numpy()
-                history = relative(pose, torch.cat((poses[: k + 1], pose[None]))).numpy()
-                view = camera.render(occupancy, planned, route, heading=float(poses[k, 2]), offset=offset)
-                above = render_birdseye(
-                    occupancy,
-                    trajectory=planned,
-                    route=route,
-                    history=history,
-                    scale=max(1, round(600 / max(rollout.grid.shape[:2]))),
-                    grid=rollout.grid,
-                    offset=offset,
-                )
-                yield compose_frame(
-                    view,
-                    above,
-                    title=title,
-                    time=(k + share) * FRAME_SECONDS,
-                    speed=_speed(poses, k, share),
-                    terms=_terms(rollout.steps[k]) if rollout.steps else None,
-                    labels=labels,
-                )
+        for at in moments(rollout, max(1, int(smooth))):
+            above = render_birdseye(
+                at.occupancy,
+                trajectory=at.planned,
+                route=at.route,
+                history=at.history,
+                scale=max(1, round(600 / max(rollout.grid.shape[:2]))),
+                grid=rollout.grid,
+                offset=at.offset,
+            )
+            yield compose_frame(
+                camera.render(at.occupancy, at.planned, at.route, heading=at.heading, offset=at.offset),
+                above,
+                title=title,
+                time=(at.frame + at.share) * FRAME_SECONDS,
+                speed=speed_at(rollout.ego_pose, at.frame, at.share),
+                terms=_terms(rollout.steps[at.frame]) if rollout.steps else None,
+                labels=labels,
+            )
 
 
 def rollout_video(rollout: Rollout, path: str | Path, *, smooth: int = 4, title: str = "") -> int:
@@ -245,13 +288,12 @@ def _title(header: Mapping[str, Any]) -> str:
     return "occsora-sim\n" + "  ·  ".join(parts)[:_LONGEST_TITLE]
 
 
-def _speed(poses: torch.Tensor, k: int, share: float) -> float:
-    """Speed [m/s] between the frames around frame k, interpolated so that the figure does not jump."""
+def speed_at(poses: np.ndarray, k: int, share: float) -> float:
+    """Speed [m/s] of poses (t, 3) around frame `k` + `share`, interpolated so that the figure does not jump."""
     if len(poses) < 2:
         return 0.0
-    speeds = torch.linalg.norm(torch.diff(poses[:, :2], dim=0), dim=1) / FRAME_SECONDS
-    middle = np.arange(len(speeds)) + 0.5
-    return float(np.interp(k + share, middle, speeds.numpy()))
+    speeds = np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1) / FRAME_SECONDS
+    return float(np.interp(k + share, np.arange(len(speeds)) + 0.5, speeds))
 
 
 def _terms(step: Mapping[str, Any]) -> dict[str, Any]:

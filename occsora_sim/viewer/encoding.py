@@ -11,11 +11,7 @@ import numpy as np
 
 from occsora_sim.errors import SceneError
 from occsora_sim.grid import FRAME_SECONDS
-from occsora_sim.rendering.rollout import Rollout
-from occsora_sim.scenes.recorded import GENERATED, LIVE_TRAFFIC
-
-WORLDS = {"diffusion": GENERATED, "traffic": LIVE_TRAFFIC, "replay": "recorded"}
-"""What a rollout's world shows, in words; `recorded` is also how a scene itself is shown."""
+from occsora_sim.rendering.rollout import Rollout, header_of, kind_of
 
 LONGEST = 80
 """Letters of a text that the page shows at most."""
@@ -68,7 +64,7 @@ def encode_rollout(rollout: Rollout) -> bytes:
             "user_pose": users.pose, "user_size": users.size, "user_velocity": users.velocity,
             "user_label": users.label, "user_id": users.id.astype(np.float64), "user_valid": users.valid.view(np.uint8),
         }  # fmt: skip
-    header = _header(rollout)
+    header = header_of(rollout)
     grid = rollout.grid
     meta = {
         "grid": {"shape": grid.shape, "voxel": grid.voxel, "lower": grid.lower},
@@ -83,12 +79,6 @@ def encode_rollout(rollout: Rollout) -> bytes:
     return pack(meta, arrays)
 
 
-def kind_of(rollout: Rollout) -> str:
-    """What the rollout shows, in words: "generated" and so on."""
-    world = str(_header(rollout).get("world", ""))
-    return WORLDS.get(world, world[:LONGEST] or "unknown")
-
-
 def column_codes(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Occupancy (t, x, y, z) uint8 as a palette of columns (p, z) uint8 and codes (t, x, y), uint8 where they fit."""
     t, x, y, z = occupancy.shape
@@ -101,11 +91,6 @@ def column_codes(occupancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, codes = np.unique(codes * (int(part.max()) + 1) + part, return_inverse=True)
     _, first = np.unique(codes, return_index=True)
     return columns[first], codes.astype(np.min_scalar_type(len(first) - 1)).reshape(t, x, y)
-
-
-def _header(rollout: Rollout) -> Mapping[str, Any]:
-    """The header, if it is one: a stranger may have written it."""
-    return rollout.header if isinstance(rollout.header, Mapping) else {}
 
 
 def _numbers(values: Any) -> dict[str, float]:

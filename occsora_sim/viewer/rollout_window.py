@@ -6,8 +6,7 @@ import time
 from typing import Any
 
 from occsora_sim.grid import FRAME_SECONDS
-from occsora_sim.rendering.rollout import Rollout
-from occsora_sim.viewer.encoding import kind_of
+from occsora_sim.rendering.rollout import Rollout, kind_of
 from occsora_sim.viewer.playback import HELP, Playback
 from occsora_sim.viewer.window import UP, Window
 

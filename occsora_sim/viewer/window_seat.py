@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from occsora_sim.grid import FRAME_SECONDS
-from occsora_sim.rendering.rollout import Rollout
-from occsora_sim.viewer.encoding import kind_of
+from occsora_sim.rendering.rollout import Rollout, kind_of
 from occsora_sim.viewer.keyboard import Keyboard
 from occsora_sim.viewer.look import CAMERA_HELP, Look
 from occsora_sim.viewer.playback import LEFT, RIGHT, SPACE
