@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from occsora_sim.envs.config import make_config
+from occsora_sim.envs.human_view import HumanView, render_modes
 from occsora_sim.envs.imagination import Imagination, Imagined
 from occsora_sim.envs.infos import describe
 from occsora_sim.envs.options import read_limit, read_options, read_seeds
@@ -29,21 +30,28 @@ class DriveEnv(gym.Env):
     it is truncated after `seconds`. `info["reward_terms"]` names what the reward is made of.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["human", "rgb_array"],
+        "render_fps": 1,
+    }
 
     def __init__(self, *, render_mode: str | None = None, **options: Any) -> None:
         limit = read_limit(options.pop("max_episode_steps", None))
-        if render_mode not in (None, "rgb_array"):
-            raise ConfigurationError(f"render_mode={render_mode!r}: choose None or 'rgb_array'")
+        if render_mode not in (None, "human", "rgb_array"):
+            raise ConfigurationError(f"render_mode={render_mode!r}: choose None, 'human' or 'rgb_array'")
         self.config = make_config(options)
         if self.config.output != "numpy":
             raise ConfigurationError(
                 'output="torch": a single environment gives arrays; make a batch of one with gymnasium.make_vec'
             )
+        self._view = HumanView() if render_mode == "human" else None
         world = make_world(self.config)
         self.simulation = DriveSimulation(self.config, world, open_starts(self.config, world), limit)
         self.render_mode = render_mode
-        self.metadata = {**self.metadata, "render_fps": pictures_per_second(self.simulation)}  # type: ignore[misc]
+        self.metadata = {  # type: ignore[misc]
+            "render_modes": render_modes(),
+            "render_fps": pictures_per_second(self.simulation),
+        }
         self.action_space = action_space(self.simulation)
         self.observation_space = observation_space(self.simulation)
         self.imagination = Imagination(self.simulation)
@@ -77,6 +85,8 @@ class DriveEnv(gym.Env):
             [self.np_random], asked.start, [asked.prompt], [self._drawn], asked.road_users
         )
         self._ended = False
+        if self._view is not None:
+            self._view.show(self.simulation, self.state, new=True)
         return self._observation(), describe(self.state, self.simulation.config)[0]
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -100,6 +110,8 @@ class DriveEnv(gym.Env):
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._ended = terminated or truncated
         info = describe(self.state, self.simulation.config, outcome)[0]
+        if self._view is not None:
+            self._view.show(self.simulation, self.state)
         return self._observation(), float(outcome.reward[0]), terminated, truncated, info
 
     def imagine(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
@@ -119,15 +131,21 @@ class DriveEnv(gym.Env):
         )
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """A bird's-eye picture (h, w, 3) uint8, or None without a render mode."""
+        """A bird's-eye picture (h, w, 3) uint8; None without a render mode, and with "human", whose window `reset` and
+        `step` fill.
+        """
         if self.render_mode is None:
             return None
         if self.state is None:
             raise NotResetError("render: the environment was not reset; call reset() first")
+        if self.render_mode == "human":
+            return None
         return render_row(self.simulation, self.state, 0)
 
     def close(self) -> None:
-        """Let go of what the world holds."""
+        """Close the window, if there is one, and let go of what the world holds."""
+        if self._view is not None:
+            self._view.close()
         close_world(self.config, self.simulation.world)
 
     def _observation(self) -> Observation:

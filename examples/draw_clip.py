@@ -12,7 +12,8 @@ from occsora_sim.models.occsora_world import pose_steps
 from occsora_sim.models.weights import load_occsora
 from occsora_sim.rendering.rollout import Rollout, rollout_video
 from occsora_sim.vehicle import Vehicle, bicycle_rollout
-from occsora_sim.viewer.window import has_display, show_window
+from occsora_sim.viewer.rollout_window import show_window
+from occsora_sim.viewer.window import has_display
 
 
 def draw(weights: Path, film: Path, steps: int = 50, seed: int = 0, smooth: int = 4) -> Rollout:

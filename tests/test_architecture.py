@@ -22,7 +22,7 @@ RANK = {
     "recipe": 1, "cluster": 1, "watch": 1,
     "voxels": 2, "scenes": 2, "models": 2, "presets": 3,
     "worlds": 4, "scoring": 4, "training": 4,
-    "rendering": 5, "envs": 5, "viewer": 6, "agents": 6, "commands": 7, "cli": 8,
+    "rendering": 5, "viewer": 5, "envs": 5, "agents": 6, "commands": 7, "cli": 8,
 }  # fmt: skip
 """A module or package may import from its own rank and below."""
 
@@ -33,7 +33,7 @@ NEVER = {
     "worlds": {"training"},
     "training": {"worlds", "envs", "agents", "rendering"},
     "scoring": {"training"},
-    "rendering": {"envs"},
+    "rendering": {"envs", "viewer"},
     "viewer": {"envs", "agents"},
     "envs": {"training"},
     "agents": {"worlds", "models"},

@@ -271,7 +271,7 @@ def test_step_needs_a_reset_before_and_after(options):
         {"reward": {"fame": 1.0}},
         {"scenes": [1, 2]},
         {"scenes": []},
-        {"render_mode": "human"},
+        {"render_mode": "film"},
         {"autoreset": "never"},
     ],
 )

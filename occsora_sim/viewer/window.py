@@ -33,9 +33,9 @@ WIDTH, HEIGHT = 1280, 720
 
 NO_DISPLAY = (
     "there is no display to open a window on: leave --open3d out and use the page in the browser, "
-    "or write it with `view --html FILE.html`"
+    "or write it with `view --html FILE.html`; an environment gives pictures with render_mode='rgb_array'"
 )
-"""What `--open3d` ends with where nobody would see the window."""
+"""What asks for a window ends with where nobody would see it."""
 
 UP, DOWN, AGAIN = 0, 1, 2
 """What a key does: it goes up, goes down, or is held down for so long that it repeats."""
