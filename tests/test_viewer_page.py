@@ -1,5 +1,7 @@
 """The page in a browser: it decodes to the voxel, shows the palette's colours, and runs nobody else's code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from chromium import chromium, errors, picture, settled, wait
@@ -8,6 +10,7 @@ from small_rollout import small_rollout
 
 from occsora_sim.grid import CAR, CLASSES, DRIVEABLE, MANMADE, PEDESTRIAN, TERRAIN
 from occsora_sim.rendering.palette import COLOURS, PLAN
+from occsora_sim.rendering.recorded_users import RecordedUsers
 from occsora_sim.viewer.encoding import encode_rollout
 from occsora_sim.viewer.page import make_page
 
@@ -63,6 +66,59 @@ def test_the_picture_has_the_palettes_colours_and_classes_go_and_come_back(show)
     )
     assert "7 car 14" in labels
     assert errors(browser) == []
+
+
+LABELS = """return [...document.querySelectorAll('.labels span')].filter(e => e.style.display !== 'none')
+    .map(e => [e.textContent, e.getBoundingClientRect()]).map(([t, r]) => [t, r.left, r.top, r.right, r.bottom])"""
+
+
+def test_in_a_crowd_the_labels_of_the_nearest_are_shown_and_none_lies_over_another(show):
+    rollout, count = small_rollout(), 12
+    users = rollout.users
+    assert users is not None
+    pose = np.tile(users.pose[:, :1], (1, count, 1))
+    pose[:, :, :2] = rollout.ego_pose[:, None, :2] + [
+        [3.0 + 0.4 * k, 2.0 + 0.3 * (k % 2)] for k in range(count)
+    ]
+    many = {
+        name: np.repeat(getattr(users, name)[:, :1], count, 1)
+        for name in ("size", "label", "velocity", "valid")
+    }
+    crowd = RecordedUsers(pose=pose, id=np.tile(np.arange(count), (len(pose), 1)), **many)
+    browser = show(replace(rollout, users=crowd))
+    for camera in ("top", "chase"):
+        settled(browser, f"viewer.look('{camera}'); viewer.seek(1)")
+        labels = browser.execute_script(LABELS)
+        assert labels[0][0].startswith("0 car") and 2 <= len(labels) < count
+        header = browser.execute_script(
+            "return document.querySelector('header').getBoundingClientRect().bottom"
+        )
+        for k, (_, left, top, right, bottom) in enumerate(labels):
+            assert top >= header
+            for _, *other in labels[:k]:
+                apart = left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
+                assert apart, labels
+
+
+def test_the_score_fits_beside_another_rollout(show):
+    terms = ("score", "nc", "dac", "ttc", "ep", "comfort")
+    header = {
+        "world": "traffic",
+        "name": "a",
+        "ended": "time",
+        "score": dict.fromkeys(terms, 0.5) | {"progress": 9.0},
+    }
+    browser = show(*[small_rollout(header) for _ in range(2)])
+    settled(browser, "viewer.seek(9)")
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('.score span')].map(e => [e.textContent, e.offsetTop])"
+    )
+    assert [text for text, _ in rows] == [f"{name}0.50" for name in terms] * 2
+    assert len({top for _, top in rows}) == 1, "names over figures, in one row of terms"
+    figures = browser.execute_script(
+        "return [...document.querySelectorAll('.figures')].map(e => e.offsetHeight)"
+    )
+    assert max(figures) < 24, "one line"
 
 
 def test_a_change_of_resolution_leaves_the_picture_until_the_next_one(show):
