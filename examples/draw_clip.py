@@ -1,6 +1,6 @@
 """Draw a clip along a trajectory with OccSora's design, film it, and show it in Open3D where there is a display.
 
-python examples/draw_clip.py runs/world-model/world_model.safetensors clip.mp4
+python examples/draw_clip.py assets/weights/paper-small.safetensors clip.mp4
 """
 
 import sys
