@@ -90,6 +90,7 @@ def paper_small() -> OccSoraConfig:
         answers="levels",
         schedule="cosine",
         latent_scale=1.5,
+        guidance=2.0,
     )
 
 
