@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,10 @@ def soak_workers(workers: int, kills: int, between: int, make: Callable[[], gym.
                 os.kill(pids[rng.integers(workers)], signal.SIGKILL)
                 envs.step(np.zeros(envs.action_space.shape, np.float32))
         except LOST:
-            lost = next(k for k, process in enumerate(envs.processes) if not process.is_alive())
+            gone = wait(
+                [process.sentinel for process in envs.processes]
+            )  # a pipe may break before its process ends
+            lost = next(k for k, process in enumerate(envs.processes) if process.sentinel in gone)
             print(
                 f"environment {lost} of {workers}: its process {pids[lost]} was killed; all begin anew",
                 flush=True,

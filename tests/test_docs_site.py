@@ -114,7 +114,9 @@ def test_options_lists_every_option_of_every_command(site):
     shown = set(re.findall(r"--[a-z][\w-]*", text))
     hidden = {name for name in all_options() - shown if name.replace("--", "--no-", 1) not in shown}
     hidden = {name for name in hidden if not name.startswith("--no-")}
-    assert hidden == {"--loop", "--learner", "--path", "--sources"}, "groups, and arguments without a name"
+    assert hidden == {"--loop", "--learner", "--path", "--rollouts", "--sources"}, (
+        "groups, and arguments without a name"
+    )
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
