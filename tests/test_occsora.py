@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+from importlib import resources
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from occsora_sim.models.embedding import ClassEmbedding
 from occsora_sim.models.occsora_patches import fold
 from occsora_sim.models.occsora_tokenizer import OccSoraTokenizer, strides
 from occsora_sim.models.occsora_world import OccSora, OccSoraConfig, pose_steps
+from occsora_sim.models.weights import load_occsora
 from occsora_sim.presets import paper, paper_tiny
 
 SMALL_WORLD = paper_tiny()
@@ -330,3 +333,17 @@ def test_inputs_that_do_not_fit_are_refused():
         OccSoraConfig(prompt_dropout=1.0)
     with pytest.raises(ConfigurationError, match="the same"):
         dataclasses.replace(paper(), tokenizer=SMALL)
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_draw_a_street_under_the_trajectory():
+    model, _ = load_occsora(
+        Path(str(resources.files("occsora_sim.assets") / "weights" / "paper-small.safetensors"))
+    )
+    poses = torch.zeros(1, 32, 3)
+    poses[0, :, 0] = 3.0 * torch.arange(32)  # straight on at 6 m/s
+    clip = model.eval().sample(pose_steps(poses), seeded(0), steps=10)[0]
+    ground = model.config.grid.ground
+    road = (clip[:, 90:110, 98:103, ground] == DRIVEABLE).float().mean()  # 8 m by 2 m around the ego
+    kinds = clip.flatten().bincount(minlength=FREE + 1)
+    assert road > 0.8 and kinds[MANMADE] > 10_000 and kinds[CAR] > 100
