@@ -32,8 +32,8 @@ NOT_RUN = {
     "make test": "these tests",
     "make setup": "installs what these tests run in",
     "source .venv/bin/activate": "of a shell",
-    "python examples/draw_clip.py assets/weights/paper-small.safetensors clip.mp4": "test_examples draws with tiny weights, "
-    "test_occsora with these",
+    "python examples/draw_clip.py assets/weights/paper-small.safetensors clip.mp4": "minutes; test_examples draws "
+    "with tiny weights, test_occsora with these",
     **{
         f"pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/{build}": "a download"
         for build in ("cpu", "cu130")
