@@ -40,12 +40,9 @@ def train(given: argparse.Namespace) -> tuple[OccSoraTokenizer, dict[str, float]
     changes = {name: _value(text) for name, text in (pair.split("=") for pair in given.set)}
     torch.manual_seed(0)
     model = OccSoraTokenizer(dataclasses.replace(paper_small().tokenizer, **changes)).train()
-    if given.init:
-        model.load_state_dict(load_occsora(given.init, kind="tokenizer")[0].tokenizer.state_dict())
-        model.encoder.requires_grad_(False)  # its latents stay what they are
     sampler = ClipSampler(open_scenes(given.scenes), OCC3D, frames=model.config.frames)
     loop = LoopConfig(lr=given.lr, warmup=20)
-    optimiser = adamw(loop, {name: p for name, p in model.named_parameters() if p.requires_grad})
+    optimiser = adamw(loop, dict(model.named_parameters()))
     begin, step = time.process_time(), 0
     logs: dict[str, float] = {}
     while (progress := (time.process_time() - begin) / given.seconds) < 1:
@@ -94,7 +91,6 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--init", type=Path, help="weights whose decoder learns on")
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -28,8 +28,8 @@ _ROUNDS = 3
 def in_the_way(
     local: Tensor, size: Tensor, pace: Tensor, users: RoadUsers, there: Tensor, speed: Tensor, vehicle: Vehicle
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Which of the candidates (b, k) come too near to who is `there` (b, n, 3) or to the ego, and which two of them to
-    one another: (b, k) and (b, k, k) bool.
+    """Which candidates (b, k) are too near to the road users at `there` (b, n, 3) or to the ego, and which pairs of
+    candidates are too near to each other: (b, k) and (b, k, k) bool.
     """
     b, n = there.shape[:2]
     ego = constant(((vehicle.front - vehicle.length / 2, 0.0, 0.0),), local.device)
