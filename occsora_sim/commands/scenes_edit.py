@@ -26,7 +26,11 @@ class Options:
         seed: of the draw.
         road_users: those that are placed, moved, removed or scripted, each as JSON, for example
             '{"class": "car", "cut_in": "left", "seconds": 3}'; without any, those who are there are listed alone.
+        browser: edit the start in the browser instead, beginning with these; the page saves beside --out, by default
+            under its name.
         out: the scene file with the edited start.
+        port: of the loopback address, for the page; 0: any that is free.
+        no_open: do not open the browser.
 
     """
 
@@ -34,7 +38,10 @@ class Options:
     start: int = 0
     seed: int = 0
     road_users: tuple[str, ...] = ()
+    browser: bool = False
     out: Path = Path("edited.safetensors")
+    port: int = 0
+    no_open: bool = False
 
     def edits(self) -> list[Any]:
         """The road users as `read_edits` takes them.
@@ -52,7 +59,8 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Edit the start, write its scene, and list the road users there."""
+    """Edit the start, write its scene, and list the road users there; or serve a page that does, until Ctrl-C."""
+    from occsora_sim.commands.scenes_edit_page import serve_page
     from occsora_sim.envs.config import DriveConfig
     from occsora_sim.envs.road_user_edit import read_edits
     from occsora_sim.envs.scene_edit import edit_start
@@ -61,7 +69,7 @@ def run(options: Options) -> None:
     from occsora_sim.worlds.replay import ReplayWorld
 
     edits = read_edits(options.edits())
-    if edits:
+    if edits or options.browser:
         output_file(options.out)
         if options.out.suffix != SUFFIX:
             raise ConfigurationError(f"--out {options.out}: a scene file ends in {SUFFIX}")
@@ -69,6 +77,9 @@ def run(options: Options) -> None:
     if not 0 <= options.start < config.starts:
         raise ConfigurationError(f"--start {options.start}: give 0 to {config.starts - 1}")
     start = open_starts(config, ReplayWorld(), replayed=False, only=options.start)[0]
+    if options.browser and start.users is not None:
+        serve_page(start, edits, options.out, options.port, not options.no_open)
+        return
     if edits or start.users is None:  # which is refused
         start = edit_start(start, edits)
     print_road_users(start)

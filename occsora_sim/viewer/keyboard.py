@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -12,13 +11,14 @@ from http.server import BaseHTTPRequestHandler
 import numpy as np
 
 from occsora_sim.vehicle import Vehicle
-from occsora_sim.viewer.server import LONGEST_BODY, send
+from occsora_sim.viewer.server import read_json, send
 
 HELD = ("forward", "back", "left", "right", "brake")
 ORDERS = ("agent", "again")
 """What the page says: keys that are down, and what was asked for once: `agent` hands over or takes back, `again` begins
 a new episode."""
 
+_LONGEST = 4096  # bytes of what the page says at once
 _PULL, _SLOW, _BRAKE = 0.6, 0.35, 1.0  # shares of the hardest acceleration and braking
 _SIDEWAYS = 2.5  # [m/s2] that steering pulls at most while it is held
 _GENTLE = 0.5  # of it at first, so that a tap is a small correction
@@ -36,14 +36,11 @@ class Keyboard:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Take the body of a POST: `{"held": [...], "orders": [...]}`."""
         try:
-            length = int(request.headers.get("Content-Length", ""))
-            if not 0 <= length <= LONGEST_BODY:
-                raise ValueError
-            said = json.loads(request.rfile.read(length))
+            said = read_json(request, _LONGEST)
             held, orders = frozenset(said["held"]), list(said["orders"])
             if not held <= set(HELD) or not set(orders) <= set(ORDERS):
                 raise ValueError
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             request.send_error(HTTPStatus.BAD_REQUEST)
             return
         self.press(held, orders)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,26 +21,34 @@ from occsora_sim.rendering.mesh import HAZE_END, HAZE_START, sun_direction
 from occsora_sim.rendering.surroundings import sky_mesh
 from occsora_sim.viewer.encoding import pack
 
+Mode = Literal["view", "play", "edit"]
 
-def make_page(rollouts: Sequence[bytes], *, play: bool = False) -> str:
+
+def make_page(
+    rollouts: Sequence[bytes], *, mode: Mode = "view", said: Mapping[str, Any] | None = None
+) -> str:
     """The page that shows `rollouts`, as `encode_rollout` gives them, side by side.
 
-    With `play` it shows what comes from the server that it was served by, and sends it the keys that are held down.
+    In the mode "play" it shows what comes from the server that it was served by, and sends it the keys that are held
+    down; in the mode "edit" it sends edits of the start that it shows. `said` are JSON values for the mode.
     """
     css, three, viewer = _text("viewer.css"), _text("three.min.js"), script()
     blocks = [("scenery", scenery()), *((f"rollout-{k}", data) for k, data in enumerate(rollouts))]
+    if said is not None:
+        blocks.append((mode, pack(said, {})))
+    connect = "'none'" if mode == "view" else "'self'"
     parts = {
         "policy": "; ".join(
             (
                 "default-src 'none'",
                 f"script-src {_hash(three)} {_hash(viewer)}",
                 f"style-src {_hash(css)}",
-                f"connect-src {chr(39)}{'self' if play else 'none'}{chr(39)}",
+                f"connect-src {connect}",
                 "base-uri 'none'",
                 "form-action 'none'",
             )
         ),
-        "mode": "play" if play else "view",
+        "mode": mode,
         "css": css,
         "three": three,
         "viewer": viewer,

@@ -31,7 +31,7 @@ class PageSeat:
         self._keyboard, self._stream, self._open_it = Keyboard(), Stream(), open_it
         self._server = PageServer(
             {
-                "GET /": page_answer(make_page([], play=True)),
+                "GET /": page_answer(make_page([], mode="play")),
                 "GET /events": self._stream.answer,
                 "POST /keys": self._keyboard.answer,
             },

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+from occsora_sim.bounded_json import parse_json
 from occsora_sim.errors import ConfigurationError
 
 ADDRESS = "127.0.0.1"
-
-LONGEST_BODY = 4096
-"""Bytes of a request that are read at most."""
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 """Answers a request of a known method and path, with what `send` needs."""
@@ -90,6 +90,24 @@ def page_answer(page: str) -> Answer:
         send(request, body, "text/html; charset=utf-8")
 
     return answer
+
+
+def read_json(request: BaseHTTPRequestHandler, longest: int) -> Any:
+    """What the body of a POST says, of `longest` bytes at most.
+
+    Raises:
+        ValueError: it is longer, of no known length, or no JSON.
+
+    """
+    length = int(request.headers.get("Content-Length", ""))
+    if not 0 <= length <= longest:
+        raise ValueError(f"a body of {length} bytes")
+    return parse_json(request.rfile.read(length), longest)
+
+
+def send_json(request: BaseHTTPRequestHandler, content: Any) -> None:
+    """Answer with JSON values."""
+    send(request, json.dumps(content, allow_nan=False).encode(), "application/json")
 
 
 def send(request: BaseHTTPRequestHandler, body: bytes, kind: str) -> None:

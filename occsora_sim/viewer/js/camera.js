@@ -17,12 +17,14 @@ orbit.maxDistance = 160;
 orbit.addEventListener("start", () => { if (mode !== "orbit") look("orbit"); });
 orbit.addEventListener("change", () => paint());
 
+const middle = (view) => 0.2 * view.border;  // [m] ahead of the ego: of the picture from above
+
 export function look(name) {
   if (name === "orbit" && mode !== "orbit" && views.length) {  // begin where the other camera stands
-    const view = views[0], from = view.camera.position;
-    hand.position.set(from.x - view.ego[0], from.y - view.ego[1], from.z - view.ground);
-    orbit.target.set(0, 0, 1);
-    if (mode === "top") hand.position.x -= 0.5;
+    const view = views[0], from = view.camera.position, ahead = mode === "top" ? middle(view) : 0;
+    const [c, s] = [Math.cos(view.ego[2]), Math.sin(view.ego[2])], back = ahead && 0.5;  // so that ahead stays up
+    hand.position.set(from.x - view.ego[0] - back * c, from.y - view.ego[1] - back * s, from.z - view.ground);
+    orbit.target.set(ahead * c, ahead * s, 1);
     orbit.update();
   }
   mode = name;
@@ -39,7 +41,7 @@ export function aim(view) {
     camera.lookAt(...target);
   };
   if (mode === "chase") put(at([-9, 0, 5.4]), at([9, 0, 0.2]), [0, 0, 1], 52);
-  else if (mode === "top") put(at([0.2 * view.border, 0, 1.95 * view.border]), at([0.2 * view.border, 0, 0]), [Math.cos(ego[2]), Math.sin(ego[2]), 0], 50);
+  else if (mode === "top") put(at([middle(view), 0, 1.95 * view.border]), at([middle(view), 0, 0]), [Math.cos(ego[2]), Math.sin(ego[2]), 0], 50);
   else put(hand.position.toArray().map((p, a) => p + [ego[0], ego[1], ground][a]),
     orbit.target.toArray().map((p, a) => p + [ego[0], ego[1], ground][a]), [0, 0, 1], 52);
   view.uniforms.eye.value.copy(camera.position);

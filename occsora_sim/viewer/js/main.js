@@ -2,6 +2,7 @@
 import { look, mode } from "./camera.js";
 import { clock, measure, paint, play, seek, views } from "./clock.js";
 import { Driver } from "./driver.js";
+import { Editor } from "./editor.js";
 import { layers } from "./layers.js";
 import "./panel.js";
 import { renderer, tick } from "./pictures.js";
@@ -23,6 +24,7 @@ async function begin() {
     measure();
   }
   look("chase");
+  if (document.body.dataset.mode === "edit") viewer.editor = new Editor((await unpack($("edit").textContent)).meta);
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ready = "yes"; }));
 }
 

@@ -43,7 +43,7 @@ $("scrub").addEventListener("input", () => { play(false); seek(Number($("scrub")
 addEventListener("resize", paint);
 
 function command(event) {
-  if (event.target instanceof HTMLSelectElement || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches?.("select, input:not([type=range], [type=checkbox])") || event.ctrlKey || event.metaKey || event.altKey) return;
   const step = { ",": -1, ".": 1, ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (event.key >= "1" && event.key <= "3") look(CAMERAS[Number(event.key) - 1]);
   else if (clock.driver) return;

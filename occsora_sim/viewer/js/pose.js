@@ -1,7 +1,7 @@
 // Poses in the plane: x, y [m], yaw [rad]. World and ego frames are the project's: x forward, y left, z up.
 import { THREE } from "./scenery.js";
 
-const wrap = (angle) => Math.atan2(Math.sin(angle), Math.cos(angle));
+export const wrap = (angle) => Math.atan2(Math.sin(angle), Math.cos(angle));
 export const between = (a, b, share) => [a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + wrap(b[2] - a[2]) * share];
 export const compose = (a, b) => {
   const c = Math.cos(a[2]), s = Math.sin(a[2]);

@@ -87,6 +87,7 @@ export class View {
       for (const part of meshes) part.matrix.copy(matrix(at.get(user.id))).multiply(matrix(user.pose).invert()).multiply(part.userData.base);
     this.users = now.filter((user) => !hidden.has(user.label) && Math.max(...relative(ego, user.at).slice(0, 2).map(Math.abs)) < this.border);
     drawMarkings(this, offset);
+    this.decorate?.();
     writeFigures(this, share, next);
   }
 }
