@@ -16,9 +16,9 @@ from occsora_sim.geometry import relative
 from occsora_sim.grid import CAR, TINY
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import make_start
-from occsora_sim.scenes.sumo_pool import Worker
+from occsora_sim.scenes.sumo_pool import Journey, Worker
 from occsora_sim.scenes.sumo_worker import between
-from occsora_sim.scenes.town import TownConfig
+from occsora_sim.scenes.town import TownConfig, sumo_home
 from occsora_sim.scenes.traffic import make_town
 from occsora_sim.worlds.replay import ReplayWorld
 from occsora_sim.worlds.traffic import TrafficWorld
@@ -269,3 +269,34 @@ def test_between_two_frames_the_ego_never_turns_back():
         assert (np.diff(ways) >= -1e-9).all() and ways[-1] == track[-1][0]
     turned = between([(0.0, 0.0, 3.1), (0.0, 0.0, -3.1)], 0.5)
     assert abs(abs(turned[2]) - np.pi) < 0.05  # the short way round
+
+
+def test_the_ego_is_taken_out_of_a_change_of_lanes_and_led_elsewhere(tmp_path):
+    """SUMO had begun to lead it into the next lane behind a junction; it is led there faster, which crashed SUMO."""
+    roads = {
+        "nod": '<nodes><node id="a" x="-100" y="0"/><node id="b" x="0" y="0" radius="8"/><node id="c" x="80" y="0"/>'
+        '<node id="d" x="80" y="90"/><node id="e" x="0" y="-80"/></nodes>',
+        "edg": '<edges><edge id="ab" from="a" to="b" numLanes="3" speed="6"/>'
+        '<edge id="bc" from="b" to="c" numLanes="3" speed="6"/><edge id="cd" from="c" to="d" speed="6"/>'
+        '<edge id="eb" from="e" to="b" speed="6"/></edges>',
+        "con": '<connections><connection from="ab" to="bc" fromLane="1" toLane="1"/>'
+        '<connection from="bc" to="cd" fromLane="2" toLane="0"/></connections>',
+        "rou": '<routes><vType id="car"/><route id="r" edges="ab bc cd"/><vehicle id="me" type="car" route="r" '
+        'depart="0" departLane="1" departPos="50" departSpeed="5"/></routes>',
+    }
+    for kind, text in roads.items():
+        (tmp_path / f"x.{kind}.xml").write_text(text)
+    netconvert = [
+        sumo_home() / "bin" / "netconvert",
+        *"-n x.nod.xml -e x.edg.xml -x x.con.xml -o x.net.xml".split(),
+    ]
+    subprocess.run(netconvert, cwd=tmp_path, check=True, capture_output=True)
+    options = ("-n", "x.net.xml", "-r", "x.rou.xml", "--step-length", "0.1", "--lanechange.duration", "2.5")
+    journey = Journey(folder=str(tmp_path), options=options, time=9.9)
+    worker = Worker()
+    ((name, _, x, y, _),) = worker.receive(worker.send(journey))
+    poses = tuple((x + 3.0 * k, y + 1.5 * max(k, 0), 0.0) for k in range(-2, 4))
+    led = dataclasses.replace(journey, ego=name, size=(4.0, 1.8, 1.6), past=poses[:3], ahead=poses[3:])
+    frames = worker.receive(worker.send(led))
+    worker.close()
+    assert [frame[0][2] for frame in frames] == pytest.approx([pose[0] for pose in poses[3:]], abs=0.01)

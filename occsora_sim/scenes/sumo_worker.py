@@ -97,6 +97,9 @@ class Simulation:
     def take(self, ego: str, size: Sequence[float], front: float, past: Sequence[Pose]) -> None:
         """Take the vehicle `ego` into the hand.
 
+        Another of its name and route takes its place: one that SUMO had begun to lead into the next lane, and that is
+        then moved by hand, crashes SUMO 1.28.
+
         Args:
             ego: its name.
             size: length, width, height [m] that it shall have from now on.
@@ -106,7 +109,11 @@ class Simulation:
         """
         self._ego, self._kind = ego, self._sumo.vehicle.getTypeID(ego)
         self._size, self._front, self._track = size, front, list(past)
-        self._resize()
+        vehicle = self._sumo.vehicle
+        route = f"{HIDDEN}{ego}"
+        self._sumo.route.add(route, vehicle.getRoute(ego)[vehicle.getRouteIndex(ego) :])
+        vehicle.remove(ego)
+        self._add(route)
 
     def drive(self, poses: Sequence[Pose], again: bool = False) -> list[list[User]]:
         """Lead the ego along `poses`, one a frame: x, y [m], yaw [rad].
@@ -137,8 +144,10 @@ class Simulation:
         self._script.advance()
         self._sumo.simulationStep()
 
-    def _resize(self) -> None:
+    def _add(self, route: str) -> None:
         vehicle, (length, width, height) = self._sumo.vehicle, self._size
+        vehicle.add(self._ego, route, typeID=self._kind)
+        vehicle.setLaneChangeMode(self._ego, 0)  # it changes lanes by hand alone
         vehicle.setLength(self._ego, length)
         vehicle.setWidth(self._ego, width)
         vehicle.setHeight(self._ego, height)
@@ -150,8 +159,7 @@ class Simulation:
         y = pose[1] + self._front * math.sin(pose[2])
         if self._ego not in vehicle.getIDList():
             with contextlib.suppress(refused):
-                vehicle.add(self._ego, "", typeID=self._kind)
-                self._resize()
+                self._add("")
         # The lane that leads its way; else the one that it stands on, against or across its direction.
         for angle in ((90.0 - math.degrees(pose[2])) % 360.0, self._sumo.constants.INVALID_DOUBLE_VALUE):
             with contextlib.suppress(refused):
