@@ -10,7 +10,7 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import CAR, CLASSES, FREE
 from occsora_sim.rendering import pair
 from occsora_sim.rendering.gif import WIDTH, write_gif
-from occsora_sim.rendering.palette import COLOURS, KINDS
+from occsora_sim.rendering.palette import COLOURS, INK, KINDS, QUIET
 from occsora_sim.rendering.points import POINT
 from occsora_sim.rendering.rollout import save_rollout
 
@@ -104,6 +104,17 @@ def test_two_rollouts_side_by_side_have_their_badges_and_the_shorter_one_waits(s
     ):
         assert (half == KINDS[kind]).all(axis=-1).sum() > 1000
         assert not (half == KINDS[other]).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("world", ["a world of somebody else " * 9, "two\nlines", "w" * 300])
+def test_a_long_badge_is_cut_before_the_figures_at_its_right(world):
+    pytest.importorskip("open3d")
+    rollouts = (small_rollout({"world": world}, frames=2), small_rollout(frames=2))
+    row = next(pair.pair_frames(rollouts, 1))[7, : pair.WIDTH]  # over all letters
+    badge, figures = ((row == colour).all(axis=-1).nonzero()[0] for colour in (QUIET, INK))
+    inside = badge[(badge > 3) & (badge < pair.WIDTH - 4)]  # and not of the border
+    assert len(figures) > 40 and inside[-1] < figures[0] and figures[-1] < pair.WIDTH
+    assert len(inside) > 40 and (np.diff(inside) == 1).all()
 
 
 def test_what_render_cannot_write_or_find_is_said_in_one_line(saved, tmp_path, capsys):

@@ -121,6 +121,19 @@ def test_the_score_fits_beside_another_rollout(show):
     assert max(figures) < 24, "one line"
 
 
+def test_a_long_title_stays_one_line_within_its_view(show):
+    long = {"world": "somebody's own world " * 4, "agent": "agent " * 14, "name": "n" * 80, "seed": 7}
+    browser = show(small_rollout(long), small_rollout({**long, "world": "traffic"}))
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('.pane')].map(p => ['.badge', '.title', 'header'].map(s => {"
+        "const r = p.querySelector(s).getBoundingClientRect(), o = p.getBoundingClientRect();"
+        "return [r.height, r.left - o.left, o.right - r.right, r.width]; }))"
+    )
+    for badge, title, header in boxes:
+        assert badge[0] < 24 and title[0] < 24, "one line"
+        assert header[2] >= 0 and title[1] > badge[1] + badge[3] and title[3] > 60
+
+
 def test_a_change_of_resolution_leaves_the_picture_until_the_next_one(show):
     browser = show(small_rollout())
     settled(browser, "viewer.look('top'); viewer.seek(0)")

@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 368, 232
 
 _BORDER, _DASH = 3, 12
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 
 def pair_frames(rollouts: tuple[Rollout, Rollout], smooth: int = 4) -> Iterator[np.ndarray]:
     """Pictures of both, (HEIGHT, 2 * WIDTH, 3) uint8 each; the shorter one waits at its last frame.
@@ -47,13 +49,24 @@ def _pictures(rollout: Rollout, smooth: int) -> Iterator[np.ndarray]:
             pen = ImageDraw.Draw(picture)
             speed = 3.6 * speed_at(rollout.ego_pose, at.frame, at.share)
             figures = f"{(at.frame + at.share) * FRAME_SECONDS:.0f} s   {speed:.0f} km/h"
-            wide = [pen.textlength(text, font=font) for text in (kind, figures)]
-            pen.rectangle((6, 6, 16 + wide[0], 24), fill=colour)
-            pen.text((11, 8), kind, font=font, fill=WHITE)
-            pen.rectangle((WIDTH - 17 - wide[1], 6, WIDTH - 7, 24), fill=INK)
-            pen.text((WIDTH - 12 - wide[1], 8), figures, font=font, fill=PAPER)
+            left = WIDTH - 17 - pen.textlength(figures, font=font)
+            pen.rectangle((left, 6, WIDTH - 7, 24), fill=INK)
+            pen.text((left + 5, 8), figures, font=font, fill=PAPER)
+            badge = _cut(kind, font, left - 26)
+            pen.rectangle((6, 6, 16 + pen.textlength(badge, font=font), 24), fill=colour)
+            pen.text((11, 8), badge, font=font, fill=WHITE)
             _frame(pen, colour, dashed=kind == "generated")
             yield np.asarray(picture)
+
+
+def _cut(text: str, font: Font, width: float) -> str:
+    """The text in one line of at most `width` [pixels]; what is cut off becomes an ellipsis."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1].rstrip()
+    return text + "…"
 
 
 def _frame(pen: ImageDraw.ImageDraw, colour: tuple[int, int, int], *, dashed: bool) -> None:
