@@ -87,3 +87,17 @@ def test_a_walker_heads_along_its_way_and_nobody_is_found_where_nobody_is():
     users = fit([(0.0, 0.0, 0.0)] * 4, frames)
     assert users.now[0, 0, 2] == pytest.approx(math.pi / 2, abs=0.3)
     assert fit([(0.0, 0.0, 0.0)] * 2, [[], []]).label.shape == (1, 0)
+
+
+@pytest.mark.parametrize(("speed", "yaw"), [(1.3, 0.0), (1.3, 0.5), (0.9, 2.2), (1.6, -1.1)])
+def test_a_walker_goes_as_fast_as_all_frames_say(speed, yaw):
+    """The last two frames alone say it to 0.5 m/s: half a voxel in half a second."""
+    way = [(10 + speed * k / 2 * math.cos(yaw), 3 + speed * k / 2 * math.sin(yaw)) for k in range(4)]
+    users = fit(
+        [(k * 0.7, 0.0, 0.0) for k in range(4)], [[(PEDESTRIAN, *at, yaw, 0.6, 0.6, 1.7)] for at in way]
+    )
+    expected = torch.tensor([speed * math.cos(yaw), speed * math.sin(yaw)])
+    torch.testing.assert_close(users.velocity[0, 0], expected, atol=0.25, rtol=0)
+    torch.testing.assert_close(users.now[0, 0, :2], torch.tensor(way[-1]).double(), atol=0.2, rtol=0)
+    steps = users.pose[0, 0].diff(dim=0)[:, :2]
+    torch.testing.assert_close(steps, steps[:1].expand(3, 2))  # its past is the line
