@@ -4,11 +4,12 @@
 
 Prints the pictures a second, and for each picture the CPU time of the page's own process (JavaScript: frames unpacked
 and meshed, three.js) and of Chromium's GPU process, which here is SwiftShader: the software that stands in for a GPU.
-On a busy machine the CPU times say more than the pictures a second. `--ratio` pins the pixels drawn for each pixel of
-the page; by default the page chooses.
+On a busy machine the CPU times say more than the pictures a second, though they grow too where threads share a core.
+`--ratio` pins the pixels drawn for each pixel of the page; by default the page chooses.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -56,6 +57,7 @@ def main() -> None:
         took, pictures = time.monotonic() - begin, (drawn(browser) - before) / len(options.rollouts)
         spent = {name: 1000 * (now - used[name]) / pictures for name, now in cpu_seconds().items()}
         print(f"{pictures / took:.1f} pictures a second for {took:.0f} s, at last {across} pixels across")
+        print(f"{os.cpu_count()} processors, {os.getloadavg()[0]:.1f} processes wanted them")
         print("CPU time a picture: " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in spent.items()))
         if options.picture:
             options.picture.write_bytes(browser.get_screenshot_as_png())

@@ -160,6 +160,19 @@ def test_every_camera_draws_and_the_ego_is_never_hidden(show):
     assert errors(browser) == []
 
 
+def test_no_face_reaches_over_its_tile_and_what_lies_behind_the_camera_is_not_drawn(show):
+    browser = show(small_rollout())
+    settled(browser, "viewer.look('chase'); viewer.seek(0)")
+    sides, tiles, calls = browser.execute_script(
+        "const { still } = viewer.views[0].built(0), boxes = still.map(tile => tile.geometry.boundingBox);"
+        "return [boxes.flatMap(({ min, max }) => [max.x - min.x, max.y - min.y]), still.length,"
+        "viewer.renderer.info.render.calls]"
+    )
+    assert 24 < max(sides) < 25.1, "the road is one plane of 60 x 20 voxels"
+    users, others = 2, 4  # road users; sky, car, lines, boxes
+    assert calls < tiles + users + others
+
+
 def test_scrubbing_moves_the_frame_and_it_is_the_recorded_one_to_the_voxel(show):
     rollout = small_rollout()
     browser = show(rollout)

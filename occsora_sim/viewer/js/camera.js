@@ -45,11 +45,30 @@ export function aim(view) {
   else put(hand.position.toArray().map((p, a) => p + [ego[0], ego[1], ground][a]),
     orbit.target.toArray().map((p, a) => p + [ego[0], ego[1], ground][a]), [0, 0, 1], 52);
   view.uniforms.eye.value.copy(camera.position);
-  const line = new THREE.Line3(camera.position, view.uniforms.ego.value), nearest = new THREE.Vector3();
-  for (const tile of view.built(view.k).still) {
-    const { center, radius } = tile.userData.sphere, wanted = view.edged ? ["EDGE"] : [];
-    if (line.closestPointToPoint(center, true, nearest).distanceTo(center) < radius + CLEARANCE) wanted.push("OPEN");
-    if (Math.hypot(center.x - ego[0], center.y - ego[1]) + radius > view.uniforms.reach.value[0]) wanted.push("HAZE");
+  const { ego: seen, reach } = view.uniforms, built = view.built(view.k);
+  for (const tile of built.still) {
+    const { sphere: { center, radius }, corners } = tile.userData, wanted = tile.geometry.userData.tall ? ["BAND"] : [];
+    if (view.edged) wanted.push("EDGE");
+    if (crosses(tile, camera.position, seen.value, ground)) wanted.push("OPEN");
+    if (corners.some(({ x, y }) => Math.hypot(x - seen.value.x, y - seen.value.y) > reach.value[0])) wanted.push("HAZE");
     tile.material = view.surface.material(...wanted);
+    tile.userData.far = Math.max(0, center.distanceTo(camera.position) - radius);
   }
+}
+
+// Whether something of a tile may stand in the way from `eye` to `ego`: it is close to the line, and over the ground.
+function crosses(tile, eye, ego, ground) {
+  const { min, max } = tile.geometry.boundingBox, world = tile.matrix, scale = world.getMaxScaleOnAxis();
+  if (new THREE.Vector3(0, 0, max.z).applyMatrix4(world).z < ground + 0.9) return false;
+  const [from, to] = [eye, ego].map((point) => point.clone().applyMatrix4(world.clone().invert()));
+  const away = (share) => {  // [voxels] of a point of the line
+    const at = from.clone().lerp(to, share);
+    return at.distanceTo(at.clone().clamp(min, max));
+  };
+  let [low, high] = [0, 1];  // the distance to a box has one minimum along a line
+  for (let round = 0; round < 16; round++) {
+    const [a, b] = [low + (high - low) / 3, high - (high - low) / 3];
+    if (away(a) < away(b)) high = b; else low = a;
+  }
+  return away((low + high) / 2) * scale < CLEARANCE;
 }

@@ -10,7 +10,7 @@ export function buildFrame(view, k) {
   for (let i = 0; i < labels.length; i++) if (hidden.has(labels[i])) labels[i] = FREE;
   const sun = (yaw) => { const [x, y, z] = scenery.meta.sun, c = Math.cos(yaw), s = Math.sin(yaw); return [c * x + s * y, c * y - s * x, z]; };
   const place = (geometries, pose, from) => geometries.map((geometry) => {
-    const made = new THREE.Mesh(geometry, view.surface.material("HAZE"));
+    const made = new THREE.Mesh(geometry, view.surface.material(...(geometry.userData.tall ? ["BAND"] : []), "HAZE"));
     made.matrixAutoUpdate = false;
     made.userData.base = matrix(pose).multiply(new THREE.Matrix4().makeTranslation(
       lower[0] + from[0] * voxel, lower[1] + from[1] * voxel, lower[2])).multiply(new THREE.Matrix4().makeScale(voxel, voxel, voxel));
@@ -44,7 +44,10 @@ export function buildFrame(view, k) {
   const still = place(mesh(labels, nx, ny, nz, sun(frame.pose[2])), frame.pose, [0, 0]);
   for (const tile of still) {
     tile.geometry.computeBoundingSphere();
+    tile.geometry.computeBoundingBox();
+    const { min, max } = tile.geometry.boundingBox, corners = [[min.x, min.y], [min.x, max.y], [max.x, min.y], [max.x, max.y]];
     tile.userData.sphere = tile.geometry.boundingSphere.clone().applyMatrix4(tile.matrix);
+    tile.userData.corners = corners.map(([x, y]) => new THREE.Vector3(x, y, 0).applyMatrix4(tile.matrix));
   }
   return { group, users, still };
 }

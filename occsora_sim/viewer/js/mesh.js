@@ -42,10 +42,10 @@ class Faces {
   }
 }
 
-const TILE = 50;  // [voxels] square; faces of a tile are one geometry, so that those out of sight cost nothing
+const TILE = 25;  // [voxels] square; no face reaches over one, so that tiles out of sight cost nothing
 
 // Exposed faces of labels (nx, ny, nz), lit by a sun towards (3,) and darkened in corners; equal neighbours are one face.
-// Returns a geometry for each tile that has any.
+// Returns up to two geometries for each tile: buildings and vegetation, and the rest.
 export function mesh(labels, nx, ny, nz, sun) {
   const sy = nz + 2, sx = (ny + 2) * sy, cells = new Uint8Array((nx + 2) * sx), inside = [];
   for (let x = 0, from = 0; x < nx; x++)
@@ -53,7 +53,7 @@ export function mesh(labels, nx, ny, nz, sun) {
       for (let z = 0, to = (x + 1) * sx + (y + 1) * sy + 1; z < nz; z++, from++, to++)
         if (labels[from] !== FREE) { cells[to] = labels[from] + 1; inside.push(to); }
   const light = lights(cells, nx, ny, nz, sun);
-  const across = Math.ceil(ny / TILE), tiles = Array.from({ length: Math.ceil(nx / TILE) * across }, () => new Faces(64));
+  const across = Math.ceil(ny / TILE), tiles = Array.from({ length: 2 * Math.ceil(nx / TILE) * across }, () => new Faces(64));
   const keys = new Uint32Array(cells.length), seen = new Uint32Array(inside.length);
   const place = [0, 0, 0], corner = [0, 0, 0, 0], values = new Float64Array(16), strides = [sx, sy, 1];
   const { crowns, walls } = scenery.meta;
@@ -79,18 +79,20 @@ export function mesh(labels, nx, ny, nz, sun) {
     for (let i = 0; i < many; i++) {  // in the order of cells, so what a face can grow over comes later
       const cell = seen[i], key = keys[cell], a = key >> 12 & 15, b = key >> 8 & 15, c = key >> 4 & 15, e = key & 15;
       if (!key) continue;
+      place[0] = Math.floor(cell / sx) - 1; place[1] = Math.floor((cell % sx) / sy) - 1; place[2] = (cell % sy) - 1;
+      const most = (axis) => (axis === 2 ? nz : TILE - place[axis] % TILE), widest = most(first), highest = most(second);
       let wide = 1, high = 1;
-      if (a === b && c === e) while (keys[cell + wide * sf] === key) wide++;
+      if (a === b && c === e) while (wide < widest && keys[cell + wide * sf] === key) wide++;
       if (a === e && b === c)
-        grow: for (; ; high++)
+        grow: for (; high < highest; high++)
           for (let j = 0; j < wide; j++) if (keys[cell + high * ss + j * sf] !== key) break grow;
       for (let k = 0; k < high; k++) for (let j = 0; j < wide; j++) keys[cell + k * ss + j * sf] = 0;
       corner[0] = values[a]; corner[1] = values[b]; corner[2] = values[c]; corner[3] = values[e];
-      place[0] = Math.floor(cell / sx) - 1; place[1] = Math.floor((cell % sx) / sy) - 1; place[2] = (cell % sy) - 1;
       const label = cells[cell] - 1, look = label === crowns ? CROWN : label === walls && d < 4 ? WALL : 0;
-      tiles[Math.floor(place[0] / TILE) * across + Math.floor(place[1] / TILE)].quad(
+      const tall = label === crowns || label === walls;  // what else there is seldom stands in the way of a camera
+      tiles[2 * (Math.floor(place[0] / TILE) * across + Math.floor(place[1] / TILE)) + (tall ? 1 : 0)].quad(
         place, axis, first, second, front, wide, high, label, corner, look);
     }
   }
-  return tiles.filter((faces) => faces.count).map((faces) => faces.geometry());
+  return tiles.flatMap((faces, k) => (faces.count ? [Object.assign(faces.geometry(), { userData: { tall: k % 2 === 1 } })] : []));
 }

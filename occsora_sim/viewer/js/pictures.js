@@ -8,9 +8,14 @@ import { paced, sharpness } from "./sharpness.js";
 
 const canvas = $("scene");
 THREE.ColorManagement.enabled = false;  // colours are the palette's, as they are
-export const renderer = new THREE.WebGLRenderer({ canvas, alpha: false, antialias: false });
+// Opaque: the browser needs to mix nothing with what lies behind it.
+const context = canvas.getContext("webgl2", { alpha: false, antialias: false, stencil: false });
+export const renderer = new THREE.WebGLRenderer({ canvas, context });
 renderer.outputColorSpace = THREE.LinearSRGBColorSpace;
 renderer.autoClear = false;
+renderer.setClearColor(0xdee6ec);  // the page's, between two views
+// The nearest first: what lies behind is then not shaded at all.
+renderer.setOpaqueSort((a, b) => a.renderOrder - b.renderOrder || (a.object.userData.far ?? 0) - (b.object.userData.far ?? 0));
 
 let last = 0;
 export function tick(now) {
@@ -31,6 +36,8 @@ function draw() {
     renderer.setSize(width, height, false);
     canvas.style.width = canvas.style.height = "";
   }
+  renderer.setScissorTest(false);
+  renderer.clear();
   renderer.setScissorTest(true);
   for (const view of views) {
     const left = view.pane.offsetLeft, wide = view.pane.offsetWidth;
@@ -41,10 +48,9 @@ function draw() {
     view.camera.updateMatrixWorld();
     renderer.setViewport(left, 0, wide, height);
     renderer.setScissor(left, 0, wide, height);
-    renderer.clear();
     renderer.render(view.scene, view.camera);
     placeLabels(view, wide, height);
-    view.part("i").style.left = `${view.cursor(view.shown)}px`;
+    view.part("figure i").style.left = `${view.cursor(view.shown)}px`;
     view.part("figure").style.display = layers.chart.on ? "" : "none";
   }
   $("time").textContent = `${clock.time.toFixed(1)} / ${clock.seconds.toFixed(1)} s`;

@@ -1,7 +1,11 @@
 // Meshes and lines that are no voxels.
 import { THREE, scenery } from "./scenery.js";
 
-export const plain = (options) => new THREE.MeshBasicMaterial({ vertexColors: true, ...options });
+export const plain = (options) => new THREE.ShaderMaterial({  // the vertices' colours, and no more
+  vertexShader: "attribute vec3 color; varying vec3 vColour; void main() { vColour = color; gl_Position = projectionMatrix * (modelViewMatrix * vec4(position, 1.0)); }",
+  fragmentShader: "varying vec3 vColour; void main() { gl_FragColor = vec4(vColour, 1.0); }",
+  ...options,
+});
 
 export function fixedMesh(name, options) {
   const geometry = new THREE.BufferGeometry();

@@ -33,7 +33,7 @@ export class View {
     this.car = fixedMesh("car");
     this.world = new THREE.Group();
     this.lines = new Sketch(THREE.Mesh, plain({ side: THREE.DoubleSide }), 6 * 1200);
-    this.boxes = new Sketch(THREE.LineSegments, new THREE.LineBasicMaterial({ vertexColors: true }), 30 * 128);
+    this.boxes = new Sketch(THREE.LineSegments, plain(), 30 * 128);
     this.scene.add(this.sky, this.world, this.car, this.lines.object, this.boxes.object);
     this.pane = $("pane").content.firstElementChild.cloneNode(true);
     this.pane.classList.add(KINDS.get(recording.meta.kind) ?? "other");
