@@ -107,7 +107,10 @@ def test_an_edit_that_cannot_be_is_refused_in_one_line_and_nothing_is_written(
 
 
 def test_what_is_saved_is_the_file_that_the_command_writes(server, road, tmp_path, capsys):
-    edits: list[dict[str, Any]] = [{"class": "pedestrian", "x": 8, "y": 6, "path": [[4, 8, -4, -1.57]]}, {"remove": 1}]
+    edits: list[dict[str, Any]] = [
+        {"class": "pedestrian", "x": 8, "y": 6, "path": [[4, 8, -4, -1.57]]},
+        {"remove": 1},
+    ]
     answer = ask(server, "/save", *edits, name="crossing")
     path = tmp_path / "out" / "crossing.safetensors"
     assert answer == {"path": str(path), "command": f"occsora-sim drive --scenes {path}"}
