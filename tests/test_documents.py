@@ -309,6 +309,8 @@ def in_small(verb: str, options: Any, place: Path, small: Path) -> Any:
             changed[name] = place / "out" / value.name if value.suffix else place / "out"
     if verb == "render":
         changed["out"] = place / "out" / "frame.png"
+    if verb == "scenes edit":  # in the browser it serves until Ctrl-C; test_edit_page
+        changed["browser"] = False
     if verb == "view":  # without a file it serves until Ctrl-C, and a window needs a display
         changed["html"], changed["open3d"] = place / "out" / "page.html", False
         changed["sources"] = (str(place / "out"),) * len(options.sources)
