@@ -95,6 +95,8 @@ def normal_from(pairs: Tensor) -> Tensor:
     return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1).float()
 
 
-def gumbel_from(drawn: Tensor) -> Tensor:
-    """Gumbel noise of any shape from uniform numbers: logits plus noise are largest at a choice by them."""
-    return -torch.log(-torch.log(drawn))
+def choice_from(logits: Tensor, drawn: Tensor) -> Tensor:
+    """Choices (...) int64 by `logits` (..., m), from uniform numbers (...): their distribution function inverted."""
+    # In float64, or what cannot be might be what rounding leaves.
+    share = logits.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)[..., :-1]
+    return (share < drawn[..., None]).sum(dim=-1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from occsora_sim.counter_random import gumbel_from, normal_from, philox, uniform, uniforms, words
+from occsora_sim.counter_random import choice_from, normal_from, philox, uniform, uniforms, words
 
 KNOWN = [  # Random123 1.09, examples/kat_vectors, philox4x32 10
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -55,7 +55,11 @@ def test_numbers_are_distributed_as_they_say():
     assert abs(float(flat.mean()) - 0.5) < 0.005 and abs(float(flat.var()) - 1 / 12) < 0.002
     assert abs(float(bell.mean())) < 0.01 and abs(float(bell.std()) - 1) < 0.01
     logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(1, 50_000, 3)
-    share = (
-        torch.bincount((logits + gumbel_from(uniform(key, 2, 50_000, 3)))[0].argmax(-1), minlength=3) / 50_000
-    )
+    share = torch.bincount(choice_from(logits, uniform(key, 2, 50_000))[0], minlength=3) / 50_000
     torch.testing.assert_close(share, torch.tensor([0.5, 0.3, 0.2]), atol=0.01, rtol=0)
+
+
+def test_a_choice_is_never_one_that_cannot_be():
+    logits = torch.tensor([-1e9, 0.0, -1e9, 0.0, -1e9])
+    drawn = torch.tensor([2.0**-25, 0.25, 0.5, 0.500001, 1 - 2.0**-24])
+    assert choice_from(logits.expand(5, 5), drawn).tolist() == [1, 1, 1, 3, 3]

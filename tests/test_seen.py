@@ -1,15 +1,14 @@
-"""What a start's frames saw is read from anywhere as the record that evaluations write reads it."""
+"""What a start's frames saw is read from anywhere as the nearest sample of them all."""
 
 import pytest
 import torch
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.geometry import compose
+from occsora_sim.geometry import compose, to_world
 from occsora_sim.grid import FREE
 from occsora_sim.models.columns import UNSEEN
-from occsora_sim.models.seen import Seen, of_codes
+from occsora_sim.models.seen import FINER, Seen, of_codes
 from occsora_sim.presets import tiny
-from occsora_sim.scoring.record import Record
 
 GRID = tiny().grid
 
@@ -29,19 +28,33 @@ def frames(count=2, steps=3):
 
 def read(seen: Seen, pose: torch.Tensor) -> torch.Tensor:
     """Codes (b, x, y) of one frame at each of the poses (b, 3)."""
-    return seen.read(seen.points(pose[:, None], GRID), GRID)[:, 0]
+    return seen.look(seen.points(pose[:, None], GRID), GRID)[:, 0]
 
 
-@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (1.3, 0.4, 0.2), (4.0, -3.0, 2.5), (500.0, 0.0, 0.0)])
-def test_what_was_seen_is_read_as_from_the_record(offset):
-    labels, poses = frames()
-    pose = compose(poses[:, -1], torch.tensor(offset).expand(2, 3))
+@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (1.3, 0.4, 0.2), (-4.0, 3.0, 2.5)])
+def test_what_is_read_was_sampled_as_near_as_can_be(offset):
+    """No two columns are the same, so what is read tells where it was taken."""
+    _, poses = frames(count=1)
+    number = torch.arange(3 * GRID.shape[0] * GRID.shape[1]).view(1, 3, *GRID.shape[:2], 1)
+    labels = (number // 16 ** torch.arange(GRID.shape[2]) % 16).byte()
+    places = to_world(GRID.centres_xy(), poses[0, :, None, None]).flatten(0, 2)
     seen = Seen.of(labels, poses, GRID)
+    pose = compose(poses[:, -1], torch.tensor([offset]))
     codes = read(seen, pose)
-    recorded = Record.of(labels, poses, GRID).read(pose[:, None], GRID)[:, 0]
-    # It looks at the cells on a point's side alone. Here, where every neighbour is of another kind, that shows.
-    assert (seen.columns(codes) != recorded).any(-1).float().mean() < 0.02
-    assert torch.equal(codes > 0, recorded[..., 0] != UNSEEN)
+    columns = seen.columns(codes)[0].long()
+    taken = places[(columns * 16 ** torch.arange(GRID.shape[2])).sum(-1).clamp(max=len(places) - 1)]
+    asked = to_world(GRID.centres_xy(), pose[0])
+    away, nearest = (taken - asked).norm(dim=-1), torch.cdist(asked.flatten(0, 1), places).amin(1)
+    known, nearest = codes[0] > 0, nearest.view(away.shape)
+    farther = (away - nearest)[known] / GRID.voxel
+    assert farther.max() <= 2**0.5 / FINER and farther.mean() < 0.02
+    assert known[nearest < GRID.voxel * (0.5 - 1 / FINER)].all() and not known[nearest > GRID.voxel].any()
+
+
+def test_far_away_nothing_was_seen():
+    labels, poses = frames()
+    seen = Seen.of(labels, poses, GRID)
+    assert not read(seen, compose(poses[:, -1], torch.tensor([[500.0, 0.0, 0.0]] * 2))).any()
 
 
 def test_the_newest_frame_is_read_exactly_and_a_point_says_what_its_cell_holds():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occsora_sim.constants import constant
-from occsora_sim.counter_random import gumbel_from
+from occsora_sim.counter_random import choice_from
 from occsora_sim.grid import DYNAMIC
 from occsora_sim.models.entry_view import GROUPS, group_of
 from occsora_sim.models.one_hot import one_hot
@@ -34,9 +34,9 @@ _SUB = 4
 _TURN = 2 * math.pi / HEADINGS
 """Width of a bin of the heading [rad]."""
 
-_DRAWN = (len(DYNAMIC), _SUB**2, HEADINGS, len(SPEEDS), 2, 1)
-NUMBERS = sum(_DRAWN)
-"""Uniform numbers that the marks of an entry are drawn by."""
+NUMBERS = 7
+"""Uniform numbers that the marks of an entry are drawn by: class, part of its cell, where in it (two), heading, speed,
+and where in its bin."""
 
 
 class Marks(nn.Module):
@@ -114,17 +114,17 @@ class Marks(nn.Module):
             kind (b, k) int64, index in DYNAMIC; part of the cell (b, k, 2), 0 to 1; yaw [rad] and speed [m/s] (b, k).
 
         """
-        by, noise = drawn.split(_DRAWN, dim=-1), gumbel_from(drawn).split(_DRAWN, dim=-1)
+        for_kind, for_sub, x, y, for_turn, for_pace, within = drawn.unbind(-1)
         which, where = self._where(f, group)
-        kind, sub = (which + noise[0]).argmax(-1), (where + noise[1]).argmax(-1)
-        part = (torch.stack((sub // _SUB, sub % _SUB), dim=-1) + by[4]) / _SUB
+        kind, sub = choice_from(which, for_kind), choice_from(where, for_sub)
+        part = torch.stack((sub // _SUB + x, sub % _SUB + y), dim=-1) / _SUB
         named = one_hot(kind, len(DYNAMIC))
         bins, rest = self._heading(f, named, part)
-        turn = (bins + noise[2]).argmax(-1)
+        turn = choice_from(bins, for_turn)
         yaw = (turn + rest.gather(-1, turn[..., None])[..., 0]) * _TURN
-        pace = (self._speed(f, named, part, yaw) + noise[3]).argmax(-1)
+        pace = choice_from(self._speed(f, named, part, yaw), for_pace)
         low, up = F.embedding(pace, constant(_PACES, f.device)).unbind(-1)
-        speed = torch.where(pace > 0, low + (up - low) * by[5][..., 0], 0.0)
+        speed = torch.where(pace > 0, low + (up - low) * within, 0.0)
         return kind, part, yaw, speed
 
     def _where(self, f: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

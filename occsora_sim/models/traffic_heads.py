@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from occsora_sim.constants import constant
-from occsora_sim.counter_random import gumbel_from, normal_from, uniforms
+from occsora_sim.counter_random import choice_from, normal_from, uniforms
 from occsora_sim.models.traffic_motion import Motion
 
-_GATE, _NOISE, _MORE, _TURN, _WITHIN = range(100, 105)  # uses of random numbers
+_GATE, _NOISE, _TOKENS = range(100, 103)  # uses of random numbers
 
 _SCALE = (0.25, 0.08)
 """About what actions deviate from nothing by: `more` [m], `turn` [rad]."""
@@ -170,17 +170,16 @@ class TokenHead(nn.Module):
 
     def luck(self, key: Tensor, n: int) -> list[Tensor]:
         """What chance has to say of n road users: uniform numbers (..., b, n, *) from keys (..., b, 2)."""
-        more, turn = len(self.more_bins), len(self.turn_bins)
-        return uniforms(key, {_GATE: (n,), _MORE: (n, more), _TURN: (n, turn), _WITHIN: (n, 2)})
+        return uniforms(key, {_TOKENS: (n, 5)})
 
     def sample(self, seen: Tensor, luck: Sequence[Tensor]) -> Motion:
         """Draw motions (..., b, n) from `seen` (b, n, hidden) with `luck` for as many."""
-        gate, more, turn, within = luck
-        first = (self.first(seen) + gumbel_from(more)).argmax(-1)
-        second = (self.second(seen + self.chosen(first)) + gumbel_from(turn)).argmax(-1)
+        gate, more, turn, in_more, in_turn = luck[0].unbind(-1)
+        first = choice_from(self.first(seen), more)
+        second = choice_from(self.second(seen + self.chosen(first)), turn)
         return Motion(
-            more=self._value(first, self.more_bins, within[..., 0]),
-            turn=self._value(second, self.turn_bins, within[..., 1]),
+            more=self._value(first, self.more_bins, in_more),
+            turn=self._value(second, self.turn_bins, in_turn),
             stand=gate < torch.sigmoid(self.gate(seen)[..., 0]),
         )
 

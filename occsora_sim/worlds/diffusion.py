@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.errors import ActionError, ConfigurationError
@@ -146,7 +145,7 @@ class DiffusionWorld:
         for pose, labels in zip(poses.unbind(1), future.unbind(1), strict=True):
             users = keep_on(users)
             record = memory.ground.seen
-            seen = record.read(record.points(pose[:, None], grid), grid)[:, 0]
+            seen = record.look(record.points(pose[:, None], grid), grid)[:, 0]
             drawn = self.model.ground.given_back(without_road_users(labels))
             ground = torch.where((seen > 0)[..., None], record.columns(seen), drawn)
             found = [road_users_in(row[None], at[None], grid) for row, at in zip(labels, pose, strict=True)]
@@ -240,15 +239,11 @@ class DiffusionWorld:
         """
         model, users = self.model.traffic, memory.users.occupied()
         ego = of_ego(memory.poses, self.vehicle, users.pose.shape[2])
-        # The model sums over slots: always over all of them, or the order of a sum would depend on the batch.
-        everyone = join(ego, memory.users)
-        some = everyone.now[:, : 1 + users.label.shape[1]]
-        crops = memory.ground.crops(some, kinds, self.ground, self.grid)
-        empty = everyone.label.shape[1] - crops.shape[1]
+        everyone = join(ego, users)
+        crops = memory.ground.crops(everyone.now, kinds, self.ground, self.grid)
         is_ego = torch.zeros_like(everyone.valid)
         is_ego[:, 0] = True
-        around = F.pad(crops, (0, 0, 0, 0, 0, empty))
-        seen = model(everyone, is_ego, around, memory.scene[:, 0].long())[:, 1 : crops.shape[1]]
+        seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, 1:]
         if chance is None:
             return apply(users, model.head.mean(seen))
         luck = [part[frame, :, :, : users.label.shape[1]] for part in chance.motions]

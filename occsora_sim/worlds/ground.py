@@ -65,7 +65,7 @@ class Ground:
     def read(self, poses: Tensor, model: GroundModel, grid: Grid) -> View:
         """The ground in view at world poses (b, f, 3). What was not drawn in time shows the commonest column."""
         points = self.seen.points(poses, grid)  # the canvas has the same frame
-        seen = self.seen.read(points, grid)
+        seen = self.seen.look(points, grid)
         kinds, known = self.canvas.look(points, model.fine.contents)
         kinds = torch.where(known, kinds, model.fine.contents[0, 0])
         return View(codes=self._joined(seen, kinds, model), palette=self._palette(model))
