@@ -165,6 +165,20 @@ def test_requests_of_other_pages_and_wrong_ones_are_refused(server, tmp_path):
     assert post(server, "/save", good, Origin=f"http://localhost:{server.port}")[0] == 200
 
 
+def test_a_page_that_cannot_begin_ends_in_one_line(road, tmp_path, monkeypatch, capsys):
+    save_scene(road, tmp_path / "road.safetensors")
+    monkeypatch.chdir(tmp_path)
+    asked = ["scenes", "edit", "road.safetensors", "--browser", "--no-open"]
+    for more, message in (
+        (["--road-users", '{"remove": 99}'], "there is no road user 99"),
+        (["--out", "edited.json"], "a scene file ends in .safetensors"),
+        (["--port", "70000"], "--port 70000: cannot be served"),
+    ):
+        assert main([*asked, *more]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+
+
 # --------------------------------------------------------------------------- in the browser
 class Page:
     """The page in a browser, and a hand that points at places in the ego frame at the start."""
@@ -206,6 +220,13 @@ class Page:
 
     def said(self) -> str:
         return wait(self.browser, "document.getElementById('said').textContent")
+
+
+LISTS = """
+const edits = [{ class: "car", x: 1, y: 2 }, { class: "bus", x: 3, y: 4 }, { remove: 2 }, { id: 6, speed: 2 }];
+const now = new viewer.editor.edits.constructor({ edits, ids: [5, 6, 2, 6], recorded: 5 });
+return [now.without(5), now.without(6), now.changed(6, { speed: null }), now.without(1), now.restored(2)];
+"""
 
 
 def test_a_hand_moves_turns_places_scripts_removes_and_saves(road, tmp_path):
@@ -273,6 +294,16 @@ def test_a_hand_moves_turns_places_scripts_removes_and_saves(road, tmp_path):
             Select(browser.find_element("id", "class")).select_by_value("pedestrian")
             edits = page.edits(4)
             assert edits[2] == {"remove": 2} and edits[3]["class"] == "pedestrian"
+
+            car, bus = {"class": "car", "x": 1, "y": 2}, {"class": "bus", "x": 3, "y": 4}
+            gone, fast = {"remove": 2}, {"id": 6, "speed": 2}
+            assert browser.execute_script(LISTS) == [
+                [bus, gone, {"id": 5, "speed": 2}],  # the bus has the car's number then
+                [car, gone],
+                [car, bus, gone],
+                [car, bus, gone, fast, {"remove": 1}],
+                [car, bus, fast],
+            ]
 
             page.click("save")
             wait(browser, "document.getElementById('said').textContent.startsWith('saved')")
