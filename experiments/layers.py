@@ -41,7 +41,7 @@ def layers(town: int, ego: int, step: int, seconds: float) -> dict[str, np.ndarr
         state = world.step(state, relative(way[k], way[k + 1])[None, None])
     pose, ground = state.ego_pose[:, -1], state.memory.ground
     drawn = ground.read(pose[:, None], world.ground, OCC3D).columns()[0, 0]
-    codes = ground.seen.read(ground.seen.points(pose[:, None], OCC3D), OCC3D)[0, 0]
+    codes = ground.seen.look(ground.seen.points(pose[:, None], OCC3D), OCC3D)[0, 0]
     seen = torch.where((codes > 0)[..., None], drawn, FREE)
     route = to_frame(start.route, pose).numpy()
     views = {

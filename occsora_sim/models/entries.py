@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from occsora_sim.constants import constant
 from occsora_sim.counter_random import uniforms
+from occsora_sim.device import fast_bfloat16
 from occsora_sim.grid import DYNAMIC
 from occsora_sim.models.entry_candidates import give_way, in_the_way, seen_before, with_past
 from occsora_sim.models.entry_marks import NUMBERS, Marks
@@ -118,6 +120,14 @@ class Entries(EntryNetwork):
         logs = {f"entries/{name}": value.detach() / some for name, value in parts.items()}
         logs["entries/expected"] = (expected.detach().sum((1, 2, 3)) * weight).sum() / some
         return sum(parts.values(), start=rate.new_zeros(())) / some, logs
+
+    def quick(self) -> Entries:
+        """A copy to draw with, whose network is in bfloat16 where the device is fast at that; its marks are not."""
+        model = deepcopy(self).requires_grad_(False).eval()
+        for name, part in model.named_children():
+            if name != "marks" and fast_bfloat16(self.sizes.device):
+                part.bfloat16()
+        return model
 
     def luck(self, key: Tensor, slots: int) -> list[Tensor]:
         """What chance has to say of at most so many that enter: uniform numbers (..., b, *) from keys (..., b, 2)."""

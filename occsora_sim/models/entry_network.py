@@ -101,8 +101,9 @@ class EntryNetwork(nn.Module):
         of the three levels for `features`; `image` of `view_image`, `condition` of `conditions`.
         """
         blocks = (self.block1, self.block2, *self.block3, self.block4, self.block5)
-        films = self._films(blocks, self.condition(condition))
-        x1 = self.block1(self.stem(image), *next(films))
+        kind = self.stem.weight.dtype
+        films = self._films(blocks, self.condition(condition.to(kind)))
+        x1 = self.block1(self.stem(image.to(kind)), *next(films))
         x2 = self.block2(self.down2(x1), *next(films))
         x3 = self.down3(x2)
         for block in self.block3:

@@ -54,7 +54,7 @@ class DiffusionWorld:
     """A batch of generated worlds behind the World protocol.
 
     Args:
-        model: the closed-loop world model; ground is drawn with a copy of it as it is now.
+        model: the closed-loop world model; ground and entries are drawn with copies of it as it is now.
         mode: "sample" draws a future, "mean" takes the expectation (for forecasting scores): ground of which most is
             expected to be right, by one call of the network, road users by their likeliest motion, and nobody enters.
         steps: calls of the network for a tile of new ground.
@@ -81,7 +81,7 @@ class DiffusionWorld:
                 "ahead"
             )
         self.model = model.eval()
-        self.ground = model.ground.quick()
+        self.ground, self.entries = model.ground.quick(), model.entries.quick()
         self.mode, self.steps, self.follow_route, self.tiles = mode, steps, follow_route, tiles
         self.ahead = ahead
         self.vehicle = vehicle or Vehicle()
@@ -213,7 +213,7 @@ class DiffusionWorld:
         users = min(most, memory.users.occupied().label.shape[1] + slots * (frames - 1))
         return _Chance(
             motions=luck_of_several(self.model.traffic.head, keys, users),
-            entries=self.model.entries.luck(keys, slots),
+            entries=self.entries.luck(keys, slots),
         )
 
     def _setting(self, memory: DiffusionMemory, view: View, poses: Tensor, first: bool) -> Setting:
@@ -230,7 +230,7 @@ class DiffusionWorld:
             (poses - before)[..., :2].norm(dim=-1) / FRAME_SECONDS,
             new,
             route_mask(memory.route, poses, grid) if self.follow_route else None,
-            self.model.entries.config.margin,
+            self.entries.config.margin,
         )
 
     def _move(self, memory: DiffusionMemory, kinds: Tensor, chance: _Chance | None, frame: int) -> RoadUsers:
@@ -279,7 +279,7 @@ class DiffusionWorld:
         first: bool,
     ) -> RoadUsers:
         """The road users with those who come into view."""
-        entered = self.model.entries.enter(
+        entered = self.entries.enter(
             users, setting, prompt=memory.scene, key=memory.key, slots=START_SLOTS if first else STEP_SLOTS,
             vehicle=self.vehicle, guided=memory.asks, luck=[part[frame] for part in chance.entries],
         )  # fmt: skip
