@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
+from occsora_sim.geometry import rotate, to_world
 
 CLASSES: tuple[str, ...] = (
     "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian",
@@ -94,6 +96,16 @@ class Grid:
             for n, low in zip(self.shape[:2], self.lower[:2], strict=True)
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+    def centres_from(self, pose: torch.Tensor) -> torch.Tensor:
+        """The same, of the ground plane of ego frames at `pose` (..., 3), in the frame that it is given in: (..., x, y,
+        2) [m]. In memory x and y lie apart.
+        """
+        x, y = self.centres_xy(pose.device).to(pose).unbind(-1)
+        # A row and a column make all of them.
+        along = to_world(F.pad(x[:, :1], (0, 1)), pose[..., None, :])
+        across = rotate(F.pad(y[0, :, None], (1, 0)), pose[..., None, 2])
+        return (along.movedim(-1, 0)[..., None] + across.movedim(-1, 0)[..., None, :]).movedim(0, -1)
 
     def centres_z(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Heights of the voxel centres, shape (z,) [m], float32."""

@@ -75,3 +75,10 @@ def test_frames_that_are_no_labels_are_refused():
     noise = torch.randint(0, FREE, (1, 1, 200, 200, 16), dtype=torch.uint8)
     with pytest.raises(ConfigurationError, match=r"^start: its frames hold \d+ different columns[^\n]+$"):
         Seen.of(noise, torch.zeros(1, 1, 3), tiny().grid)
+
+
+def test_centres_of_a_turned_frame_lie_where_its_pose_puts_them():
+    poses = torch.tensor([[[3.0, -2.0, 0.7], [0.0, 0.0, 0.0]]])
+    centres = GRID.centres_from(poses)
+    torch.testing.assert_close(centres, to_world(GRID.centres_xy(), poses[:, :, None, None]))
+    assert torch.equal(centres[0, 1], GRID.centres_xy())

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,7 +287,7 @@ def test_the_ego_is_taken_out_of_a_change_of_lanes_and_led_elsewhere(tmp_path):
     }
     for kind, text in roads.items():
         (tmp_path / f"x.{kind}.xml").write_text(text)
-    netconvert = [
+    netconvert: list[str | Path] = [
         sumo_home() / "bin" / "netconvert",
         *"-n x.nod.xml -e x.edg.xml -x x.con.xml -o x.net.xml".split(),
     ]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.geometry import relative, rotate, to_world
+from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
 from occsora_sim.models.columns import UNSEEN, distinct_columns
 
@@ -79,12 +79,7 @@ class Seen:
 
     def points(self, poses: Tensor, grid: Grid) -> Tensor:
         """Where in the lattice's frame the columns (b, f, x, y, 2) [m] of frames at world poses (b, f, 3) are."""
-        local = relative(self.origin[:, None], poses)[:, :, None]
-        x, y = grid.centres_xy(poses.device).unbind(-1)
-        # A row and a column make all of them. In memory x and y lie apart: nobody looks at both at a time.
-        along = to_world(F.pad(x[:, :1], (0, 1)), local).movedim(-1, 0)
-        across = rotate(F.pad(y[0, :, None], (1, 0)), local[..., 2]).movedim(-1, 0)
-        return (along[..., None] + across[..., None, :]).movedim(0, -1)
+        return grid.centres_from(relative(self.origin[:, None], poses))
 
     def look(self, points: Tensor, grid: Grid) -> Tensor:
         """Codes (b, ...) int32 of what was seen at points (b, ..., 2) [m] of the lattice's frame; 0: nothing."""

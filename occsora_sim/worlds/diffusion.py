@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.errors import ActionError, ConfigurationError
-from occsora_sim.geometry import compose, to_frame, to_world
+from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.columns import without_road_users
 from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS
@@ -220,8 +220,7 @@ class DiffusionWorld:
         """What of the frames at `poses` (b, f, 3) decides who comes into view."""
         grid = self.grid
         before = torch.cat((memory.poses[:, -1:], poses[:, :-1]), dim=1)
-        points = to_world(grid.centres_xy(self.device), poses[:, :, None, None])
-        new = ~in_view(to_frame(points, before[:, :, None, None]), grid)
+        new = ~in_view(grid.centres_from(relative(before, poses)), grid)
         if first:
             new[:, 0] = True
         return Setting.of(
