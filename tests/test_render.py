@@ -122,6 +122,7 @@ def test_what_render_cannot_write_or_find_is_said_in_one_line(saved, tmp_path, c
         capsys, saved, "--out", tmp_path / "a.webm"
     )
     assert "2 rollouts: give one" in refused(capsys, saved, saved, "--out", tmp_path / "a.png")
+    assert "leave it out" in refused(capsys, saved, saved, "--title", "T", "--out", tmp_path / "a.gif")
     assert "--time 9" in refused(capsys, saved, "--time", "9", "--out", tmp_path / "a.ply")
     assert "frames 0 to 6" in refused(capsys, saved, "--frame", "-1", "--out", tmp_path / "a.ply")
     assert "say the same" in refused(capsys, saved, "--frame", "1", "--time", "0.5", "--out", "a.ply")

@@ -56,6 +56,8 @@ class Options:
             raise ConfigurationError(
                 f"{len(self.rollouts)} rollouts: give one, or two and an --out in .gif, to see them side by side"
             )
+        if len(self.rollouts) == 2 and self.title:
+            raise ConfigurationError("--title: of two rollouts each says what it is; leave it out")
         if self.smooth < 1:
             raise ConfigurationError(f"--smooth {self.smooth}: must be 1 or more")
         if self.time is not None and not math.isfinite(self.time):
