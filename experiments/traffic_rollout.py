@@ -30,8 +30,7 @@ def load(path: Path) -> TrafficModel:
     """A traffic model from what `train traffic` or a resume file holds."""
     tensors, header = read_tensors(path, kind="resume" if path.name == "resume.safetensors" else "traffic")
     ema = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    head = "flow" if any("prior" in k for k in ema or tensors) else "tokens"
-    model = TrafficModel(TrafficConfig(**header.get("config", {"head": head})))
+    model = TrafficModel(TrafficConfig.from_header(header.get("config", {})))
     model.load_state_dict({k.removeprefix("ema."): v for k, v in (ema or tensors).items()}, strict=False)
     return model.eval()
 
@@ -68,7 +67,7 @@ def rollout(
         crops = _crops(sampler, scenes, users, rows, k - 1, hidden)
         seen = model(users, windows.ego, crops, windows.place)
         key = torch.tensor([[seed + r, k] for r in range(len(rows))])
-        luck = [part[0] for part in luck_of_several(model.head, key[None], seen.shape[1])]
+        luck = luck_of_several(key[None], seen.shape[1])[0]
         moved = apply(users, choose(users, model.head.sample(seen, luck), crops))
         users = _merge(moved, windows.ego, recorded)
         windows = replace(windows, ego=users[1])

@@ -88,13 +88,6 @@ def uniform(key: Tensor, use: int, *shape: int) -> Tensor:
     return uniforms(key, {use: shape})[0]
 
 
-def normal_from(pairs: Tensor) -> Tensor:
-    """Standard normal numbers (..., 2 n) float32 from uniform ones (..., 2, n) (Box and Muller 1958)."""
-    first, second = pairs.double().unbind(-2)
-    radius, angle = torch.sqrt(-2 * first.log()), 2 * math.pi * second
-    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1).float()
-
-
 def choice_from(logits: Tensor, drawn: Tensor) -> Tensor:
     """Choices (...) int64 by `logits` (..., m), from uniform numbers (...): their distribution function inverted."""
     # In float64, or what cannot be might be what rounding leaves.

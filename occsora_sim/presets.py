@@ -45,7 +45,7 @@ def tiny() -> WorldModelConfig:
             column=0.8, kinds=24, codes=256, patterns=64, tile=8, window=16, plan_window=16, body=body,
             plan_body=body,
         ),
-        traffic=TrafficConfig(hidden=32, depth=1, heads=2, edge=8, head="flow"),
+        traffic=TrafficConfig(hidden=32, depth=1, heads=2, edge=8),
         entries=EntriesConfig(grid=grid, width=8, marks=16),
     )  # fmt: skip
 

@@ -56,10 +56,11 @@ def keep_on_for_ever(model) -> None:
     """Weights that say of everybody that it goes on as it went."""
     head = model.traffic.head
     with torch.no_grad():
-        for part in (head.gate, head.prior, head.net[-1]):
+        for part in (head.gate, head.first[-1], head.second[-1]):
             part.weight.zero_()
-            part.bias.zero_()
-        head.gate.bias.fill_(-50.0)
+            part.bias.fill_(-50.0)
+        for part in (head.first[-1], head.second[-1]):
+            part.bias[len(part.bias) // 2] = 50.0  # the middle bin is no action
 
 
 def roll(world, starts, seeds, trajectories):

@@ -41,7 +41,6 @@ TRAFFIC = {"preset": "tiny", "rollout_steps": 6, "rollout_frames": 1, "entry_ste
 
 TRAININGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "traffic": (train_traffic, TrafficTraining, TRAFFIC),
-    "traffic tokens": (train_traffic, TrafficTraining, {"head": "tokens", **TRAFFIC}),
     "traffic --init": (train_traffic, TrafficTraining, {"init": "world_model", **TRAFFIC}),
     "ground": (train_ground, GroundTraining, GROUND),
     "ground --init": (train_ground, GroundTraining, {"init": "world_model", **GROUND}),

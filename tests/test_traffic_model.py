@@ -25,7 +25,7 @@ from occsora_sim.models.ground_crop import (
 )
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.traffic_choice import choose
-from occsora_sim.models.traffic_heads import HEADS
+from occsora_sim.models.traffic_head import TokenHead
 from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
 from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
 from occsora_sim.training.traffic import traffic_loss
@@ -59,9 +59,9 @@ def crops(users: RoadUsers) -> torch.Tensor:
     return torch.randint(0, 5, (*users.valid.shape, *CROP), generator=generator, dtype=torch.uint8)
 
 
-def model(head: str = "flow") -> TrafficModel:
+def model() -> TrafficModel:
     torch.manual_seed(0)
-    return TrafficModel(replace(SMALL, head=head)).eval()
+    return TrafficModel(SMALL).eval()
 
 
 def sees(net: TrafficModel, users: RoadUsers, ground: torch.Tensor | None = None) -> torch.Tensor:
@@ -117,9 +117,8 @@ def test_the_action_between_two_poses_leads_from_one_to_the_other():
 
 
 # ------------------------------------------------------------------ the network
-@pytest.mark.parametrize("head", HEADS)
-def test_where_the_world_has_its_origin_makes_no_difference(head):
-    users, net = traffic(), model(head)
+def test_where_the_world_has_its_origin_makes_no_difference():
+    users, net = traffic(), model()
     frame = torch.tensor([300.0, -900.0, 2.0], dtype=torch.float64)
     turn = torch.tensor([[math.cos(2), -math.sin(2)], [math.sin(2), math.cos(2)]])
     elsewhere = replace(
@@ -170,18 +169,17 @@ def test_others_see_where_the_ego_is_and_the_ground_around_them():
     assert (sees(net, users) - sees(net, users, blind)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_a_head_learns_to_draw_what_two_kinds_of_road_users_do(head):
+def test_a_head_learns_to_draw_what_two_kinds_of_road_users_do():
     """Of one kind a third stand and the rest go on evenly; the other kind brakes by half a metre and turns."""
     torch.manual_seed(0)
-    net, generator = HEADS[head](8), torch.Generator().manual_seed(0)
+    net = TokenHead(8)
     kind = torch.arange(256) % 2
     seen = torch.nn.functional.one_hot(kind, 8).float() * 3
     stand = (kind == 0) & (torch.arange(256) % 6 == 0)
     motion = Motion(more=-0.5 * kind.float(), turn=0.3 * kind.float(), stand=stand)
     optimiser = torch.optim.Adam(net.parameters(), 5e-3)
     for _ in range(600):
-        loss, _ = net.loss(seen, motion, torch.ones(256, dtype=torch.bool), generator)
+        loss, _ = net.loss(seen, motion, torch.ones(256, dtype=torch.bool))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -361,7 +359,7 @@ def test_a_step_of_training_is_the_same_by_its_number(road):
 
 
 def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
-    net = model("tokens")
+    net = model()
     own = RolloutSampler(net, TrafficSampler([road], nudged=0.0), frames=6)
     for step in range(6):
         windows = own.draw(2, step)
@@ -376,7 +374,7 @@ def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
 
 def test_it_learns_a_town(road):
     torch.manual_seed(0)
-    net, sampler = model("tokens").train(), TrafficSampler([road], nudged=0.0)
+    net, sampler = model().train(), TrafficSampler([road], nudged=0.0)
     optimiser, generator = torch.optim.Adam(net.parameters(), 3e-3), torch.Generator().manual_seed(0)
     losses = []
     for step in range(40):

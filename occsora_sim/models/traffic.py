@@ -20,7 +20,7 @@ from occsora_sim.geometry import rotate
 from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
 from occsora_sim.models.ground_crop import CROP, KINDS, RAY_FEATURES, rays
 from occsora_sim.models.one_hot import one_hot
-from occsora_sim.models.traffic_heads import HEADS
+from occsora_sim.models.traffic_head import TokenHead
 from occsora_sim.models.traffic_motion import STANDS, travel_of
 from occsora_sim.road_users import HISTORY, RoadUsers
 from occsora_sim.scene_prompt import PLACES
@@ -52,7 +52,6 @@ class TrafficConfig:
         heads: attention heads.
         edge: width of the relative features.
         history: poses that a token knows, the present one included.
-        head: how an action is drawn, "tokens" or "flow" (`traffic_heads`).
         place_dropout: share of windows trained with the kind of place left open.
 
     """
@@ -62,14 +61,13 @@ class TrafficConfig:
     heads: int = 4
     edge: int = 32
     history: int = HISTORY
-    head: str = "tokens"
     place_dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS or self.hidden % self.heads or self.depth < 1 or self.history < 2:
+        if self.hidden % self.heads or self.depth < 1 or self.history < 2:
             raise ConfigurationError(
-                f"traffic model: head {self.head!r} must be one of {', '.join(HEADS)}, hidden {self.hidden} a multiple "
-                f"of heads {self.heads}, depth {self.depth} at least 1, history {self.history} at least 2"
+                f"traffic model: hidden {self.hidden} must be a multiple of heads {self.heads}, depth {self.depth} at "
+                f"least 1, history {self.history} at least 2"
             )
 
     def to_header(self) -> dict[str, Any]:
@@ -85,7 +83,8 @@ class TrafficConfig:
 
         """
         try:
-            return TrafficConfig(**header)
+            # When there were two ways to draw an action, weights said which was theirs.
+            return TrafficConfig(**{k: v for k, v in header.items() if (k, v) != ("head", "tokens")})
         except TypeError as error:
             raise CheckpointError(
                 f"weights: the traffic model does not fit this release ({error})"
@@ -155,7 +154,7 @@ class TrafficModel(nn.Module):
         self.pair = nn.Sequential(nn.Linear(_EDGES, 64), nn.GELU(), nn.Linear(64, config.edge))
         self.blocks = nn.ModuleList(Block(hidden, config.heads, config.edge) for _ in range(config.depth))
         self.norm = nn.LayerNorm(hidden)
-        self.head = HEADS[config.head](hidden)
+        self.head = TokenHead(hidden)
         self.way = nn.Linear(
             hidden, 2 * AHEAD
         )  # asked in training alone: where it will be, which says more than a step

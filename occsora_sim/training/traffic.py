@@ -11,7 +11,6 @@ from torch import Tensor
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.models.traffic import TrafficModel
-from occsora_sim.models.traffic_heads import HEADS
 from occsora_sim.models.weights import load_world_model, save_world_model
 from occsora_sim.models.world_model import WorldModel
 from occsora_sim.presets import closed_loop_preset
@@ -47,7 +46,6 @@ class TrafficTraining:
         scenes: what to train on: any source with tracks (towns, ScenarioNet logs).
         out: folder for checkpoints, curves and the weights.
         preset: small, base or tiny: the sizes.
-        head: how an action is drawn, tokens or flow; by default the preset's.
         init: weights of a whole closed-loop model whose road users learn on, on logs of one's own, say; the result is
             such a model too.
         rollout_steps: steps on the model's own rollouts, after those on the recording.
@@ -60,7 +58,6 @@ class TrafficTraining:
     scenes: str = "traffic:0-119+arterial:0-31+roundabout:0-31+motorway:0-31"
     out: Path = Path("runs/traffic")
     preset: str = "small"
-    head: str | None = None
     init: Path | None = None
     rollout_steps: int = 6000
     rollout_frames: int = 10
@@ -68,10 +65,10 @@ class TrafficTraining:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, batch=16, lr=1e-3, warmup=100))
 
     def __post_init__(self) -> None:
-        if self.head not in (None, *HEADS) or min(self.rollout_steps, self.entry_steps) < 0:
+        if min(self.rollout_steps, self.entry_steps) < 0:
             raise ConfigurationError(
-                f"train traffic: --head {self.head} must be one of {', '.join(HEADS)}, --rollout-steps "
-                f"{self.rollout_steps} and --entry-steps {self.entry_steps} 0 or more"
+                f"train traffic: --rollout-steps {self.rollout_steps} and --entry-steps {self.entry_steps} must be 0 "
+                "or more"
             )
         if self.rollout_frames < 1:
             raise ConfigurationError(
@@ -123,8 +120,6 @@ def _model(options: TrafficTraining) -> tuple[WorldModel, dict[str, object]]:
         model, header = load_world_model(options.init, device=options.loop.device)
         return model, {"init": header.get("recipe", {})}
     config = closed_loop_preset(options.preset)
-    if options.head is not None:
-        config = replace(config, traffic=replace(config.traffic, head=options.head))
     torch.manual_seed(options.loop.seed)  # initial weights
     return WorldModel(config).to(options.loop.device), {}
 
@@ -187,7 +182,7 @@ def traffic_loss(
         flat = replace(
             motion, more=motion.more.flatten(), turn=motion.turn.flatten(), stand=motion.stand.flatten()
         )
-        loss, logs = model.head.loss(seen.flatten(0, 1), flat, known.flatten(), generator)
+        loss, logs = model.head.loss(seen.flatten(0, 1), flat, known.flatten())
         there = relative(windows.users.now[:, :, None], windows.later)[..., :2].float() / _WAY
         goes = windows.known & (known & ~motion.stand)[..., None]
         off = (model.way(seen).unflatten(-1, there.shape[-2:]) - there).norm(dim=-1)

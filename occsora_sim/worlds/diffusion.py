@@ -46,7 +46,7 @@ REACH = 64.0
 class _Chance(NamedTuple):
     """Uniform numbers for frames: of how road users move (f, draws, b, n, *), and of who enters (f, b, *)."""
 
-    motions: list[Tensor]
+    motions: Tensor
     entries: list[Tensor]
 
 
@@ -212,7 +212,7 @@ class DiffusionWorld:
         most = memory.users.label.shape[1]
         users = min(most, memory.users.occupied().label.shape[1] + slots * (frames - 1))
         return _Chance(
-            motions=luck_of_several(self.model.traffic.head, keys, users),
+            motions=luck_of_several(keys, users),
             entries=self.entries.luck(keys, slots),
         )
 
@@ -245,7 +245,7 @@ class DiffusionWorld:
         seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, 1:]
         if chance is None:
             return apply(users, model.head.mean(seen))
-        luck = [part[frame, :, :, : users.label.shape[1]] for part in chance.motions]
+        luck = chance.motions[frame, :, :, : users.label.shape[1]]
         return apply(users, choose(users, model.head.sample(seen, luck), crops[:, 1:], ego))
 
     def _grounds(self, memory: DiffusionMemory, poses: Tensor) -> list[Ground]:
