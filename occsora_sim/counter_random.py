@@ -84,7 +84,7 @@ def uniforms(key: Tensor, shapes: Mapping[int, Sequence[int]]) -> list[Tensor]:
 
 
 def uniform(key: Tensor, use: int, *shape: int) -> Tensor:
-    """Uniform numbers in (0, 1), (b, *shape) float32; arguments as of `words`."""
+    """Uniform numbers in (0, 1), (..., *shape) float32, for one use, from keys (..., 2)."""
     return uniforms(key, {use: shape})[0]
 
 

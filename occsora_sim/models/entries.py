@@ -124,9 +124,10 @@ class Entries(EntryNetwork):
     def quick(self) -> Entries:
         """A copy to draw with, whose network is in bfloat16 where the device is fast at that; its marks are not."""
         model = deepcopy(self).requires_grad_(False).eval()
-        for name, part in model.named_children():
-            if name != "marks" and fast_bfloat16(self.sizes.device):
-                part.bfloat16()
+        if fast_bfloat16(self.sizes.device):
+            for name, part in model.named_children():
+                if name != "marks":
+                    part.bfloat16()
         return model
 
     def luck(self, key: Tensor, slots: int) -> list[Tensor]:

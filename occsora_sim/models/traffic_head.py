@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from occsora_sim.counter_random import choice_from, uniforms
+from occsora_sim.counter_random import choice_from, uniform
 from occsora_sim.models.traffic_motion import Motion
 
 _TOKENS = 102
@@ -76,7 +76,7 @@ class TokenHead(nn.Module):
     @staticmethod
     def luck(key: Tensor, n: int) -> Tensor:
         """What chance has to say of n road users: uniform numbers (..., b, n, 5) from keys (..., b, 2)."""
-        return uniforms(key, {_TOKENS: (n, 5)})[0]
+        return uniform(key, _TOKENS, n, 5)
 
     def sample(self, seen: Tensor, luck: Tensor) -> Motion:
         """Draw motions (..., b, n) from `seen` (b, n, hidden) with `luck` for as many."""
