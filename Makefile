@@ -30,7 +30,7 @@ demo: setup-demo
 	$(BIN)/occsora-sim drive --seconds $(DEMO_SECONDS) --seed $(DEMO_SEED) --out out/demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # What the rest stands on: random numbers, ground, road users, worlds, score, environment.
 ESSENTIALS := counter_random outpaint ground_canvas traffic_model road_user_state diffusion_world driving_score reward env \

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from occsora_sim.agents.constant_velocity import ConstantVelocity
+from occsora_sim.agents.driving_policy import KIND as DRIVING
+from occsora_sim.agents.driving_policy import DrivingAgent, load_driving_policy
 from occsora_sim.agents.function import FunctionAgent
 from occsora_sim.agents.imagining_planner import ImaginingPlanner
 from occsora_sim.agents.intelligent_driver import IntelligentDriver
@@ -23,6 +25,7 @@ from occsora_sim.agents.protocol import AnyAgent, Observation
 from occsora_sim.agents.random import RandomAgent
 from occsora_sim.agents.recorded_actions import RecordedActions
 from occsora_sim.agents.route_follower import RouteFollower
+from occsora_sim.checkpoint import read_outline
 from occsora_sim.envs.imagination import Imagine
 from occsora_sim.errors import ActionError, ConfigurationError, OccSoraError
 
@@ -37,9 +40,9 @@ AGENTS: dict[str, Callable[[], AnyAgent]] = {
 """The agents that come with the package, by name."""
 
 FORMS = (
-    "the path of a policy that `occsora-sim train agent` wrote (.safetensors), a rollout whose actions are repeated "
-    "(.npz), FILE.py:NAME or MODULE:NAME (a class with reset and act or plan, or a function of one observation), or "
-    "with --trust a model of Stable-Baselines3 (.zip)"
+    "the path of a policy that `occsora-sim train agent` or `examples/ppo.py` wrote (.safetensors), a rollout whose "
+    "actions are repeated (.npz), FILE.py:NAME or MODULE:NAME (a class with reset and act or plan, or a function of "
+    "one observation), or with --trust a model of Stable-Baselines3 (.zip)"
 )
 """What else names an agent, for messages."""
 
@@ -63,7 +66,10 @@ def make_agent(name: str, *, trust: bool = False) -> AnyAgent:
     if name in makers:
         return makers[name]()
     if name.endswith(".safetensors"):
-        return load_policy(Path(name))
+        path = Path(name)
+        if read_outline(path)[1].get("kind") == DRIVING:
+            return DrivingAgent(load_driving_policy(path))
+        return load_policy(path)
     if name.endswith(".npz"):
         return RecordedActions(Path(name))
     if name.endswith(".zip"):

@@ -138,7 +138,8 @@ def main() -> None:
     for _ in range(options.rollouts):
         scene, ego, first, last = spans[rng.integers(len(spans))]
         rows.append((scene, ego, int(rng.integers(first, last - frames))))
-    model = load(options.weights) if options.weights else None
+    from occsora_sim.models.weights import load_world_model
+    model = load_world_model(options.weights)[0].traffic.eval() if options.weights else None
     for name, who in (("recorded", None), ("rolled out", model)):
         if name != "recorded" and model is None:
             continue

@@ -64,9 +64,10 @@ def is_host(device: torch.device) -> bool:
 
 @functools.cache
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether a network runs faster in bfloat16 on `device`: on a CPU where it has matrix units for it (AMX; there a
-    transformer takes half the time), on a GPU where it has them.
+    """Whether a network runs faster in bfloat16 on `device`: on a CPU with units for it (AMX; or AVX-512, where
+    convolutions took 0.64 of the time and drawing ground 0.68), on a GPU where it has them.
     """
     if device.type == "cpu":
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

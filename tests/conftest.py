@@ -25,6 +25,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{TRIED}: {count}")
 
 
+LONGEST = ("test_cluster.py", "test_every_training.py", "test_examples.py", "test_processes.py")
+"""Files that take minutes, which begin first: else one process is still at them when the others have ended."""
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; all others as they were."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""

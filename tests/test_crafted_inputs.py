@@ -21,6 +21,8 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from untrained import untrained_world_model
 
+from occsora_sim.agents.driving_policy import KIND as DRIVING
+from occsora_sim.agents.driving_policy import load_driving_policy
 from occsora_sim.agents.learned import KIND as POLICY
 from occsora_sim.agents.learned import load_policy
 from occsora_sim.agents.loader import make_agent
@@ -310,6 +312,12 @@ def test_bad_policies_and_encoders_are_refused_and_a_zip_is_not_read(tmp_path, r
     files = {str(one)[:50]: crafted.checkpoint({"kind": POLICY, "policy": one}, some) for one in configs}
     all_refused(load_policy, path, files, record_property)
     values: list[object] = [10**9, 30_000, 0, -1, "x", None, [], 1e300, float("nan")]
+    drivers = [{name: value} for name in ("action", "channels", "width", "x") for value in values]
+    files = {
+        str(one): crafted.checkpoint({"kind": DRIVING, "policy": one}, some)
+        for one in [*drivers, {}, [], "x"]
+    }
+    all_refused(load_driving_policy, path, files, record_property)
     encoders = [{name: value} for name in ("height", "column", "width", "features") for value in values]
     files = {str(one): crafted.checkpoint({"kind": ENCODER, "config": one}, some) for one in encoders}
     all_refused(load_encoder, path, files, record_property)

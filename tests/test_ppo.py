@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from test_examples import load
 
 from occsora_sim.agents import make_agent
+from occsora_sim.agents.driving_policy import DrivingAgent, DrivingPolicy
 from occsora_sim.agents.protocol import wanted_options
+from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import TINY
 from occsora_sim.scenes.start import make_start
 from occsora_sim.worlds.diffusion import DiffusionWorld
@@ -65,7 +68,7 @@ def test_nothing_passes_from_one_rollout_into_the_next_episode(ppo):
 
 def test_a_policy_does_not_mind_the_order_of_road_users_nor_empty_places(ppo):
     torch.manual_seed(0)
-    policy = ppo.Policy()
+    policy = DrivingPolicy()
     users = torch.randn(1, 6, 10).abs().floor()
     users[..., 0] = torch.tensor([1, 1, 1, 1, 0, 0])
     seen = {
@@ -78,7 +81,7 @@ def test_a_policy_does_not_mind_the_order_of_road_users_nor_empty_places(ppo):
     other = users[:, [3, 4, 1, 0, 5, 2]].clone()
     other[0, 1, 1:] = 3.0  # no road user is there
     again, valued = policy({**seen, "road_users": other})
-    assert torch.allclose(chance.mean, again.mean) and torch.allclose(value, valued)
+    assert torch.allclose(chance.logits, again.logits) and torch.allclose(value, valued)
     assert sum(part.numel() for part in policy.parameters()) < 1e6
 
 
@@ -96,7 +99,7 @@ def small(ppo, out, **more):
 
 
 @pytest.mark.slow
-def test_it_trains_goes_on_from_its_checkpoint_and_is_an_agent(ppo, options, tmp_path, monkeypatch, capsys):
+def test_it_trains_goes_on_from_its_checkpoint_and_is_an_agent(ppo, options, tmp_path, capsys):
     args = small(ppo, tmp_path / "ppo", total_steps=16)
     first = ppo.Trainer(args, **options).run()
     kept = {name: value.clone() for name, value in first.state_dict().items()}
@@ -112,9 +115,8 @@ def test_it_trains_goes_on_from_its_checkpoint_and_is_an_agent(ppo, options, tmp
     assert more.steps == 24 and any(not torch.equal(kept[name], value) for name, value in second.items())
     assert all(torch.isfinite(value).all() for value in second.values())
 
-    monkeypatch.setenv("OCCSORA_PPO", str(args.out))
-    agent = make_agent(f"{ppo.__file__}:Driver")
-    assert wanted_options(agent) == {"action": "controls", "observation": "policy"}
+    agent = make_agent(str(args.out / "policy.safetensors"))
+    assert wanted_options(agent) == {"action": "manoeuvre", "observation": "policy"}
     figures = ppo.evaluate(args.out, 2, world=ReplayWorld(TINY), scenes=options["scenes"], seconds=2.0)
     assert 0 <= figures["score"] <= 1 and figures["seconds_simulated"] <= 4
 
@@ -122,5 +124,17 @@ def test_it_trains_goes_on_from_its_checkpoint_and_is_an_agent(ppo, options, tmp
 @pytest.mark.slow
 def test_it_trains_in_a_world_that_is_stepped_from_the_host(ppo, options, tmp_path):
     given = {**options, "world": ReplayWorld(TINY), "seconds": 1.0}  # every second step begins anew
-    policy = ppo.Trainer(small(ppo, tmp_path, total_steps=8), **given).run()
+    policy = ppo.Trainer(small(ppo, tmp_path, total_steps=8, action="controls"), **given).run()
     assert all(np.isfinite(value.numpy()).all() for value in policy.state_dict().values())
+    agent = DrivingAgent(policy)
+    assert wanted_options(agent)["action"] == "controls"
+    env = gym.make_vec("OccSora/Drive-v0", 3, observation="policy", **{**given, "seconds": 2.0})
+    seen, _ = env.reset(seed=0)
+    alone = [agent.act({name: part[row : row + 1] for name, part in seen.items()})[0] for row in range(3)]
+    assert np.array_equal(agent.act(seen), alone) and np.abs(alone).max() <= 1
+
+
+def test_a_policy_for_longer_decisions_says_so():
+    seen = {"birdseye": np.zeros((1, 13, 8, 8), np.uint8), "ego": np.zeros((1, 4), np.float32)}
+    with pytest.raises(ConfigurationError, match="made for images of 9 channels, observed 13"):
+        DrivingAgent(DrivingPolicy()).act(seen)

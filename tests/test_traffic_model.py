@@ -29,7 +29,7 @@ from occsora_sim.models.traffic_head import TokenHead
 from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
 from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
 from occsora_sim.training.traffic import traffic_loss
-from occsora_sim.training.traffic_rollouts import RolloutSampler
+from occsora_sim.training.traffic_rollouts import RolloutSampler, carried_over
 from occsora_sim.training.traffic_windows import TrafficSampler, targets
 from occsora_sim.vehicle import Vehicle
 
@@ -125,6 +125,15 @@ def test_where_the_world_has_its_origin_makes_no_difference():
         users, pose=compose(frame.expand_as(users.pose), users.pose), velocity=users.velocity @ turn.T
     )
     torch.testing.assert_close(sees(net, users), sees(net, elsewhere), atol=1e-4, rtol=0)
+
+
+def test_what_a_recording_says_of_speeds_is_not_asked_where_the_past_tells_them():
+    """Speeds of an instant say who speeds up; in a rollout they never do."""
+    users, net = traffic(), model()
+    faster = replace(users, velocity=users.velocity + 1.0)
+    assert torch.equal(sees(net, users), sees(net, faster))
+    unknown = replace(users, present=users.present & (torch.arange(4) == 3))
+    assert not torch.equal(sees(net, unknown), sees(net, replace(unknown, velocity=faster.velocity)))
 
 
 def test_the_order_of_slots_and_empty_ones_make_no_difference():
@@ -352,6 +361,16 @@ def test_who_is_nudged_off_its_way_is_led_back_to_it(straight_road):
     assert abs(float(off)) < 0.06 and abs(float(users.now[0, mover, 2])) < 0.03
 
 
+def test_who_strayed_from_its_pace_speeds_up_as_recorded(road):
+    """Not back to the recorded pace: nothing says which that was, so it would be learned as chance."""
+    windows = TrafficSampler([road], nudged=0.0).windows([(0, 0, 10)])
+    car = int((windows.users.id[0] == 1).nonzero())
+    pose = windows.users.pose.clone()
+    pose[0, car, :, 0] -= 0.5 * torch.arange(3, -1, -1)  # at 7 m/s, recorded at 6
+    motion, _ = targets(replace(windows, users=replace(windows.users, pose=pose)))
+    assert abs(float(motion.more[0, car])) < 1e-4
+
+
 def test_a_step_of_training_is_the_same_by_its_number(road):
     one, other = TrafficSampler([road], seed=3).draw(2, 5), TrafficSampler([road], seed=3).draw(2, 5)
     assert torch.equal(one.users.pose, other.users.pose) and torch.equal(one.crops, other.crops)
@@ -361,15 +380,52 @@ def test_a_step_of_training_is_the_same_by_its_number(road):
 def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
     net = model()
     own = RolloutSampler(net, TrafficSampler([road], nudged=0.0), frames=6)
+    strayed = []
     for step in range(6):
         windows = own.draw(2, step)
-        assert own.windows is not None
         off = (windows.users.now - windows.recorded)[..., :2].norm(dim=-1)[windows.users.valid]
-        assert float(off.max()) < 3.5
-        assert (float(off.max()) > 0) == (step > 0), "they are the model's own from the second frame on"
+        strayed.append(float(off.max()))
+    assert strayed[0] == 0 and 0 < max(strayed[1:]) < 3.5, "they are the model's own from the second frame on"
+    assert own.windows is not None
     again = own.draw(2, 6)
     assert own.windows is not None
     assert float((again.users.now - own.windows.recorded).abs().max()) == 0, "then others begin"
+
+
+def stop_and_go(road):
+    """The road whose first car stands from the 16th to the 25th frame and then goes on."""
+    state = road.track_state.copy()
+    stride = round(0.5 / road.dt)
+    still = slice(16 * stride, 26 * stride)
+    state[1, still] = state[1, 16 * stride]
+    state[1, 26 * stride :, 0] -= state[1, 26 * stride, 0] - state[1, 16 * stride, 0] - 0.5
+    return replace(road, track_state=state)
+
+
+def test_windows_around_who_waits_are_told_by_the_past_alone(straight_road):
+    road = stop_and_go(straight_road(cars=[(10.0, -2.5, 2.0), (60.0, 3.0, 0.0)], steps=201))
+    sampler = TrafficSampler([road], nudged=0.0)
+    cars, *_, waits = sampler.movers[0]
+    frames = waits[waits[:, 0] == 1, 1].tolist()
+    assert frames == list(range(17, 29)), "while it stands, and for two seconds after"
+    assert not (waits[:, 0] == 2).any(), "who has never moved does not wait, it is parked"
+    assert {17, 26} & set(cars[cars[:, 0] == 1, 1].tolist()) == {26}, "the first frame after a step"
+
+
+def test_who_sets_off_at_another_moment_than_recorded_is_put_back(straight_road):
+    sampler = TrafficSampler([stop_and_go(straight_road(cars=[(10.0, -2.5, 2.0)], steps=201))], nudged=0.0)
+    waits, later = sampler.windows([(0, 0, 20)]), sampler.windows([(0, 0, 21)])
+    own = keep_on(waits.users)
+    early = apply(
+        waits.users,
+        Motion(
+            more=torch.full((1, 2), 0.2), turn=torch.zeros(1, 2), stand=torch.zeros(1, 2, dtype=torch.bool)
+        ),
+    )
+    car = int((later.users.id[0] == 1).nonzero())
+    assert torch.equal(carried_over(early, later.users, later.ego).pose[0, car], later.users.pose[0, car])
+    aside = replace(own, pose=own.pose + torch.tensor([0.0, 0.3, 0.0]))
+    assert torch.equal(carried_over(aside, later.users, later.ego).pose[0, car], aside.pose[0, car])
 
 
 def test_it_learns_a_town(road):

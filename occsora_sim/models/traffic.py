@@ -83,8 +83,7 @@ class TrafficConfig:
 
         """
         try:
-            # When there were two ways to draw an action, weights said which was theirs.
-            return TrafficConfig(**{k: v for k, v in header.items() if (k, v) != ("head", "tokens")})
+            return TrafficConfig(**header)
         except TypeError as error:
             raise CheckpointError(
                 f"weights: the traffic model does not fit this release ({error})"
@@ -162,7 +161,8 @@ class TrafficModel(nn.Module):
     @property
     def features(self) -> int:
         """Numbers that a token knows of itself and of how far its ground goes on."""
-        return 2 * (self.config.history - 1) + 3 + 3 + _ROLES + RAY_FEATURES
+        h = self.config.history
+        return 2 * (h - 1) + 3 + 3 + _ROLES + h + (h - 2) + RAY_FEATURES
 
     def forward(self, users: RoadUsers, ego: Tensor, crops: Tensor, place: Tensor) -> Tensor:
         """What each road user has seen.
@@ -219,15 +219,22 @@ class TrafficModel(nn.Module):
         slow = travel < STANDS
         still = (went < STANDS).all(-1) & slow
         now = torch.stack((travel / 3, slow, still), dim=-1)
+        # Who sets off came 8 cm and then 35; in metres that is lost beside those who come 5 m. So is who brakes.
+        paces = torch.log1p(torch.cat((went, travel[..., None]), dim=-1) / STANDS) / 4
+        changes = (came.diff(dim=-1) * known[..., 1:] * known[..., :-1] * 4).clamp(-4, 4)
         size = users.size / constant((5.0, 2.0, 2.0), ego.device)
         role = constant(_ROLE_OF, ego.device, torch.int64)[users.label.int()].masked_fill(ego, _ROLES - 1)
-        return torch.cat((went / 3, known, now, size, one_hot(role, _ROLES)), dim=-1)
+        return torch.cat((went / 3, known, now, size, one_hot(role, _ROLES), paces, changes), dim=-1)
 
     def pairs(self, users: RoadUsers) -> tuple[Tensor, Tensor]:
         """How road users see each other: features (b, n, n, _EDGES) of j in the frame of i, and which (b, n, n) do."""
         now, length = users.now, users.size[..., 0]
         offset = now[:, None] - now[:, :, None]
-        faster = (users.velocity[:, None] - users.velocity[:, :, None]).double()
+        # From where it was, as in a rollout: the speed of this instant, which a recording may hold, betrays who speeds
+        # up, and a model that has learned to read that never does so by itself.
+        step = (now - users.pose[:, :, -2])[..., :2] / FRAME_SECONDS
+        velocity = torch.where(users.present[:, :, -2, None], step, users.velocity)
+        faster = velocity[:, None] - velocity[:, :, None]
         # Both, turned into the frame of i.
         both = rotate(torch.stack((offset[..., :2], faster), dim=-2), -now[:, :, None, None, 2]).float()
         place, speed = both.unbind(-2)

@@ -75,16 +75,14 @@ class Muon(torch.optim.Optimizer):
 
 def muon_of_body(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:
     """Muon for the matrices of a model's `body`, AdamW for the rest, as `training.loop.run` takes it."""
-    return _muon(config, parameters, _matrices(parameters, "body."))
+    body = {name for name, p in parameters.items() if name.startswith("body.") and p.ndim > 1}
+    return _muon(config, parameters, body)
 
 
 def muon_of_blocks(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:
-    """Muon for the matrices of a denoiser's `blocks`, AdamW for the rest."""
-    return _muon(config, parameters, _matrices(parameters, "denoiser.blocks."))
-
-
-def _matrices(parameters: Mapping[str, nn.Parameter], prefix: str) -> set[str]:
-    return {name for name, p in parameters.items() if name.startswith(prefix) and p.ndim > 1}
+    """Muon for the matrices of a transformer's `blocks`, AdamW for the rest."""
+    blocks = {name for name, p in parameters.items() if "blocks." in name and p.ndim == 2}
+    return _muon(config, parameters, blocks)
 
 
 def muon_of_convolutions(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:

@@ -19,7 +19,7 @@ from occsora_sim.scenes.scene import Scene
 from occsora_sim.training.entries import entries_loss, measure_kept
 from occsora_sim.training.entry_samples import EntrySampler
 from occsora_sim.training.loop import LoopConfig, run
-from occsora_sim.training.muon import muon_of_convolutions
+from occsora_sim.training.muon import muon_of_blocks, muon_of_convolutions
 from occsora_sim.training.processes import Part, open_share, parts, rank
 from occsora_sim.training.stages import Stage, Stages
 from occsora_sim.training.traffic_rollouts import RolloutSampler
@@ -36,6 +36,10 @@ ROLLED = 0.6
 """Share of the weights after own rollouts in the result; the rest are those after the recording alone. Rollouts teach
 to stay on the road and apart, and blur when who brakes: the average keeps both (Wortsman et al. 2022, arXiv 2109.01903;
 lab book, 2026-11-29)."""
+
+
+_ORTHOGONAL = 3.0
+"""What the learning rate is multiplied by for Muon, which takes larger steps well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +137,8 @@ def _train_motion(
         draw, count = (source.draw, loop.batch) if step % 2 else (source.draw_movers, 4 * loop.batch)
         return traffic_loss(model, draw(count, step, part).to(device), generator)
 
-    run(model, recorded, loop, stages.begin("traffic")).copy_to(model)
+    loop = replace(loop, lr=_ORTHOGONAL * loop.lr)
+    run(model, recorded, loop, stages.begin("traffic"), muon_of_blocks).copy_to(model)
     if not options.rollout_steps:
         return
     own = {
@@ -149,7 +154,7 @@ def _train_motion(
 
     lower = replace(loop, steps=options.rollout_steps, lr=loop.lr / 2)
     begun = {name: value.clone() for name, value in model.named_parameters()}
-    run(model, rolled, lower, stages.begin("rollouts")).copy_to(model)
+    run(model, rolled, lower, stages.begin("rollouts"), muon_of_blocks).copy_to(model)
     for name, value in model.named_parameters():
         value.data.lerp_(begun[name].data, 1 - ROLLED)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from occsora_sim.geometry import relative
 from occsora_sim.models.traffic import AHEAD, TrafficModel
-from occsora_sim.models.traffic_motion import Motion, apply
+from occsora_sim.models.traffic_motion import STANDS, Motion, apply, travel_of
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.training.processes import WHOLE, Part
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows
@@ -104,13 +104,21 @@ def nearest_to(windows: TrafficWindows, draws: Sequence[Motion]) -> RoadUsers:
 
 
 def carried_over(users: RoadUsers, recorded: RoadUsers, ego: Tensor) -> RoadUsers:
-    """The recorded road users, those that are also in `users` with the past that they have there, if they are near."""
+    """The recorded road users, those that are also in `users` with the past that they have there, if they are near and
+    stand where they were recorded standing alone: who sets off a moment before the recording is not to learn to stop.
+    """
     same = (recorded.id[:, :, None] == users.id[:, None]) & (recorded.id >= 0)[:, :, None]
     found, slot = same.any(-1), same.int().argmax(-1)
     mine = users.gather(slot)
     off = relative(recorded.now, mine.now)
+    stand, stands = travel_of(mine) < STANDS, travel_of(recorded) < STANDS
     keep = (
-        found & ~ego & (off[..., 1].abs() < _ASIDE) & (off[..., 0].abs() < _ALONG) & (off[..., 2].abs() < 0.8)
+        found
+        & ~ego
+        & (stand == stands)
+        & (off[..., 1].abs() < _ASIDE)
+        & (off[..., 0].abs() < _ALONG)
+        & (off[..., 2].abs() < 0.8)
     )
 
     def pick(one: Tensor, other: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ FEW = 8
 """Road users of a window around one that moves."""
 
 _KINDS = ((CAR,), (BUS, TRUCK, TRAILER, CONSTRUCTION_VEHICLE), (BICYCLE, MOTORCYCLE), (PEDESTRIAN,))
-_SHARES = (0.55, 0.15, 0.15, 0.15)  # of such windows
+_SHARES = (0.4, 0.12, 0.12, 0.12, 0.24)  # of such windows; the last around a vehicle that waits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class TrafficWindows:
         users: road users, histories until now, slots filled from the front; the ego is one of them.
         ego: (b, n) bool, which one; nobody in windows around any other road user.
         recorded: (b, n, 3) float64, where they were recorded now; elsewhere than in `users` where these were nudged.
+        travel: (b, n) float32, how far they were recorded to have come in the last frame [m].
         later: (b, n, AHEAD, 3) float64, their poses in the next frames.
         known: (b, n, AHEAD) bool, whether these were recorded.
         crops: (b, n, *CROP) uint8 kinds of ground around each.
@@ -68,6 +69,7 @@ class TrafficWindows:
     users: RoadUsers
     ego: Tensor
     recorded: Tensor
+    travel: Tensor
     later: Tensor
     known: Tensor
     crops: Tensor
@@ -165,7 +167,7 @@ class TrafficSampler:
         rows: list[tuple[int, int, int]] = []
         while len(rows) < count:
             scene = int(rng.integers(len(self.scenes)))
-            kind = self.movers[scene][int(rng.choice(len(_KINDS), p=_SHARES))]
+            kind = self.movers[scene][int(rng.choice(len(_SHARES), p=_SHARES))]
             if len(kind):
                 track, now = kind[rng.integers(len(kind))]
                 rows.append((scene, int(track), int(now)))
@@ -200,7 +202,7 @@ class TrafficSampler:
         ego = torch.zeros(len(parts), slots, dtype=torch.bool)
         ego[:, 0] = True
         return TrafficWindows(
-            users=users, ego=ego, recorded=users.now, later=out["later"], known=out["known"],
+            users=users, ego=ego, recorded=users.now, travel=travel_of(users), later=out["later"], known=out["known"],
             crops=torch.zeros(0, dtype=torch.uint8), place=self.place[torch.tensor([row[0] for row in rows])],
         )  # fmt: skip
 
@@ -208,16 +210,15 @@ class TrafficSampler:
         """Histories that end beside the recorded way, farther the nearer to the present: as a rollout strays."""
         users = windows.users
         b, n = users.valid.shape
-        noise = torch.from_numpy(rng.standard_normal((4, b, n)))
+        noise = torch.from_numpy(rng.standard_normal((3, b, n)))
         some = torch.from_numpy(rng.random((b, 1)) < 0.5) & (travel_of(users) > STANDS) & ~windows.ego
         small = torch.where(users.size[..., 0] < 2.5, 0.5, 1.0)
         aside = noise[0] * self.nudged * small * some
         turn = (noise[1] * 0.03 + aside * noise[2].abs() * 0.1) * some
-        back = noise[3] * 0.06 * travel_of(users) * some  # of the last frames' pace
         h = users.pose.shape[2]
         share = torch.linspace(0, 1, h, dtype=torch.float64) if h > 1 else torch.ones(1, dtype=torch.float64)
-        ago = torch.arange(h - 1, -1, -1, dtype=torch.float64)
-        off = torch.stack((back[..., None] * ago, aside[..., None] * share, turn[..., None] * share), dim=-1)
+        aside, turn = aside[..., None] * share, turn[..., None] * share
+        off = torch.stack((torch.zeros_like(aside), aside, turn), dim=-1)
         return replace(
             windows, users=replace(users, pose=compose(users.pose, off * users.present[..., None]))
         )
@@ -243,13 +244,14 @@ class TrafficSampler:
 def targets(windows: TrafficWindows) -> tuple[Motion, Tensor]:
     """What the road users do next, and for whom that is known (b, n) bool.
 
-    Who was nudged off its way comes as far as recorded, and turns as recorded and by as much more as is needed to be
-    on its way again in two seconds: the arc to its recorded place then (pure pursuit, Coulter 1992), less the same arc
-    from where it was recorded now.
+    Who strayed from its pace speeds up as recorded, not back to it: nothing that it sees says which pace that was, and
+    what would bring it back would be learned as chance. Who was nudged off its way turns as recorded and by as much
+    more as is needed to be on its way again in two seconds: the arc to its recorded place then (pure pursuit, Coulter
+    1992), less the same arc from where it was recorded now.
     """
     users = windows.users
     later, aim = windows.later[:, :, 0], windows.later[:, :, -1]
-    recorded = motion_between(windows.recorded, travel_of(users), later)
+    recorded = motion_between(windows.recorded, windows.travel, later)
     came = (later - windows.recorded)[..., :2].norm(dim=-1)
 
     def turn_to_aim(pose: Tensor) -> Tensor:
@@ -298,12 +300,18 @@ class _Tracks:
         return torch.from_numpy(self.pose[max(frame, int(self.valid[:, track].argmax())), track])
 
     def movers(self) -> list[np.ndarray]:
-        """Of each of _KINDS the tracks that move at a frame, and that frame: (m, 2) int64."""
+        """Of each of _KINDS the tracks that have just moved, and at which frame: (m, 2) int64; last the vehicles that
+        wait, or did a moment ago. All that is told by what was until then, so what follows is as likely as it is.
+        """
         step = np.linalg.norm(np.diff(self.pose[..., :2], axis=0), axis=-1)
-        moves = (step > STANDS) & self.valid[:-1] & self.valid[1:]
-        frame, track = np.nonzero(moves)
-        pairs = np.stack((track, frame), axis=-1)
-        return [pairs[np.isin(self.label[track], kind)] for kind in _KINDS]
+        known = self.valid[:-1] & self.valid[1:]
+        moves = (step > STANDS) & known
+        pairs = np.argwhere(moves)[:, ::-1] + (0, 1)
+        kinds = [pairs[np.isin(self.label[pairs[:, 0]], kind)] for kind in _KINDS]
+        stood = known & ~moves & (np.cumsum(moves, axis=0) > 0)  # since the frame before, having moved
+        lately = np.logical_or.reduce([stood[HISTORY - 1 - k : len(stood) - k] for k in range(HISTORY)])
+        waits = np.argwhere(lately & np.isin(self.label, _DRIVES))[:, ::-1] + (0, HISTORY)
+        return [*kinds, waits]
 
     def window(self, ego: int, now: int, most: int) -> dict[str, np.ndarray]:
         """The road users within REACH of track `ego` at frame `now`, the ego first, then the nearest first."""
