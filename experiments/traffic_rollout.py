@@ -1,6 +1,6 @@
 """Roll a traffic model out beside the recording: true ground, recorded ego, who enters taken from the recording.
 
-    python experiments/traffic_rollout.py runs/traffic/model.safetensors --scenes traffic:500000-500003
+    python experiments/traffic_rollout.py assets/weights/small.safetensors --scenes traffic:500000-500003
 
 Prints what road users do in the rollouts and in the recording, whole and by spans; --picture draws the ways of one.
 """
@@ -14,25 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from occsora_sim.checkpoint import read_tensors
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.ground_crop import ROAD, crop_points
-from occsora_sim.models.traffic import TrafficConfig, TrafficModel
+from occsora_sim.models.traffic import TrafficModel
 from occsora_sim.models.traffic_choice import choose, luck_of_several
 from occsora_sim.models.traffic_motion import apply
+from occsora_sim.models.weights import load_world_model
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.scenes.source import open_scenes
 from occsora_sim.training.traffic_windows import _SHOWN, REACH, TrafficSampler
-
-
-def load(path: Path) -> TrafficModel:
-    """A traffic model from what `train traffic` or a resume file holds."""
-    tensors, header = read_tensors(path, kind="resume" if path.name == "resume.safetensors" else "traffic")
-    ema = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    model = TrafficModel(TrafficConfig.from_header(header.get("config", {})))
-    model.load_state_dict({k.removeprefix("ema."): v for k, v in (ema or tensors).items()}, strict=False)
-    return model.eval()
 
 
 def overlap(users: RoadUsers) -> torch.Tensor:
@@ -138,7 +129,6 @@ def main() -> None:
     for _ in range(options.rollouts):
         scene, ego, first, last = spans[rng.integers(len(spans))]
         rows.append((scene, ego, int(rng.integers(first, last - frames))))
-    from occsora_sim.models.weights import load_world_model
     model = load_world_model(options.weights)[0].traffic.eval() if options.weights else None
     for name, who in (("recorded", None), ("rolled out", model)):
         if name != "recorded" and model is None:
