@@ -21,6 +21,7 @@ from occsora_sim.grid import NUM_CLASSES
 KIND = "driving-policy"
 _CLASS = 8  # numbers that a class label becomes
 _IMAGE = 6  # edge of what is left of the image
+_WIDTH = 128  # of the layers in which all that is seen comes together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +31,19 @@ class DrivingPolicyConfig:
     Attributes:
         action: what it answers, the environment's option.
         channels: of the image: 9 where a decision lasts two frames.
-        width: of the layers that all that is seen comes together in.
 
     """
 
     action: Literal["manoeuvre", "controls"] = "manoeuvre"
     channels: int = 9
-    width: int = 128
 
     def __post_init__(self) -> None:
         if self.action not in ("manoeuvre", "controls"):
             raise ConfigurationError(f"driving policy: action {self.action!r}: choose manoeuvre or controls")
-        for name, most in (("channels", 256), ("width", 4096)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not 1 <= value <= most:
-                raise ConfigurationError(
-                    f"driving policy: {name} {value!r} must be a whole number from 1 to {most}"
-                )
+        if not isinstance(self.channels, int) or not 1 <= self.channels <= 256:
+            raise ConfigurationError(
+                f"driving policy: channels {self.channels!r} must be a whole number from 1 to 256"
+            )
 
 
 class DrivingPolicy(nn.Module):
@@ -64,11 +61,10 @@ class DrivingPolicy(nn.Module):
         self.label = nn.Embedding(NUM_CLASSES, _CLASS)
         self.vector = nn.Sequential(nn.Linear(4 + 40, 64), nn.ReLU())
         self.trunk = nn.Sequential(
-            nn.Linear(64 * _IMAGE**2 + 64 + 64, config.width), nn.Tanh(),
-            nn.Linear(config.width, config.width), nn.Tanh(),
-        )  # fmt: skip
+            nn.Linear(64 * _IMAGE**2 + 64 + 64, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh()
+        )
         answers = len(MANOEUVRES) if config.action == "manoeuvre" else 2
-        self.actor, self.critic = nn.Linear(config.width, answers), nn.Linear(config.width, 1)
+        self.actor, self.critic = nn.Linear(_WIDTH, answers), nn.Linear(_WIDTH, 1)
         if config.action == "controls":
             self.log_std = nn.Parameter(torch.tensor((0.4, 0.1)).log())  # steering is held for a second
         for name, bound in {**BOUNDS, "route": 40.0}.items():

@@ -64,8 +64,8 @@ def is_host(device: torch.device) -> bool:
 
 @functools.cache
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether a network runs faster in bfloat16 on `device`: on a CPU with units for it (AMX; or AVX-512, where
-    convolutions took 0.64 of the time and drawing ground 0.68), on a GPU where it has them.
+    """Whether a network runs faster in bfloat16 on `device`: on a CPU with units for it (AMX, or AVX-512's; lab
+    book, 2026-11-30), on a GPU where it has them.
     """
     if device.type == "cpu":
         asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

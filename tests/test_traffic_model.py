@@ -378,15 +378,15 @@ def test_a_step_of_training_is_the_same_by_its_number(road):
 
 
 def test_rollouts_of_the_model_itself_stay_near_the_recording(road):
-    net = model()
+    torch.manual_seed(1)  # of an untrained model that lets somebody move in every frame
+    net = TrafficModel(SMALL).eval()
     own = RolloutSampler(net, TrafficSampler([road], nudged=0.0), frames=6)
-    strayed = []
     for step in range(6):
         windows = own.draw(2, step)
+        assert own.windows is not None
         off = (windows.users.now - windows.recorded)[..., :2].norm(dim=-1)[windows.users.valid]
-        strayed.append(float(off.max()))
-    assert strayed[0] == 0 and 0 < max(strayed[1:]) < 3.5, "they are the model's own from the second frame on"
-    assert own.windows is not None
+        assert float(off.max()) < 3.5
+        assert (float(off.max()) > 0) == (step > 0), "they are the model's own from the second frame on"
     again = own.draw(2, 6)
     assert own.windows is not None
     assert float((again.users.now - own.windows.recorded).abs().max()) == 0, "then others begin"

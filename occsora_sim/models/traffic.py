@@ -218,13 +218,14 @@ class TrafficModel(nn.Module):
         went, travel = came * known, travel_of(users)
         slow = travel < STANDS
         still = (went < STANDS).all(-1) & slow
-        now = torch.stack((travel / 3, slow, still), dim=-1)
         # Who sets off came 8 cm and then 35; in metres that is lost beside those who come 5 m. So is who brakes.
-        paces = torch.log1p(torch.cat((went, travel[..., None]), dim=-1) / STANDS) / 4
+        far = torch.cat((went, travel[..., None]), dim=-1)
+        paces, thirds = torch.log1p(far / STANDS) / 4, far / 3
         changes = (came.diff(dim=-1) * known[..., 1:] * known[..., :-1] * 4).clamp(-4, 4)
         size = users.size / constant((5.0, 2.0, 2.0), ego.device)
         role = constant(_ROLE_OF, ego.device, torch.int64)[users.label.int()].masked_fill(ego, _ROLES - 1)
-        return torch.cat((went / 3, known, now, size, one_hot(role, _ROLES), paces, changes), dim=-1)
+        now = thirds[..., -1:], slow[..., None], still[..., None]
+        return torch.cat((thirds[..., :-1], known, *now, size, one_hot(role, _ROLES), paces, changes), dim=-1)
 
     def pairs(self, users: RoadUsers) -> tuple[Tensor, Tensor]:
         """How road users see each other: features (b, n, n, _EDGES) of j in the frame of i, and which (b, n, n) do."""

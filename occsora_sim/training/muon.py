@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from occsora_sim.training.loop import LoopConfig
 
@@ -64,13 +65,11 @@ class Muon(torch.optim.Optimizer):
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
         first, second = group["betas"]
-        state["step"] += 1
-        state["exp_avg"].lerp_(grad, 1 - first)
-        state["exp_avg_sq"].mul_(second).addcmul_(grad, grad, value=1 - second)
-        step = float(state["step"])
-        deviation = (state["exp_avg_sq"] / (1 - second**step)).sqrt_().add_(1e-8)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.addcdiv_(state["exp_avg"], deviation, value=-group["lr"] / (1 - first**step))
+        adamw(
+            [parameter], [grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]], foreach=False,
+            amsgrad=False, beta1=first, beta2=second, lr=group["lr"], weight_decay=group["weight_decay"], eps=1e-8,
+            maximize=False,
+        )  # fmt: skip
 
 
 def muon_of_body(config: LoopConfig, parameters: Mapping[str, nn.Parameter]) -> Muon:
