@@ -3,11 +3,13 @@
 Rejection sampling: where the first draw is possible it stands. Why the model does not do it by itself: to a model of an
 hour's training a draw that turns three degrees too far is nearly as likely as the right one, and half a minute of such
 draws ends beside the road. What it is worth: lab book, 2026-11-29.
+
+The ground chooses among turns alone, at the same pace, and whether one who stands sets off: he who comes less far
+leaves the road later, so a choice of both by the ground is one of the slow, and traffic that is chosen so brakes more
+than it does when it is recorded.
 """
 
 from __future__ import annotations
-
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +20,19 @@ from occsora_sim.grid import PEDESTRIAN
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
 from occsora_sim.models.traffic_head import TokenHead
-from occsora_sim.models.traffic_motion import Motion, arc, travel_of
+from occsora_sim.models.traffic_motion import STANDS, Motion, arc, travel_of
 from occsora_sim.road_users import RoadUsers, join
 
-DRAWS = 16
-"""Motions drawn of each road user."""
+PACES, TURNS = 4, 4
+"""How far a road user comes is drawn so many times, and how it turns so many times for each."""
 
 _AHEAD = (1.0, 2.0, 3.0, 4.0)
 """Frames after which the way of a motion is looked at: the arc goes on for as long. Who looks a frame ahead alone sees
 the car in front when it is too late to slow down for it."""
 
-_HIT = 32.0
-"""What it weighs to run into another a frame later, in points beside the ground; later ones weigh less."""
+_HIT = (32.0, 16.0, 11.0, 8.0)
+"""What it weighs to run into another after so many frames, in points beside the ground. Whole numbers, so that a sum of
+them is the same in any order."""
 
 _NOWHERE = 1e6
 """Where nobody is, empty slots are [m]."""
@@ -39,21 +42,25 @@ _BRAKE = 1.5
 
 
 def luck_of_several(keys: Tensor, n: int) -> Tensor:
-    """The `luck` of a head for DRAWS motions of n road users each in f frames, numbers (f, DRAWS, b, n, *), from keys
-    (f, b, 2), seed and frame.
+    """The `luck` of a head for motions of n road users each in f frames, numbers (f, PACES, TURNS, b, n, *), from keys
+    (f, b, 2), seed and frame. The turns of a pace share what says whether one stands and how far one comes.
     """
     seeds = constant(
-        tuple((k << 40, 0) for k in range(DRAWS)), keys.device, torch.int64
+        tuple((k << 40, 0) for k in range(PACES * TURNS)), keys.device, torch.int64
     )  # beyond all seeds of worlds
-    return TokenHead.luck(keys[:, None] + seeds[:, None], n)
+    luck = TokenHead.luck(keys[:, None] + seeds[:, None], n).unflatten(1, (PACES, TURNS))
+    turns = constant(TokenHead.TURNS, keys.device, torch.bool)
+    return torch.where(turns, luck, luck[:, :, :1])
 
 
 def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:
-    """Of `draws` (k, b, n), for each road user the first of the least fault; braking as hard as can be is the last.
+    """Of `draws` (p, t, b, n), for each road user one of the least fault: of each pace the first turn that leads least
+    off the ground and into others, and of these the first pace that leads least into others, and, if one stands now,
+    off the ground. Braking as hard as can be is the last.
 
     Args:
         users: b worlds' road users as they stand.
-        draws: motions of them.
+        draws: motions of them, t turns at each of p paces.
         crops: (b, n, *CROP) uint8, the ground around each.
         ego: the ego, one slot, which nobody runs into either. It and the others are expected to go on as they go.
 
@@ -61,32 +68,37 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
     everyone = users if ego is None else join(users, ego)
     travels = travel_of(everyone)
     travel = travels[:, : users.label.shape[1]]
-    brake = Motion(more=-travel.clamp(max=_BRAKE), turn=torch.zeros_like(travel), stand=travel < _BRAKE / 2)
-    more, turn, stand = (
-        torch.cat((getattr(draws, name), getattr(brake, name)[None])).transpose(0, 1)
-        for name in ("more", "turn", "stand")
-    )  # (b, k + 1, n)
-    came = (travel[:, None] + more).clamp(min=0) * ~stand
+    paces, turns = draws.more.shape[:2]
+    brake = -travel.clamp(max=_BRAKE), travel < _BRAKE / 2
+    more, stand = (
+        torch.cat((drawn.flatten(0, 1), last[None])).transpose(0, 1)
+        for drawn, last in zip((draws.more, draws.stand), brake, strict=True)
+    )  # (b, p t + 1, n)
+    turn = F.pad(draws.turn.flatten(0, 1), (0, 0, 0, 0, 0, 1)).transpose(0, 1)
+    came = (travel[:, None] + more).clamp(min=0).masked_fill(stand, 0.0)
     goes = came > 0
     frames = constant(_AHEAD, came.device)[:, None, None]
-    ways = arc(came[:, None] * frames, (turn * goes)[:, None] * frames)  # (b, h, k + 1, n, 3)
+    ways = arc(came[:, None] * frames, (turn * goes)[:, None] * frames)  # (b, h, p t + 1, n, 3)
     heading = torch.stack((ways[..., 2].cos(), ways[..., 2].sin()), dim=-1)
     hits = _hits(everyone, travels, ways, heading)
-    off = _off_ground(users, ways, heading, crops) * goes[:, None]
-    # The order of the sum says which of two equal faults rounds to less.
-    faults = reduce(torch.add, (off + _HIT / frames * hits).unbind(1))
+    hit = (constant(_HIT, came.device)[:, None, None] * hits).sum(1)
+    fault = hit + _off_ground(users, ways, heading, crops) * goes
+    hit, fault = (each[:, :-1].unflatten(1, (paces, turns)) for each in (hit, fault))
+    best = fault.argmin(2, keepdim=True)
+    hit = torch.where(travel[:, None, None] < STANDS, fault, hit)
+    pace = hit.gather(2, best).argmin(1, keepdim=True)  # (b, 1, 1, n), the first of the least
+    chosen = torch.add(best.gather(1, pace), pace, alpha=turns)[:, 0]
     # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
-    stuck = hits[:, 0, :-1].all(1)
-    faults[:, -1].fill_(torch.inf).masked_fill_(stuck, 0.0)
-    best = faults.argmin(dim=1, keepdim=True)  # the first of the least
-    more, turn, stand = (part.gather(1, best)[:, 0] for part in (more, turn, stand))
+    stuck = hits[:, 0, :-1].all(1, keepdim=True)
+    chosen = chosen.masked_fill(stuck, paces * turns)
+    more, turn, stand = (part.gather(1, chosen)[:, 0] for part in (more, turn, stand))
     return Motion(more=more, turn=turn, stand=stand)
 
 
 def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) -> Tensor:
-    """How many points (b, h, k, n) int64 of each road user, after ways (b, h, k, n, 3) to where it has a `heading`
-    (b, h, k, n, 2), lie where it does not belong: vehicles and two wheels beside the road, who walks in walls and
-    hedges. What was not seen may be anything.
+    """How many points (b, k, n) int64 of each road user lie where it does not belong, after ways (b, h, k, n, 3) to
+    where it has a `heading` (b, h, k, n, 2), all in all: vehicles and two wheels beside the road, who walks in walls
+    and hedges. What was not seen may be anything.
     """
     length, width = (users.size[:, None, None, :, :2, None] / 2).unbind(-2)
     ahead = length * constant(
@@ -98,7 +110,7 @@ def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) 
     kinds = crops.flatten(-2)[:, None, None].expand(*ways.shape[:-1], -1).gather(-1, index)
     walks = (users.label == PEDESTRIAN)[:, None, None, :, None]
     off = torch.where(walks, kinds == OBSTACLE, (kinds != ROAD) & (kinds != UNSEEN_GROUND))
-    return off.sum(-1)
+    return off.sum((1, -1))
 
 
 def _hits(everyone: RoadUsers, travel: Tensor, ways: Tensor, heading: Tensor) -> Tensor:

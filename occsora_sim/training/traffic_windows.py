@@ -58,7 +58,7 @@ class TrafficWindows:
         users: road users, histories until now, slots filled from the front; the ego is one of them.
         ego: (b, n) bool, which one; nobody in windows around any other road user.
         recorded: (b, n, 3) float64, where they were recorded now; elsewhere than in `users` where these were nudged.
-        travel: (b, n) float32, how far they were recorded to have come in the last frame [m].
+        travel: (b, n) float32, how far they came in the last frame [m]: as recorded, or as measured with errors.
         later: (b, n, AHEAD, 3) float64, their poses in the next frames.
         known: (b, n, AHEAD) bool, whether these were recorded.
         crops: (b, n, *CROP) uint8 kinds of ground around each.
@@ -129,14 +129,18 @@ class TrafficSampler:
         hidden: share of windows in which ground is shown only where the ego has been near enough to see it.
         nudged: how far road users are moved off their way [m] in half of the windows, so that the model learns to come
             back; what they do then leads back to the recorded way.
+        blurred: in half of the windows each pose of those that move is off along its way by chance, up to so much [m,
+            standard deviation]: as boxes fitted to voxels and tracks of a detector are. What they do next leads to the
+            pace that was recorded, so the model learns to tell a jerk from an error of measurement.
 
     """
 
     def __init__(
-        self, scenes: Sequence[Recorded], *, seed: int = 0, hidden: float = 0.7, nudged: float = 0.25
-    ) -> None:
+        self, scenes: Sequence[Recorded], *, seed: int = 0, hidden: float = 0.7, nudged: float = 0.25,
+        blurred: float = 0.15,
+    ) -> None:  # fmt: skip
         self.scenes = [scene for scene in scenes if isinstance(scene, Scene) and _stride(scene)]
-        self.seed, self.hidden, self.nudged = seed, hidden, nudged
+        self.seed, self.hidden, self.nudged, self.blurred = seed, hidden, nudged, blurred
         if not self.scenes:
             raise SceneError(
                 f"training: none of {len(scenes)} scenes holds tracks every {FRAME_SECONDS} s; give towns or logs"
@@ -181,6 +185,8 @@ class TrafficSampler:
     ) -> TrafficWindows:
         if self.nudged:
             windows = self._nudge(windows, rng)
+        if self.blurred:
+            windows = self._blur(windows, rng)
         return self.with_crops(windows, rows, torch.from_numpy(rng.random(len(rows))) < self.hidden)
 
     def windows(self, rows: Sequence[tuple[int, int, int]], most: int = SLOTS) -> TrafficWindows:
@@ -222,6 +228,23 @@ class TrafficSampler:
         return replace(
             windows, users=replace(users, pose=compose(users.pose, off * users.present[..., None]))
         )
+
+    def _blur(self, windows: TrafficWindows, rng: np.random.Generator) -> TrafficWindows:
+        """Histories measured with errors along the way; nobody that moves seems to stand or to reverse by them."""
+        users = windows.users
+        b, n, h = users.present.shape
+        deviation = torch.from_numpy(rng.random((b, 1)) * (rng.random((b, 1)) < 0.5)) * self.blurred
+        travel = travel_of(users)
+        deviation = deviation.minimum(travel / 6) * ~windows.ego  # (b, n)
+        along = (
+            torch.from_numpy(rng.standard_normal((b, n, h))).clamp(-2, 2)
+            * deviation[..., None]
+            * users.present
+        )
+        nothing = torch.zeros_like(along)
+        users = replace(users, pose=compose(users.pose, torch.stack((along, nothing, nothing), dim=-1)))
+        travel = torch.where(deviation > 0, travel_of(users), windows.travel)
+        return replace(windows, users=users, travel=travel)
 
     def with_crops(
         self, windows: TrafficWindows, rows: Sequence[tuple[int, int, int]], hidden: Tensor
