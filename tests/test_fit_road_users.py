@@ -47,7 +47,7 @@ def test_a_car_that_stands_stands_exactly_and_heads_as_its_side_of_the_road_does
     frame = [(CAR, 12.0, 0.0, 0.0, 4.4, 2.0, 1.6), (CAR, 12.0, -3.6, 0.0, 4.4, 2.0, 1.6)]
     # The road lies between y = -5.25 and 1.75: westwards on its north side, eastwards on its south side.
     users = fit([(k * 2.0, -3.5, 0.0) for k in range(4)], [frame] * 4)
-    assert not users.velocity.any()
+    assert not users.velocity.any() and torch.equal(users.pose, users.pose[:, :, -1:].expand_as(users.pose))
     heading = {round(float(y)): math.cos(yaw) for _, y, yaw in users.now[0]}
     assert heading[0] < -0.9 and heading[-4] > 0.9
 

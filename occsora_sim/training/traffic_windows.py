@@ -129,9 +129,9 @@ class TrafficSampler:
         hidden: share of windows in which ground is shown only where the ego has been near enough to see it.
         nudged: how far road users are moved off their way [m] in half of the windows, so that the model learns to come
             back; what they do then leads back to the recorded way.
-        blurred: in half of the windows each pose of those that move is off along its way by chance, up to so much [m,
-            standard deviation]: as boxes fitted to voxels and tracks of a detector are. What they do next leads to the
-            pace that was recorded, so the model learns to tell a jerk from an error of measurement.
+        blurred: in half of the windows each pose is off along its way by chance, up to so much [m, standard deviation],
+            a fifth of it if it stands: as boxes fitted to voxels and tracks of a detector are. What they do next leads
+            to the pace that was recorded, so the model learns to tell a jerk from an error of measurement.
 
     """
 
@@ -230,12 +230,12 @@ class TrafficSampler:
         )
 
     def _blur(self, windows: TrafficWindows, rng: np.random.Generator) -> TrafficWindows:
-        """Histories measured with errors along the way; nobody that moves seems to stand or to reverse by them."""
+        """Histories measured with errors along the way; nobody that moves seems to stand or reverse by them."""
         users = windows.users
         b, n, h = users.present.shape
         deviation = torch.from_numpy(rng.random((b, 1)) * (rng.random((b, 1)) < 0.5)) * self.blurred
         travel = travel_of(users)
-        deviation = deviation.minimum(travel / 6) * ~windows.ego  # (b, n)
+        deviation = torch.where(travel < STANDS, deviation / 5, deviation.minimum(travel / 6)) * ~windows.ego
         along = (
             torch.from_numpy(rng.standard_normal((b, n, h))).clamp(-2, 2)
             * deviation[..., None]

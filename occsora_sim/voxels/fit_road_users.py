@@ -63,14 +63,16 @@ def fit_road_users(labels: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
     boxes = _completed(boxes, cut | _in_part(boxes, newest.label[:, None]), size, newest.label, grid)
     world = compose(poses[None].expand(m, h, 3), torch.from_numpy(boxes[..., :3])).numpy()
     velocity = _velocities(world, present)
+    stands = (velocity == 0).all(1)  # in one place, or it would seem to creep by a tenth of a voxel
+    world[stands, :, :2] = _mean(world[stands, :, :2], present[stands])[:, None]
     walks = np.isin(newest.label, SMALL) & (velocity != 0).any(1)
     world[walks, :, :2], velocity[walks] = _lines(world[walks, :, :2], present[walks])
     yaw = _headings(boxes[:, -1], world, velocity, newest.label, labels[-1].cpu(), grid)
     # One heading would turn a car in a bend: each pose keeps its own long side, the way round that the newest has.
     turned = wrap_angle(torch.from_numpy(world[..., 2] - yaw[:, None])).numpy()
     along = np.where(np.abs(turned) > math.pi / 2, world[..., 2] + math.pi, world[..., 2])
-    slender = ~np.isin(newest.label, SMALL)[:, None]
-    world[..., 2] = wrap_angle(torch.from_numpy(np.where(slender, along, yaw[:, None]))).numpy()
+    turns = ~np.isin(newest.label, SMALL) & ~stands
+    world[..., 2] = wrap_angle(torch.from_numpy(np.where(turns[:, None], along, yaw[:, None]))).numpy()
     world[:, -1, 2] = yaw
     return from_tracks(
         torch.from_numpy(world),
@@ -207,14 +209,18 @@ def _velocities(world: np.ndarray, present: np.ndarray) -> np.ndarray:
     return step / FRAME_SECONDS * moves[:, None]
 
 
+def _mean(places: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The mean (m, 2) of those of places (m, h, 2) that are `present` (m, h)."""
+    return (places * present[..., None]).sum(1) / present.sum(1, keepdims=True)
+
+
 def _lines(places: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The places (m, h, 2) [m] on the straight lines at constant speed that fit those `present` (m, h) best, and these
     velocities (m, 2) [m/s]. Columns as wide as a pedestrian tell a place to 0.1 m, half a step of the last frame.
     """
     time = np.arange(1.0 - places.shape[1], 1.0)
-    count = present.sum(1, keepdims=True)
-    middle = (time * present).sum(1, keepdims=True) / count
-    centre = (places * present[..., None]).sum(1) / count
+    middle = (time * present).sum(1, keepdims=True) / present.sum(1, keepdims=True)
+    centre = _mean(places, present)
     since = (time - middle) * present
     step = (since[..., None] * places).sum(1) / (since**2).sum(1, keepdims=True)
     return centre[:, None] + (time - middle)[..., None] * step[:, None], step / FRAME_SECONDS
