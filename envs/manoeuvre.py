@@ -75,11 +75,11 @@ def manoeuvres_to_trajectory(
 
 def _beside(routes: Routes, arc: torch.Tensor, aside: torch.Tensor) -> torch.Tensor:
     """World points (b, 2) [m] `aside` (b,) [m] left of the routes at `arc` (b,) [m]; straight on past the end."""
-    ends = routes.at(torch.stack((arc - 1.0, arc + 1.0), dim=1))  # held at the route's ends
-    last = routes.at(torch.stack((routes.length - 1.0, routes.length), dim=1))
-    edge = ends[:, 1] - ends[:, 0]
-    edge = torch.where(edge.norm(dim=-1, keepdim=True) > 0.5, edge, last[:, 1] - last[:, 0])
+    length = routes.length
+    points = routes.at(torch.stack((arc - 1.0, arc + 1.0, length - 1.0, length, arc), dim=1))
+    edge, last = (points[:, k + 1] - points[:, k] for k in (0, 2))  # held at the route's ends
+    edge = torch.where(edge.norm(dim=-1, keepdim=True) > 0.5, edge, last)
     ahead = edge / edge.norm(dim=-1, keepdim=True).clamp(min=1e-6)
     left = torch.stack((-ahead[:, 1], ahead[:, 0]), dim=-1)
-    beyond = (arc - routes.length).clamp(min=0.0)[:, None]
-    return routes.at(arc[:, None])[:, 0] + beyond * ahead + aside[:, None] * left
+    beyond = (arc - length).clamp(min=0.0)[:, None]
+    return points[:, 4] + beyond * ahead + aside[:, None] * left
