@@ -78,7 +78,7 @@ def test_a_gap_in_a_track_has_no_speed_and_breaks_the_standing():
 
 def test_two_boxes_that_overlap_by_construction_overlap_and_a_third_does_not():
     found = features(log_of(along(0.0, 0.0), along(3.5, 0.0), along(3.5, 0.0, y=5.0)))
-    assert found.overlap.tolist() == [[True, True, False]] * 8
+    assert found.overlap.tolist() == [[True, True, False]] * 8 and torch.equal(found.touches, found.overlap)
     assert found.nearest[0].tolist() == pytest.approx([-0.5, -0.5, 3.0])
 
 
@@ -98,6 +98,7 @@ def test_absent_road_users_are_near_nobody():
 def test_the_ego_is_in_the_way_of_others():
     found = features(log_of(along(2.0, 0.0), ego=(0.0, 0.0, 0.0)))
     assert found.overlap.all() and found.overlap.shape == (8, 1)
+    assert not found.touches.any(), "the ego aside"
 
 
 def test_a_leader_has_a_time_to_collision_of_two_seconds_exactly():

@@ -24,7 +24,7 @@ from occsora_sim.models.ground_crop import (
     rays,
 )
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
-from occsora_sim.models.traffic_choice import PACES, TURNS, choose, luck_of_several
+from occsora_sim.models.traffic_choice import choose
 from occsora_sim.models.traffic_head import TokenHead
 from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
 from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
@@ -259,88 +259,52 @@ def road_to_the_left() -> torch.Tensor:
     return kinds.to(torch.uint8)[None, None]
 
 
-def turns(*motions: Motion) -> Motion:
-    """Several motions of one pace, as they are drawn."""
-    named = {name: torch.stack([getattr(one, name) for one in motions]) for name in ("more", "turn", "stand")}
-    return Motion(**{name: part[None] for name, part in named.items()})
-
-
-def paces(*motions: Motion) -> Motion:
-    """Several paces, of one turn each, as they are drawn."""
-    named = vars(turns(*motions))
-    return Motion(**{name: part.transpose(0, 1) for name, part in named.items()})
+def drawn(*motions):
+    """Several motions as one, as they are drawn."""
+    return Motion(
+        **{name: torch.stack([getattr(one, name) for one in motions]) for name in ("more", "turn", "stand")}
+    )
 
 
 def test_the_first_draw_stands_where_it_leads_nowhere_wrong():
     everywhere = torch.full((1, 1, *CROP), ROAD, dtype=torch.uint8)
-    chosen = choose(one_car(), turns(motion(0.2), motion(0.0)), everywhere)
+    chosen = choose(one_car(), drawn(motion(0.2), motion(0.0)), everywhere)
     assert float(chosen.turn) == pytest.approx(0.2)
 
 
 def test_a_draw_that_stays_on_the_road_is_taken_before_one_that_leaves_it():
-    chosen = choose(one_car(), turns(motion(-0.4), motion(0.0), motion(0.35)), road_to_the_left())
+    chosen = choose(one_car(), drawn(motion(-0.4), motion(0.0), motion(0.35)), road_to_the_left())
     assert float(chosen.turn) == pytest.approx(0.35)
-
-
-def test_the_ground_chooses_among_turns_and_never_how_far_one_comes():
-    slow = motion(-0.4, more=-2.5), motion(0.4, more=-2.5)
-    fast = motion(-0.4), motion(0.35)
-    draws = Motion(**{
-        name: torch.stack([torch.stack([getattr(one, name) for one in pace]) for pace in (fast, slow)])
-        for name in ("more", "turn", "stand")
-    })  # fmt: skip
-    lawn = torch.full((1, 1, *CROP), LAWN, dtype=torch.uint8)
-    assert float(choose(one_car(), draws, lawn).more) == 0.0  # the slow one is less far off the road
-    chosen = choose(one_car(), draws, road_to_the_left())
-    assert float(chosen.more) == 0.0 and float(chosen.turn) == pytest.approx(0.35)
-
-
-def test_who_stands_does_not_set_off_over_the_lawn():
-    go, stand = motion(0.0, more=0.5), replace(motion(0.0), stand=torch.ones(1, 1, dtype=torch.bool))
-    lawn = torch.full((1, 1, *CROP), LAWN, dtype=torch.uint8)
-    assert choose(one_car(speed=0.0), paces(go, stand), lawn).stand.item()
-    assert not choose(one_car(speed=0.0), paces(go, stand), torch.full_like(lawn, ROAD)).stand.item()
-    assert not choose(one_car(speed=4.0), paces(go, stand), lawn).stand.item(), (
-        "who drives does not stop for it"
-    )
-
-
-def test_turns_of_a_pace_share_its_luck():
-    luck = luck_of_several(torch.tensor([[[3, 5]]]), 2)
-    assert luck.shape == (1, PACES, TURNS, 1, 2, 5)
-    pace, turn = luck[..., [0, 1, 3]], luck[..., [2, 4]]
-    assert torch.equal(pace, pace[:, :, :1].expand_as(pace)) and len(pace.unique()) == PACES * 2 * 3
-    assert len(turn.unique()) == turn.numel()
 
 
 def test_nobody_runs_into_another_or_into_the_ego_who_can_brake():
     everywhere = torch.full((1, 2, *CROP), ROAD, dtype=torch.uint8)
     queue = join(one_car(speed=8.0), one_car(6.0, speed=0.0))
-    chosen = choose(queue, paces(motion(0.0, 0.0)), everywhere)
+    chosen = choose(queue, drawn(motion(0.0, 0.0)), everywhere)
     assert float(chosen.more[0, 0]) == pytest.approx(-1.5) and float(chosen.more[0, 1]) == 0.0
     ego = of_ego(torch.tensor([[[5.0, 0.0, 0.0]] * 4]), Vehicle(), 4)
     assert float(
-        choose(one_car(speed=8.0), paces(motion(0.0)), everywhere[:, :1], ego).more
+        choose(one_car(speed=8.0), drawn(motion(0.0)), everywhere[:, :1], ego).more
     ) == pytest.approx(-1.5)
 
 
 def test_who_comes_up_behind_another_takes_the_draw_that_slows_down_in_time():
     everywhere = torch.full((1, 2, *CROP), ROAD, dtype=torch.uint8)
     queue = join(one_car(speed=8.0), one_car(14.0, speed=0.0))  # 9.5 m between them, two frames and a half
-    chosen = choose(queue, paces(motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)), everywhere)
+    chosen = choose(queue, drawn(motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)), everywhere)
     assert float(chosen.more[0, 0]) == -1.0
     far = join(one_car(speed=8.0), one_car(40.0, speed=0.0))
     assert (
-        float(choose(far, paces(motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)), everywhere).more[0, 0]) == 0.0
+        float(choose(far, drawn(motion(0.0, 0.0), motion(0.0, 0.0, more=-1.0)), everywhere).more[0, 0]) == 0.0
     )
 
 
 def test_who_walks_keeps_out_of_walls_and_may_be_on_the_road_or_not():
     walker = replace(one_car(speed=1.2), label=torch.tensor([[PEDESTRIAN]], dtype=torch.uint8))
     crop = torch.full((1, 1, *CROP), LAWN, dtype=torch.uint8)
-    assert float(choose(walker, turns(motion(0.0), motion(1.0)), crop).turn) == 0.0
+    assert float(choose(walker, drawn(motion(0.0), motion(1.0)), crop).turn) == 0.0
     crop[..., DIRECTIONS // 2 - 3 : DIRECTIONS // 2 + 3, 2:] = OBSTACLE
-    assert float(choose(walker, turns(motion(0.0), motion(1.5)), crop).turn) == pytest.approx(1.5)
+    assert float(choose(walker, drawn(motion(0.0), motion(1.5)), crop).turn) == pytest.approx(1.5)
 
 
 # ------------------------------------------------------------------ training

@@ -3,10 +3,6 @@
 Rejection sampling: where the first draw is possible it stands. Why the model does not do it by itself: to a model of an
 hour's training a draw that turns three degrees too far is nearly as likely as the right one, and half a minute of such
 draws ends beside the road. What it is worth: lab book, 2026-11-29.
-
-The ground chooses among turns alone, at the same pace, and whether one who stands sets off: he who comes less far
-leaves the road later, so a choice of both by the ground is one of the slow, and traffic that is chosen so brakes more
-than it does when it is recorded.
 """
 
 from __future__ import annotations
@@ -20,11 +16,11 @@ from occsora_sim.grid import PEDESTRIAN
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
 from occsora_sim.models.traffic_head import TokenHead
-from occsora_sim.models.traffic_motion import STANDS, Motion, arc, travel_of
+from occsora_sim.models.traffic_motion import Motion, arc, travel_of
 from occsora_sim.road_users import RoadUsers, join
 
-PACES, TURNS = 4, 4
-"""How far a road user comes is drawn so many times, and how it turns so many times for each."""
+DRAWS = 16
+"""Motions drawn of each road user."""
 
 _AHEAD = (1.0, 2.0, 3.0, 4.0)
 """Frames after which the way of a motion is looked at: the arc goes on for as long. Who looks a frame ahead alone sees
@@ -32,7 +28,8 @@ the car in front when it is too late to slow down for it."""
 
 _HIT = (32.0, 16.0, 11.0, 8.0)
 """What it weighs to run into another after so many frames, in points beside the ground. Whole numbers, so that a sum of
-them is the same in any order."""
+them is the same in any order.
+"""
 
 _NOWHERE = 1e6
 """Where nobody is, empty slots are [m]."""
@@ -42,25 +39,21 @@ _BRAKE = 1.5
 
 
 def luck_of_several(keys: Tensor, n: int) -> Tensor:
-    """The `luck` of a head for motions of n road users each in f frames, numbers (f, PACES, TURNS, b, n, *), from keys
-    (f, b, 2), seed and frame. The turns of a pace share what says whether one stands and how far one comes.
+    """The `luck` of a head for DRAWS motions of n road users each in f frames, numbers (f, DRAWS, b, n, *), from keys
+    (f, b, 2), seed and frame.
     """
     seeds = constant(
-        tuple((k << 40, 0) for k in range(PACES * TURNS)), keys.device, torch.int64
+        tuple((k << 40, 0) for k in range(DRAWS)), keys.device, torch.int64
     )  # beyond all seeds of worlds
-    luck = TokenHead.luck(keys[:, None] + seeds[:, None], n).unflatten(1, (PACES, TURNS))
-    turns = constant(TokenHead.TURNS, keys.device, torch.bool)
-    return torch.where(turns, luck, luck[:, :, :1])
+    return TokenHead.luck(keys[:, None] + seeds[:, None], n)
 
 
 def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:
-    """Of `draws` (p, t, b, n), for each road user one of the least fault: of each pace the first turn that leads least
-    off the ground and into others, and of these the first pace that leads least into others, and, if one stands now,
-    off the ground. Braking as hard as can be is the last.
+    """Of `draws` (k, b, n), for each road user the first of the least fault; braking as hard as can be is the last.
 
     Args:
         users: b worlds' road users as they stand.
-        draws: motions of them, t turns at each of p paces.
+        draws: motions of them.
         crops: (b, n, *CROP) uint8, the ground around each.
         ego: the ego, one slot, which nobody runs into either. It and the others are expected to go on as they go.
 
@@ -68,30 +61,26 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
     everyone = users if ego is None else join(users, ego)
     travels = travel_of(everyone)
     travel = travels[:, : users.label.shape[1]]
-    paces, turns = draws.more.shape[:2]
     brake = -travel.clamp(max=_BRAKE), travel < _BRAKE / 2
     more, stand = (
-        torch.cat((drawn.flatten(0, 1), last[None])).transpose(0, 1)
+        torch.cat((drawn, last[None])).transpose(0, 1)
         for drawn, last in zip((draws.more, draws.stand), brake, strict=True)
-    )  # (b, p t + 1, n)
-    turn = F.pad(draws.turn.flatten(0, 1), (0, 0, 0, 0, 0, 1)).transpose(0, 1)
+    )  # (b, k + 1, n)
+    turn = F.pad(draws.turn, (0, 0, 0, 0, 0, 1)).transpose(0, 1)
     came = (travel[:, None] + more).clamp(min=0).masked_fill(stand, 0.0)
     goes = came > 0
     frames = constant(_AHEAD, came.device)[:, None, None]
-    ways = arc(came[:, None] * frames, (turn * goes)[:, None] * frames)  # (b, h, p t + 1, n, 3)
+    ways = arc(came[:, None] * frames, (turn * goes)[:, None] * frames)  # (b, h, k + 1, n, 3)
     heading = torch.stack((ways[..., 2].cos(), ways[..., 2].sin()), dim=-1)
     hits = _hits(everyone, travels, ways, heading)
-    hit = (constant(_HIT, came.device)[:, None, None] * hits).sum(1)
-    fault = hit + _off_ground(users, ways, heading, crops) * goes
-    hit, fault = (each[:, :-1].unflatten(1, (paces, turns)) for each in (hit, fault))
-    best = fault.argmin(2, keepdim=True)
-    hit = torch.where(travel[:, None, None] < STANDS, fault, hit)
-    pace = hit.gather(2, best).argmin(1, keepdim=True)  # (b, 1, 1, n), the first of the least
-    chosen = torch.add(best.gather(1, pace), pace, alpha=turns)[:, 0]
+    fault = (constant(_HIT, came.device)[:, None, None] * hits).sum(1)
+    fault += _off_ground(users, ways, heading, crops) * goes
     # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
     stuck = hits[:, 0, :-1].all(1, keepdim=True)
-    chosen = chosen.masked_fill(stuck, paces * turns)
-    more, turn, stand = (part.gather(1, chosen)[:, 0] for part in (more, turn, stand))
+    best = (
+        fault[:, :-1].argmin(1, keepdim=True).masked_fill(stuck, fault.shape[1] - 1)
+    )  # the first of the least
+    more, turn, stand = (part.gather(1, best)[:, 0] for part in (more, turn, stand))
     return Motion(more=more, turn=turn, stand=stand)
 
 

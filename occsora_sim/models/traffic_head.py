@@ -39,9 +39,6 @@ class TokenHead(nn.Module):
     Bins widen away from nothing; the middle one of each is exactly nothing, so who goes on goes on evenly.
     """
 
-    TURNS = (False, False, True, False, True)
-    """Which numbers of the luck are of the turn; the others say whether it stands and how far it comes."""
-
     more: Tensor
     turn: Tensor
     more_bins: Tensor

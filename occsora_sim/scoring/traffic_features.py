@@ -61,6 +61,7 @@ class Features:
         yaw_rate: [rad/s].
         nearest: distance of the boxes to the nearest other road user's, negative where they overlap [m].
         overlap: bool, its box and another's overlap.
+        touches: bool, the same of others than the ego, which goes where it was led whoever stands there.
         time_to_collision: with the leader, if both keep their speeds [s]; LONGEST if there is none.
         off_road: bool, the centre is on ground where no vehicle belongs.
         on_known: bool, the ground under the centre is known.
@@ -80,6 +81,7 @@ class Features:
     yaw_rate: Tensor
     nearest: Tensor
     overlap: Tensor
+    touches: Tensor
     time_to_collision: Tensor
     off_road: Tensor
     on_known: Tensor
@@ -97,7 +99,7 @@ def traffic_features(log: TrafficLog, grid: Grid = OCC3D, vehicle: Vehicle | Non
     before = torch.cat((speed[:1], speed[:-1]))
     three = two & torch.cat((torch.zeros_like(two[:1]), two[:-1]))
     turn = wrap_angle(log.pose.diff(dim=0, prepend=log.pose[:1])[..., 2]) / FRAME_SECONDS
-    nearest, ttc = _pairs(log, speed, two, vehicle or Vehicle())
+    nearest, apart, ttc = _pairs(log, speed, two, vehicle or Vehicle())
     seen_before = torch.cat((view[:1], view[:-1]))  # nobody enters in the first frame
     enters, leaves = view & ~seen_before, seen_before & ~view
     return Features(
@@ -110,6 +112,7 @@ def traffic_features(log: TrafficLog, grid: Grid = OCC3D, vehicle: Vehicle | Non
         yaw_rate=turn * two,
         nearest=nearest,
         overlap=nearest < 0,
+        touches=apart < 0,
         time_to_collision=ttc,
         off_road=class_mask(OFF_ROAD)[log.ground.long()],
         on_known=class_mask((*OFF_ROAD, DRIVEABLE))[log.ground.long()],
@@ -151,13 +154,13 @@ def _duration(holds: Tensor) -> Tensor:
     return count - torch.where(holds, 0.0, count).cummax(dim=0).values
 
 
-def _pairs(log: TrafficLog, speed: Tensor, known: Tensor, vehicle: Vehicle) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest other and time to collision, each (t, n)."""
-    nearest = torch.full_like(speed, FARTHEST)
+def _pairs(log: TrafficLog, speed: Tensor, known: Tensor, vehicle: Vehicle) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance to the nearest other, to the nearest but the ego, and time to collision, each (t, n)."""
+    nearest, apart = torch.full_like(speed, FARTHEST), torch.full_like(speed, FARTHEST)
     collision = torch.full_like(speed, LONGEST)
     most = int(log.present.sum(dim=1).max()) if log.present.numel() else 0
     if not most:
-        return nearest, collision
+        return nearest, apart, collision
     # Of the tracks of a whole log few are there at once: each frame's own side by side, and the ego behind them.
     slots = log.present.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (t, m)
     there = log.present.gather(1, slots)
@@ -173,10 +176,13 @@ def _pairs(log: TrafficLog, speed: Tensor, known: Tensor, vehicle: Vehicle) -> t
     both &= ~torch.eye(most, most + 1, dtype=torch.bool)
     gap = _least_gap(everyone, sizes)
     nearest.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, both, gap), FARTHEST))
+    others = both.clone()
+    others[..., -1] = False
+    apart.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, others, gap), FARTHEST))
     # A leader further off than this is not met in time.
     leads = both & moves[:, None] & moves[:, :-1, None] & (gap < LONGEST * speeds[:, :-1, None])
     collision.scatter_(1, slots, torch.where(there, _collision(everyone, sizes, speeds, leads), LONGEST))
-    return nearest, collision
+    return nearest, apart, collision
 
 
 def _least_gap(pose: Tensor, size: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ PROTOCOL = (
     "in view at the start at constant velocity; intervals: 95 %, scenes (of one scene: rollouts) drawn again"
 )
 
-_PERCENT = ("faster", "persistence", "standing", "off_road", "overlap", "vehicle_overlap")
+_PERCENT = ("faster", "persistence", "standing", "off_road", "overlap", "vehicle_overlap", "touching")
 _CONTESTANTS = ("model", "recorded", "floor")
 
 

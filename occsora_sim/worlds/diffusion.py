@@ -245,7 +245,7 @@ class DiffusionWorld:
         seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, 1:]
         if chance is None:
             return apply(users, model.head.mean(seen))
-        luck = chance.motions[frame][..., : users.label.shape[1], :]
+        luck = chance.motions[frame, :, :, : users.label.shape[1]]
         return apply(users, choose(users, model.head.sample(seen, luck), crops[:, 1:], ego))
 
     def _grounds(self, memory: DiffusionMemory, poses: Tensor) -> list[Ground]:
