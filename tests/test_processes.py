@@ -49,7 +49,7 @@ def test_the_rows_of_a_batch_are_the_same_in_one_part_and_in_two(straight_road):
         (windows.draw(4, 3).labels, [windows.draw(4, 3, part).labels for part in HALVES]),
     ):
         assert torch.equal(whole, torch.cat(halves))
-    traffic = TrafficSampler([road], nudged=0.0, hidden=0.0)
+    traffic = TrafficSampler([road], nudged=0.0, blurred=0.0, hidden=0.0)
     for draw in (traffic.draw, traffic.draw_movers):
         assert torch.equal(draw(4, 3).ego[:, 0], torch.cat([draw(4, 3, part).ego[:, 0] for part in HALVES]))
         now = [draw(4, 3, part).users.now[:, 0] for part in (WHOLE, *HALVES)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.errors import SceneError
-from occsora_sim.geometry import compose, relative, wrap_angle
+from occsora_sim.geometry import relative, wrap_angle
 from occsora_sim.grid import (
     BICYCLE,
     BUS,
@@ -33,6 +33,7 @@ from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import place_of
+from occsora_sim.training.history_errors import measured, nudged
 from occsora_sim.training.processes import WHOLE, Part
 
 REACH = 64.0
@@ -183,10 +184,13 @@ class TrafficSampler:
     def _finished(
         self, windows: TrafficWindows, rows: Sequence[tuple[int, int, int]], rng: np.random.Generator
     ) -> TrafficWindows:
+        users, ego, travel = windows.users, windows.ego, windows.travel
         if self.nudged:
-            windows = self._nudge(windows, rng)
+            users = nudged(users, ego, self.nudged, rng)
         if self.blurred:
-            windows = self._blur(windows, rng)
+            users, off = measured(users, ego, self.blurred, rng)
+            travel = torch.where(off, travel_of(users), travel)
+        windows = replace(windows, users=users, travel=travel)
         return self.with_crops(windows, rows, torch.from_numpy(rng.random(len(rows))) < self.hidden)
 
     def windows(self, rows: Sequence[tuple[int, int, int]], most: int = SLOTS) -> TrafficWindows:
@@ -211,40 +215,6 @@ class TrafficSampler:
             users=users, ego=ego, recorded=users.now, travel=travel_of(users), later=out["later"], known=out["known"],
             crops=torch.zeros(0, dtype=torch.uint8), place=self.place[torch.tensor([row[0] for row in rows])],
         )  # fmt: skip
-
-    def _nudge(self, windows: TrafficWindows, rng: np.random.Generator) -> TrafficWindows:
-        """Histories that end beside the recorded way, farther the nearer to the present: as a rollout strays."""
-        users = windows.users
-        b, n = users.valid.shape
-        noise = torch.from_numpy(rng.standard_normal((3, b, n)))
-        some = torch.from_numpy(rng.random((b, 1)) < 0.5) & (travel_of(users) > STANDS) & ~windows.ego
-        small = torch.where(users.size[..., 0] < 2.5, 0.5, 1.0)
-        aside = noise[0] * self.nudged * small * some
-        turn = (noise[1] * 0.03 + aside * noise[2].abs() * 0.1) * some
-        h = users.pose.shape[2]
-        share = torch.linspace(0, 1, h, dtype=torch.float64) if h > 1 else torch.ones(1, dtype=torch.float64)
-        aside, turn = aside[..., None] * share, turn[..., None] * share
-        off = torch.stack((torch.zeros_like(aside), aside, turn), dim=-1)
-        return replace(
-            windows, users=replace(users, pose=compose(users.pose, off * users.present[..., None]))
-        )
-
-    def _blur(self, windows: TrafficWindows, rng: np.random.Generator) -> TrafficWindows:
-        """Histories measured with errors along the way; nobody that moves seems to stand or reverse by them."""
-        users = windows.users
-        b, n, h = users.present.shape
-        deviation = torch.from_numpy(rng.random((b, 1)) * (rng.random((b, 1)) < 0.5)) * self.blurred
-        travel = travel_of(users)
-        deviation = torch.where(travel < STANDS, deviation / 5, deviation.minimum(travel / 6)) * ~windows.ego
-        along = (
-            torch.from_numpy(rng.standard_normal((b, n, h))).clamp(-2, 2)
-            * deviation[..., None]
-            * users.present
-        )
-        nothing = torch.zeros_like(along)
-        users = replace(users, pose=compose(users.pose, torch.stack((along, nothing, nothing), dim=-1)))
-        travel = torch.where(deviation > 0, travel_of(users), windows.travel)
-        return replace(windows, users=users, travel=travel)
 
     def with_crops(
         self, windows: TrafficWindows, rows: Sequence[tuple[int, int, int]], hidden: Tensor
