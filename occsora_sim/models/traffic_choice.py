@@ -77,9 +77,8 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
     fault += _off_ground(users, ways, heading, crops) * goes
     # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
     stuck = hits[:, 0, :-1].all(1, keepdim=True)
-    best = (
-        fault[:, :-1].argmin(1, keepdim=True).masked_fill(stuck, fault.shape[1] - 1)
-    )  # the first of the least
+    first = fault[:, :-1].argmin(1, keepdim=True)  # of the least
+    best = first.masked_fill(stuck, fault.shape[1] - 1)
     more, turn, stand = (part.gather(1, best)[:, 0] for part in (more, turn, stand))
     return Motion(more=more, turn=turn, stand=stand)
 
