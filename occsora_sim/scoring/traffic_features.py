@@ -175,10 +175,10 @@ def _pairs(log: TrafficLog, speed: Tensor, known: Tensor, vehicle: Vehicle) -> t
     both = there[:, :, None] & torch.cat((there, torch.ones_like(there[:, :1])), dim=1)[:, None]
     both &= ~torch.eye(most, most + 1, dtype=torch.bool)
     gap = _least_gap(everyone, sizes)
-    nearest.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, both, gap), FARTHEST))
-    others = both.clone()
-    others[..., -1] = False
-    apart.scatter_(1, slots, torch.where(there, _nearest(everyone, sizes, others, gap), FARTHEST))
+    ego = torch.arange(most + 1) == most
+    others, led = (_nearest(everyone, sizes, both & who, gap) for who in (~ego, ego))
+    apart.scatter_(1, slots, torch.where(there, others, FARTHEST))
+    nearest.scatter_(1, slots, torch.where(there, torch.minimum(others, led), FARTHEST))
     # A leader further off than this is not met in time.
     leads = both & moves[:, None] & moves[:, :-1, None] & (gap < LONGEST * speeds[:, :-1, None])
     collision.scatter_(1, slots, torch.where(there, _collision(everyone, sizes, speeds, leads), LONGEST))

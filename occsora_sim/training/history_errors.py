@@ -13,7 +13,7 @@ from occsora_sim.models.traffic_motion import STANDS, travel_of
 from occsora_sim.road_users import RoadUsers
 
 
-def nudged(users: RoadUsers, ego: Tensor, far: float, rng: np.random.Generator) -> RoadUsers:
+def nudge(users: RoadUsers, ego: Tensor, far: float, rng: np.random.Generator) -> RoadUsers:
     """In half of the worlds histories of those that move end beside their way, by `far` [m, standard deviation],
     farther the nearer to the present. The ego's, (b, n) bool, does not.
     """
@@ -23,14 +23,12 @@ def nudged(users: RoadUsers, ego: Tensor, far: float, rng: np.random.Generator) 
     small = torch.where(users.size[..., 0] < 2.5, 0.5, 1.0)
     aside = noise[0] * far * small * some
     turn = (noise[1] * 0.03 + aside * noise[2].abs() * 0.1) * some
-    share = torch.linspace(0, 1, h, dtype=torch.float64) if h > 1 else torch.ones(1, dtype=torch.float64)
+    share = torch.linspace(0, 1, h, dtype=torch.float64)
     aside, turn = aside[..., None] * share, turn[..., None] * share
     return _moved(users, torch.stack((torch.zeros_like(aside), aside, turn), dim=-1))
 
 
-def measured(
-    users: RoadUsers, ego: Tensor, most: float, rng: np.random.Generator
-) -> tuple[RoadUsers, Tensor]:
+def blur(users: RoadUsers, ego: Tensor, most: float, rng: np.random.Generator) -> tuple[RoadUsers, Tensor]:
     """In half of the worlds each pose is off along its way by up to `most` [m, standard deviation], a fifth of it if
     one stands; the ego's, (b, n) bool, is not. Nobody that moves seems to stand or to reverse by that.
 

@@ -33,7 +33,7 @@ from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.recorded import Recorded
 from occsora_sim.scenes.scene import Scene
 from occsora_sim.scenes.start import place_of
-from occsora_sim.training.history_errors import measured, nudged
+from occsora_sim.training.history_errors import blur, nudge
 from occsora_sim.training.processes import WHOLE, Part
 
 REACH = 64.0
@@ -186,9 +186,9 @@ class TrafficSampler:
     ) -> TrafficWindows:
         users, ego, travel = windows.users, windows.ego, windows.travel
         if self.nudged:
-            users = nudged(users, ego, self.nudged, rng)
+            users = nudge(users, ego, self.nudged, rng)
         if self.blurred:
-            users, off = measured(users, ego, self.blurred, rng)
+            users, off = blur(users, ego, self.blurred, rng)
             travel = torch.where(off, travel_of(users), travel)
         windows = replace(windows, users=users, travel=travel)
         return self.with_crops(windows, rows, torch.from_numpy(rng.random(len(rows))) < self.hidden)

@@ -65,13 +65,14 @@ def fit_road_users(labels: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
     velocity = _velocities(world, present)
     stands = (velocity == 0).all(1)  # in one place, or it would seem to creep by a tenth of a voxel
     world[stands, :, :2] = _mean(world[stands, :, :2], present[stands])[:, None]
-    walks = np.isin(newest.label, SMALL) & (velocity != 0).any(1)
+    small = np.isin(newest.label, SMALL)
+    walks = small & ~stands
     world[walks, :, :2], velocity[walks] = _lines(world[walks, :, :2], present[walks])
     yaw = _headings(boxes[:, -1], world, velocity, newest.label, labels[-1].cpu(), grid)
     # One heading would turn a car in a bend: each pose keeps its own long side, the way round that the newest has.
     turned = wrap_angle(torch.from_numpy(world[..., 2] - yaw[:, None])).numpy()
     along = np.where(np.abs(turned) > math.pi / 2, world[..., 2] + math.pi, world[..., 2])
-    turns = ~np.isin(newest.label, SMALL) & ~stands
+    turns = ~small & ~stands
     world[..., 2] = wrap_angle(torch.from_numpy(np.where(turns[:, None], along, yaw[:, None]))).numpy()
     world[:, -1, 2] = yaw
     return from_tracks(
