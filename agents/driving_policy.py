@@ -8,20 +8,35 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from occsora_sim.agents.protocol import Observation
 from occsora_sim.checkpoint import read_tensors, write_tensors
+from occsora_sim.constants import constant
+from occsora_sim.envs.birdseye import PIXEL
 from occsora_sim.envs.manoeuvre import MANOEUVRES
-from occsora_sim.envs.spaces import BOUNDS
+from occsora_sim.envs.observation import ROUTE_POINTS, ROUTE_SPACING
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.grid import NUM_CLASSES
 
 KIND = "driving-policy"
 _CLASS = 8  # numbers that a class label becomes
+_ASIDE = (-4.0, -2.0, 0.0, 2.0, 4.0)  # how far left of the route the image is read, too [m]
 _IMAGE = 6  # edge of what is left of the image
 _WIDTH = 128  # of the layers in which all that is seen comes together
+
+_USUAL: dict[str, tuple[float, ...]] = {
+    "ego": (10.0, 3.0, 0.5, 0.3),
+    "route": (20.0, 10.0),
+    "road_users": (1.0, 20.0, 20.0, 1.0, 1.0, 10.0, 10.0, 5.0, 2.0),
+}
+"""About how large each number is where it matters. By the bounds of the space 8 m/s would be 0.08: hardly seen."""
+
+_AT_FIRST = {"keep": 4.0, "faster": 3.0}
+"""How often a new policy chooses manoeuvres, others 1: on the whole it keeps its speed. With all alike it would brake
+twice as hard as it accelerates, stand after some seconds, and have to find out by chance what driving brings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,45 +62,101 @@ class DrivingPolicyConfig:
 
 
 class DrivingPolicy(nn.Module):
-    """Image, road users (a set), own motion and route -> chance of the actions, and value."""
+    """Image, road users (a set), own motion and route -> chance of the actions, and value.
+
+    What matters of a road user or of the ground is where it is along the route, and how far beside it. A network would
+    have to find that out; here it is told: road users are seen in the frame of the nearest point of the route, too, and
+    the image is read at points along and beside the route, too.
+    """
 
     def __init__(self, config: DrivingPolicyConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DrivingPolicyConfig()
         convolutions: list[nn.Module] = []
-        for before, after in ((config.channels, 16), (16, 32), (32, 64)):
+        for before, after in ((config.channels, 8), (8, 16), (16, 32)):
             convolutions += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
         self.image = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(_IMAGE), nn.Flatten())
-        numbers = len(BOUNDS["road_users"]) - 1  # of a road user; the last is its class
+        self.corridor = nn.Sequential(
+            nn.Linear(config.channels * (ROUTE_POINTS + 1) * len(_ASIDE), 64), nn.ReLU()
+        )
+        numbers = len(_USUAL["road_users"]) + 6  # of a road user; its class comes after them
         self.user = nn.Sequential(nn.Linear(numbers + _CLASS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
         self.label = nn.Embedding(NUM_CLASSES, _CLASS)
-        self.vector = nn.Sequential(nn.Linear(4 + 40, 64), nn.ReLU())
+        self.vector = nn.Sequential(nn.Linear(4 + 2 * ROUTE_POINTS, 64), nn.ReLU())
         self.trunk = nn.Sequential(
-            nn.Linear(64 * _IMAGE**2 + 64 + 64, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh()
+            nn.Linear(32 * _IMAGE**2 + 3 * 64, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh()
         )
         answers = len(MANOEUVRES) if config.action == "manoeuvre" else 2
         self.actor, self.critic = nn.Linear(_WIDTH, answers), nn.Linear(_WIDTH, 1)
         if config.action == "controls":
             self.log_std = nn.Parameter(torch.tensor((0.4, 0.1)).log())  # steering is held for a second
-        for name, bound in {**BOUNDS, "route": 40.0}.items():
-            self.register_buffer(f"{name}_scale", torch.as_tensor(bound), persistent=False)
-        nn.init.orthogonal_(self.actor.weight, 0.01)  # at first all actions are alike
+        for name, size in _USUAL.items():
+            self.register_buffer(f"{name}_scale", torch.tensor(size), persistent=False)
+        nn.init.orthogonal_(self.actor.weight, 0.01)  # at first what is seen changes nothing
+        nn.init.zeros_(self.actor.bias)
+        if config.action == "manoeuvre":
+            often = torch.tensor([_AT_FIRST.get(name, 1.0) for name in MANOEUVRES])
+            self.actor.bias.data = often.log()
 
     def forward(self, seen: dict[str, Tensor]) -> tuple[Distribution, Tensor]:
         """Distribution of the actions, (n,) manoeuvres or (n, 2) controls, and value (n,) of n observations."""
         users, there = seen["road_users"], seen["road_users"][..., :1] > 0
         scale: dict[str, Tensor] = dict(self.named_buffers())
-        numbers = (users / scale["road_users_scale"])[..., :-1]
-        each = torch.cat((numbers, self.label(users[..., -1].long())), dim=-1)
-        crowd = (self.user(each) * there).amax(dim=1)  # what a ReLU gives is 0 or more: nobody counts as 0
+        points = F.pad(seen["route"], (0, 0, 1, 0))  # from the ego on
+        ahead = directions(points)
+        numbers = users[..., :-1] / scale["road_users_scale"]
+        each = (numbers, along_route(users, points, ahead), self.label(users[..., -1].long()))
+        crowd = (self.user(torch.cat(each, dim=-1)) * there).amax(dim=1)  # ReLU gives 0 or more: nobody is 0
         route = (seen["route"] / scale["route_scale"]).flatten(1)
         motion = torch.cat((seen["ego"] / scale["ego_scale"], route), dim=1)
-        image = self.image(seen["birdseye"].float() / 255)
-        found = self.trunk(torch.cat((image, crowd, self.vector(motion)), dim=1))
+        image = seen["birdseye"].float() / 255
+        corridor = image_along_route(image, points, ahead)
+        parts = self.image(image), self.corridor(corridor.flatten(1)), crowd, self.vector(motion)
+        found = self.trunk(torch.cat(parts, dim=1))
         answer, value = self.actor(found), self.critic(found)[:, 0]
         if self.config.action == "controls":
             return Independent(Normal(answer, self.log_std.exp()), 1), value
         return Categorical(logits=answer), value
+
+
+def directions(points: Tensor) -> Tensor:
+    """Unit vectors along polylines (n, r, 2); where points repeat, at the end, along x."""
+    steps = F.pad(points.diff(dim=1), (0, 0, 0, 1))
+    steps = torch.cat((steps[:, :1], steps[:, :-1] + steps[:, 1:]), dim=1)
+    length = steps.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0.1, steps / length.clamp(min=0.1), constant((1.0, 0.0), steps.device))
+
+
+def image_along_route(image: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
+    """The aligned bird's-eye image (n, c, x, y) at and beside `points` (n, r, 2) of the route, which leads `ahead`
+    (n, r, 2): (n, c, r, len(_ASIDE)).
+    """
+    left = torch.stack((-ahead[..., 1], ahead[..., 0]), dim=-1)
+    beside = points[:, :, None] + left[:, :, None] * constant(_ASIDE, points.device)[:, None]
+    half = constant(tuple(side * PIXEL / 2 for side in image.shape[2:]), points.device)
+    return F.grid_sample(image, (beside / half).flip(-1), mode="nearest", align_corners=False)
+
+
+def along_route(users: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
+    """Road users (n, m, *) as they are observed, in the frame of the nearest of the route's `points` (n, r, 2), which
+    leads `ahead` (n, r, 2): how far along the route they are [20 m] and beside it [3 m], their velocity along and
+    across it [10 m/s], cosine and sine of their heading in it; (n, m, 6).
+    """
+    place = users[..., 1:3]
+    nearest = (place[:, :, None] - points[:, None]).square().sum(-1).argmin(-1, keepdim=True)
+    index = nearest.expand(-1, -1, 2)
+    point, way = points.gather(1, index), ahead.gather(1, index)
+    numbers = torch.stack((place - point, users[..., 5:7], users[..., 3:5]), dim=-2)  # (n, m, 3, 2)
+    turned = torch.stack(
+        (
+            (numbers * way[:, :, None]).sum(-1),
+            way[:, :, None, 0] * numbers[..., 1] - way[:, :, None, 1] * numbers[..., 0],
+        ),
+        dim=-1,
+    )
+    offset, velocity, heading = turned.unbind(-2)
+    far = (nearest * ROUTE_SPACING + offset[..., :1]) / 20
+    return torch.cat((far, (offset[..., 1:] / 3).clamp(-5, 5), velocity / 10, heading), dim=-1)
 
 
 class DrivingAgent:

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from occsora_sim.counter_random import uniforms
 from occsora_sim.geometry import relative
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.models.ground_crop import ROAD, crop_points
 from occsora_sim.models.traffic import TrafficModel
-from occsora_sim.models.traffic_choice import choose, luck_of_several
+from occsora_sim.models.traffic_choice import choose, luck_of, uses
 from occsora_sim.models.traffic_motion import apply
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.road_users import RoadUsers
@@ -48,6 +49,10 @@ def rollout(
     windows = sampler.windows(rows)
     scenes = torch.tensor([row[0] for row in rows])
     users = windows.users
+    rested = torch.zeros_like(users.rested)  # as the start of a world knows it, from the recording before it
+    for b, (scene, _, now) in enumerate(rows):
+        rested[b] = torch.from_numpy(sampler.tracks[scene].rested[now])[users.id[b].clamp(min=0)]
+    users = replace(users, rested=rested)
     for k in range(1, frames + 1):
         at = [(scene, ego, now + k) for scene, ego, now in rows]
         recorded = sampler.windows(at)
@@ -58,7 +63,7 @@ def rollout(
         crops = _crops(sampler, scenes, users, rows, k - 1, hidden)
         seen = model(users, windows.ego, crops, windows.place)
         key = torch.tensor([[seed + r, k] for r in range(len(rows))])
-        luck = luck_of_several(key[None], seen.shape[1])[0]
+        luck = luck_of(*uniforms(key, uses(seen.shape[1])))
         moved = apply(users, choose(users, model.head.sample(seen, luck), crops))
         users = _merge(moved, windows.ego, recorded)
         windows = replace(windows, ego=users[1])

@@ -24,6 +24,12 @@ HISTORY = 4
 SLOTS = 64
 """Road users that a world holds at most. Within 64 m of an ego of the usual towns stand 25, at most 57."""
 
+MOVES = 0.25
+"""Who comes as far as this in a frame moves [m]; less may be an error of measurement."""
+
+NEVER = 1 << 20
+"""Frames, or more, since somebody moved who was not seen to move."""
+
 FEATURES = 10
 """Numbers a road user in an observation: see `RoadUsers.observe`."""
 
@@ -41,6 +47,8 @@ class RoadUsers:
         velocity: (b, n, 2) float32 over the ground, world frame [m/s].
         id: (b, n) int64, for as long as it lives; -1 in an empty slot.
         age: (b, n) int32, frames since it came; those of a start count from their first pose.
+        rested: (b, n) int32, frames since it last came as far as MOVES; NEVER or more where that was not seen. It tells
+            who waits from who is parked. Left out, it is what the poses say.
         shape: (b, n, l, w) int16, or None: what was seen of it in its own frame (`voxels.shape`): for each cell the
             layers above the ground that it fills, a bit each. A user all of whose cells are 0 is a box.
 
@@ -53,7 +61,12 @@ class RoadUsers:
     velocity: Tensor
     id: Tensor
     age: Tensor
+    rested: Tensor = None  # type: ignore[assignment]
     shape: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.rested is None:
+            object.__setattr__(self, "rested", rested_of(self.pose, self.present))
 
     @staticmethod
     def empty(
@@ -72,6 +85,7 @@ class RoadUsers:
             velocity=zeros(2, dtype=torch.float32),
             id=zeros(dtype=torch.int64) - 1,
             age=zeros(dtype=torch.int32),
+            rested=zeros(dtype=torch.int32),
         )
 
     @property
@@ -120,17 +134,21 @@ class RoadUsers:
             velocity=self.velocity * keep[..., None],
             id=self.id.masked_fill(~keep, -1),
             age=self.age * keep,
+            rested=self.rested * keep,
             shape=None if self.shape is None else self.shape * keep[..., None, None],
         )
 
     def moved(self, pose: Tensor, velocity: Tensor) -> RoadUsers:
         """A frame later, at `pose` (b, n, 3) with `velocity` (b, n, 2)."""
+        pose = pose.to(self.pose)
+        moves = (pose - self.now)[..., :2].norm(dim=-1) >= MOVES
         return replace(
             self,
-            pose=torch.cat((self.pose[:, :, 1:], pose.to(self.pose)[:, :, None]), dim=2),
+            pose=torch.cat((self.pose[:, :, 1:], pose[:, :, None]), dim=2),
             present=torch.cat((self.present[:, :, 1:], self.present[:, :, -1:]), dim=2),
             velocity=velocity.to(self.velocity),
             age=self.age + self.valid,
+            rested=(self.rested + self.valid).masked_fill(moves, 0),
         )
 
     def earlier(self, frames: int) -> RoadUsers:
@@ -139,7 +157,10 @@ class RoadUsers:
             return self
         pose, present = self.pose[:, :, :-frames], self.present[:, :, :-frames]
         age = (self.age - frames).clamp(min=0)
-        return replace(self, pose=pose, present=present, velocity=velocity_of(pose, present), age=age)
+        return replace(
+            self, pose=pose, present=present, velocity=velocity_of(pose, present), age=age,
+            rested=rested_of(pose, present),
+        )  # fmt: skip
 
     def instants(self, count: int) -> RoadUsers:
         """The road users at each of the last `count` instants, (b * count) worlds without a past; shapes go along.
@@ -254,6 +275,15 @@ def from_tracks(
         id=identity[None, keep].long(),
         age=present[None, keep].sum(-1, dtype=torch.int32),
     )
+
+
+def rested_of(pose: Tensor, present: Tensor) -> Tensor:
+    """Frames (...) int32 since road users last moved in poses (..., h, 3) that are `present` (..., h), else NEVER."""
+    moves = (pose[..., 1:, :2] - pose[..., :-1, :2]).norm(dim=-1) >= MOVES
+    moves &= present[..., 1:] & present[..., :-1]
+    ago = torch.arange(moves.shape[-1] - 1, -1, -1, device=pose.device, dtype=torch.int32)
+    never = torch.full_like(present[..., :1], NEVER, dtype=torch.int32)
+    return torch.cat((ago.expand(moves.shape).masked_fill(~moves, NEVER), never), dim=-1).amin(-1)
 
 
 def velocity_of(pose: Tensor, present: Tensor) -> Tensor:

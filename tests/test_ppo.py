@@ -9,7 +9,13 @@ import torch
 from test_examples import load
 
 from occsora_sim.agents import make_agent
-from occsora_sim.agents.driving_policy import DrivingAgent, DrivingPolicy
+from occsora_sim.agents.driving_policy import (
+    DrivingAgent,
+    DrivingPolicy,
+    along_route,
+    directions,
+    image_along_route,
+)
 from occsora_sim.agents.protocol import wanted_options
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import TINY
@@ -83,6 +89,37 @@ def test_a_policy_does_not_mind_the_order_of_road_users_nor_empty_places(ppo):
     again, valued = policy({**seen, "road_users": other})
     assert torch.allclose(chance.logits, again.logits) and torch.allclose(value, valued)
     assert sum(part.numel() for part in policy.parameters()) < 1e6
+
+
+def bend():
+    """A route of 10 m ahead, then 10 m to the left, in steps of 2 m."""
+    straight = [(2.0 * k, 0.0) for k in range(6)]
+    return torch.tensor([straight + [(10.0, 2.0 * k) for k in range(1, 6)]])
+
+
+def test_who_is_round_the_bend_is_on_the_route():
+    points = bend()
+    ahead = directions(points)
+    crossing = [1, 10, 6, 0, 1, 0, 5, 4, 2, 4]  # goes as the route does there, at 5 m/s
+    beside = [1, 4, 3, -1, 0, -8, 0, 4, 2, 4]  # comes the other way, 3 m to the left
+    told = along_route(torch.tensor([[crossing, beside]]).float(), points, ahead)[0]
+    wanted = torch.tensor([[16 / 20, 0, 0.5, 0, 1, 0], [4 / 20, 1, -0.8, 0, -1, 0]])
+    torch.testing.assert_close(told, wanted, atol=1e-5, rtol=0)
+
+
+def test_the_image_is_read_along_the_route_and_beside_it():
+    image, points = torch.zeros(1, 2, 100, 100), bend()
+    image[0, 0, 50:, 50:55] = 1.0  # up to 4 m to the left of the ego, and as far ahead as the image goes
+    image[0, 1, 62:64, 55:60] = 1.0  # round the bend, from 4 to 8 m to the left
+    read = image_along_route(image, points + 0.01, directions(points))
+    assert read.shape == (1, 2, 11, 5)
+    assert read[0, 0, 1:5].tolist() == [[0, 0, 1, 1, 0]] * 4  # right of it, on it, 2 m to its left
+    assert read[0, 1, 7:9, 2].tolist() == [1, 1] and not read[0, 1, :6].any()
+
+
+def test_a_route_that_has_ended_leads_ahead():
+    points = torch.tensor([[(0.0, 0.0), (0.0, 3.0), (0.0, 3.0), (0.0, 3.0)]])
+    assert directions(points)[0].tolist() == [[0, 1], [0, 1], [1, 0], [1, 0]]
 
 
 @pytest.fixture

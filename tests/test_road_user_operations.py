@@ -5,20 +5,21 @@ from dataclasses import replace
 
 import torch
 
+from occsora_sim.counter_random import uniforms
 from occsora_sim.grid import CAR, DRIVEABLE, FREE, OCC3D
-from occsora_sim.models.entries import Entries
+from occsora_sim.models.entries import STEP_SLOTS, Entries
 from occsora_sim.models.entry_view import Setting, ground_of
 from occsora_sim.models.ground_crop import CROP
 from occsora_sim.models.route_mask import route_mask
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
-from occsora_sim.models.traffic_choice import choose, luck_of_several
+from occsora_sim.models.traffic_choice import choose, luck_of, uses
 from occsora_sim.models.traffic_motion import apply
 from occsora_sim.road_users import RoadUsers, join, of_ego
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.watch import Operations, Watch, mark
 
-MOST = 1463
+MOST = 1419
 """Operations of a frame's road users: to move them, to let others enter, to paint them."""
 
 
@@ -53,13 +54,14 @@ def frame(rows: int) -> tuple[Operations, Watch]:
         ego = of_ego(poses, Vehicle(), 4)
         everyone = join(users, ego)
         seen = model(everyone, torch.zeros_like(everyone.valid), crops, place)[:, :-1]
-        draws = model.head.sample(seen, luck_of_several(key[None], 12)[0])
+        motions, *entries_luck = uniforms(key, {**uses(12), **entries.uses(STEP_SLOTS)})
+        draws = model.head.sample(seen, luck_of(motions))
         moved = apply(users, choose(users, draws, crops[:, :-1], ego))
         setting = Setting.of(
             ground_of(columns, grid), poses[:, -1], poses[:, 0, 0] + 5.0, new,
             route_mask(route, poses[:, -1:], grid)[:, 0], entries.config.margin,
         )  # fmt: skip
-        entered = entries.enter(moved, setting, prompt=prompt, key=key)
+        entered = entries.enter(moved, setting, prompt=prompt, key=key, luck=entries_luck)
         after = join(moved, entered).nearest(poses[:, -1, :2].double(), 12, 64.0)
         paint_road_users(columns, after, poses[:, -1].double(), grid)
     return operations, watch

@@ -5,7 +5,7 @@ import math
 import torch
 
 from occsora_sim.grid import CAR, PEDESTRIAN
-from occsora_sim.road_users import FEATURES, RoadUsers, from_tracks, join, stack, velocity_of
+from occsora_sim.road_users import FEATURES, MOVES, NEVER, RoadUsers, from_tracks, join, stack, velocity_of
 from occsora_sim.watch import Watch
 
 
@@ -45,6 +45,20 @@ def test_a_frame_later_the_oldest_pose_is_forgotten_and_all_are_older():
     assert torch.equal(later.pose[:, :, 0], users.now)
     assert later.age[0].tolist() == [3, 2] and later.valid.all()
     torch.testing.assert_close(velocity_of(later.pose, later.present)[0, 0], torch.tensor([0.0, 4.0]))
+
+
+def test_who_has_moved_and_stands_is_known_to_wait_for_longer_than_its_poses_tell():
+    users = two_users()
+    assert users.rested[0].tolist() == [0, NEVER]  # the pedestrian was not seen to move
+    for frame in range(1, 6):
+        users = users.moved(users.now, torch.zeros(1, 2, 2))
+        assert users.rested[0, 0] == frame and users.rested[0, 1] >= NEVER
+    trembles = users.now + torch.tensor([0.8 * MOVES, 0.0, 0.0])
+    assert users.moved(trembles, users.velocity).rested[0, 0] == 6
+    assert users.moved(users.now + torch.tensor([MOVES, 0.0, 0.0]), users.velocity).rested[0].tolist() == [
+        0,
+        0,
+    ]
 
 
 def test_an_emptied_slot_holds_nothing():

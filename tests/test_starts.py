@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from occsora_sim.envs.starts import open_starts
 from occsora_sim.envs.vector import DriveVectorEnv
 from occsora_sim.errors import ConfigurationError, SceneError, SceneWarning
 from occsora_sim.grid import TINY
+from occsora_sim.road_users import NEVER
 from occsora_sim.scenes.offers import find_offers
 from occsora_sim.scenes.recorded import Recorded, with_egos
 from occsora_sim.scenes.scenarionet import read_scenarionet
@@ -260,6 +262,18 @@ def test_one_start_alone_is_the_one_of_its_number(straight_road):
     for number, start in enumerate(everything):
         (alone,) = sample_starts(scenes, 7, 5, grid=TINY, only=number)
         assert alone.name == start.name and alone.occupancy.equal(start.occupancy)
+
+
+def test_a_start_knows_who_moved_before_the_frames_that_it_shows(straight_road):
+    road = straight_road(cars=[(10.0, -2.5, 6.0), (60.0, 3.0, 0.0)], steps=61)
+    state = road.track_state.copy()
+    stop = round(3.0 / road.dt)  # the first car stands from 3 s on
+    state[1, stop:] = state[1, stop]
+    state[1, stop:, 3:] = 0
+    users = make_start(replace(road, track_state=state), 0, round(8.0 / road.dt)).users
+    assert users is not None and users.pose.shape[2] == 4
+    rested = dict(zip(users.id[0].tolist(), users.rested[0].tolist(), strict=True))
+    assert rested[1] == 10 and rested[2] == NEVER
 
 
 def test_each_pass_of_draws_is_as_likely_as_any_other():

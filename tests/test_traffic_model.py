@@ -27,7 +27,7 @@ from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.traffic_choice import choose
 from occsora_sim.models.traffic_head import TokenHead
 from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
-from occsora_sim.road_users import RoadUsers, from_tracks, join, of_ego
+from occsora_sim.road_users import NEVER, RoadUsers, from_tracks, join, of_ego
 from occsora_sim.training.traffic import traffic_loss
 from occsora_sim.training.traffic_rollouts import RolloutSampler, carried_over
 from occsora_sim.training.traffic_windows import TrafficSampler, targets
@@ -134,6 +134,17 @@ def test_what_a_recording_says_of_speeds_is_not_asked_where_the_past_tells_them(
     assert torch.equal(sees(net, users), sees(net, faster))
     unknown = replace(users, present=users.present & (torch.arange(4) == 3))
     assert not torch.equal(sees(net, unknown), sees(net, replace(unknown, velocity=faster.velocity)))
+
+
+def test_who_waits_is_told_from_who_is_parked():
+    users, net = traffic(), model()
+    stood = users.moved(users.now, torch.zeros(1, 5, 2))
+    for _ in range(3):
+        stood = stood.moved(stood.now, torch.zeros(1, 5, 2))
+    parked = replace(stood, rested=torch.full_like(stood.rested, NEVER))
+    longer = replace(parked, rested=parked.rested + 5)
+    assert not torch.equal(sees(net, stood), sees(net, parked))
+    assert torch.equal(sees(net, parked), sees(net, longer))
 
 
 def test_the_order_of_slots_and_empty_ones_make_no_difference():
@@ -387,6 +398,21 @@ def test_who_was_measured_with_errors_goes_on_at_the_recorded_pace(road):
         assert torch.allclose(after[known], paces[known].float(), atol=1e-4)
         errors.append(off[windows.users.valid & ~still & ~windows.ego][:, :, 0].abs().amax(-1))
     assert float(torch.cat(errors).max()) > 0.1 and float(torch.cat(errors).min()) == 0.0
+
+
+def test_who_stands_was_seen_to_move_in_some_windows_and_not_in_others(road):
+    state = road.track_state.copy()
+    stop = round(10 * 0.5 / road.dt)  # the car at 6 m/s stands from the tenth frame on
+    state[1, stop:] = state[1, stop]
+    state[1, stop:, 3:] = 0
+    road = replace(road, track_state=state)
+    told = set()
+    for seed in range(30):
+        windows = TrafficSampler([road], seed=seed).windows([(0, 0, 15)])
+        rested = dict(zip(windows.users.id[0].tolist(), windows.users.rested[0].tolist(), strict=True))
+        assert rested[2] == NEVER and rested[0] == 0
+        told.add(rested[1])
+    assert told == {5, NEVER}
 
 
 def test_a_step_of_training_is_the_same_by_its_number(road):

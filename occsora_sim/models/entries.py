@@ -130,12 +130,10 @@ class Entries(EntryNetwork):
                     part.bfloat16()
         return model
 
-    def luck(self, key: Tensor, slots: int) -> list[Tensor]:
-        """What chance has to say of at most so many that enter: uniform numbers (..., b, *) from keys (..., b, 2)."""
+    def uses(self, slots: int) -> dict[int, tuple[int, ...]]:
+        """What uniform numbers at most so many that enter take, by use, for `counter_random.uniforms`."""
         ni, nj = (side // (2 * POOL) for side in self.config.grid.shape[:2])
-        return uniforms(
-            key, {_HIT: (len(GROUPS), ni, nj), _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
-        )
+        return {_HIT: (len(GROUPS), ni, nj), _SIZE: (slots,), _MARKS: (_TRIES * slots, NUMBERS)}
 
     @torch.no_grad()
     def enter(
@@ -153,7 +151,7 @@ class Entries(EntryNetwork):
             vehicle: the ego's size.
             guided: whether the numbers of vehicles that prompts ask for guide the rates (GUIDANCE), which takes twice
                 the work; where none does, it changes nothing.
-            luck: of `key` for `slots` or more, if it is drawn already.
+            luck: the numbers of `uses` of `key` for `slots` or more, if they are drawn already.
 
         Returns:
             RoadUsers with `slots` slots, a past at constant speed along their heading, and ids that are other ones in
@@ -173,7 +171,7 @@ class Entries(EntryNetwork):
             rate, levels = self(image, told)
         kept = self.kept[new.flatten(1).all(1).long()]  # (b, g)
         chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b, g, i, j)
-        drawn, lot, numbers = self.luck(key, slots) if luck is None else luck
+        drawn, lot, numbers = uniforms(key, self.uses(slots)) if luck is None else luck
         lot, numbers = lot[:, :slots], numbers[:, : _TRIES * slots]
         # Of those that hit, drawn / chance is uniform again: it says who comes first.
         priority = torch.where(drawn < chance, 1 - drawn / chance, -1.0).flatten(1)

@@ -11,7 +11,7 @@ from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.entry_view import in_view
-from occsora_sim.road_users import RoadUsers
+from occsora_sim.road_users import MOVES, NEVER, RoadUsers
 from occsora_sim.vehicle import Vehicle
 
 _ROOM = {"beside": 0.1, "ahead": 0.2, "seconds": 0.4}
@@ -106,4 +106,5 @@ def with_past(
         velocity=step.float(),
         id=number,
         age=torch.zeros_like(number, dtype=torch.int32),
+        rested=(pace * FRAME_SECONDS < MOVES).int() * NEVER,
     ).where(comes)

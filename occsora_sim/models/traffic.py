@@ -22,7 +22,7 @@ from occsora_sim.models.ground_crop import CROP, KINDS, RAY_FEATURES, rays
 from occsora_sim.models.one_hot import one_hot
 from occsora_sim.models.traffic_head import TokenHead
 from occsora_sim.models.traffic_motion import STANDS, travel_of
-from occsora_sim.road_users import HISTORY, RoadUsers
+from occsora_sim.road_users import HISTORY, NEVER, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 
 _SCALES = (20.0, 20.0, 1.0, 1.0, 2.0, 10.0, 1.0, 1.0, 5.0, 5.0, 2.0, 5.0)
@@ -162,7 +162,7 @@ class TrafficModel(nn.Module):
     def features(self) -> int:
         """Numbers that a token knows of itself and of how far its ground goes on."""
         h = self.config.history
-        return 2 * (h - 1) + 3 + 3 + _ROLES + h + (h - 2) + RAY_FEATURES
+        return 2 * (h - 1) + 3 + 3 + _ROLES + h + (h - 2) + 2 + RAY_FEATURES
 
     def forward(self, users: RoadUsers, ego: Tensor, crops: Tensor, place: Tensor) -> Tensor:
         """What each road user has seen.
@@ -225,7 +225,11 @@ class TrafficModel(nn.Module):
         size = users.size / constant((5.0, 2.0, 2.0), ego.device)
         role = constant(_ROLE_OF, ego.device, torch.int64)[users.label.int()].masked_fill(ego, _ROLES - 1)
         now = thirds[..., -1:], slow[..., None], still[..., None]
-        return torch.cat((thirds[..., :-1], known, *now, size, one_hot(role, _ROLES), paces, changes), dim=-1)
+        # Who has stood for three seconds is like who is parked, but for this.
+        never = users.rested >= NEVER
+        rests = torch.stack((torch.log1p(users.rested.float()).masked_fill(never, 0.0) / 4, never), dim=-1)
+        parts = thirds[..., :-1], known, *now, size, one_hot(role, _ROLES), paces, changes, rests
+        return torch.cat(parts, dim=-1)
 
     def pairs(self, users: RoadUsers) -> tuple[Tensor, Tensor]:
         """How road users see each other: features (b, n, n, _EDGES) of j in the frame of i, and which (b, n, n) do."""

@@ -15,7 +15,7 @@ from occsora_sim.constants import constant
 from occsora_sim.grid import PEDESTRIAN
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
-from occsora_sim.models.traffic_head import TokenHead
+from occsora_sim.models.traffic_head import NUMBERS, TOKENS
 from occsora_sim.models.traffic_motion import Motion, arc, travel_of
 from occsora_sim.road_users import RoadUsers, join
 
@@ -38,14 +38,16 @@ _BRAKE = 1.5
 """How much less far than in the frame before who cannot but brake comes [m]: 6 m/s2."""
 
 
-def luck_of_several(keys: Tensor, n: int) -> Tensor:
-    """The `luck` of a head for DRAWS motions of n road users each in f frames, numbers (f, DRAWS, b, n, *), from keys
-    (f, b, 2), seed and frame.
+def uses(n: int) -> dict[int, tuple[int, ...]]:
+    """What uniform numbers DRAWS motions of n road users take, by use: `counter_random.uniforms` gives (..., n, DRAWS,
+    *) of them. Those of a slot are the same however many there are.
     """
-    seeds = constant(
-        tuple((k << 40, 0) for k in range(DRAWS)), keys.device, torch.int64
-    )  # beyond all seeds of worlds
-    return TokenHead.luck(keys[:, None] + seeds[:, None], n)
+    return {TOKENS: (n, DRAWS, NUMBERS)}
+
+
+def luck_of(drawn: Tensor) -> Tensor:
+    """The `luck` of a head for DRAWS motions, (..., DRAWS, b, n, *), from numbers of `uses` (..., b, n, DRAWS, *)."""
+    return drawn.movedim(-2, -4)
 
 
 def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:

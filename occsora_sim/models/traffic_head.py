@@ -12,8 +12,13 @@ from torch.nn import functional as F
 from occsora_sim.counter_random import choice_from, uniform
 from occsora_sim.models.traffic_motion import Motion
 
-_TOKENS = 102
-"""Use of random numbers."""
+TOKENS, NUMBERS = 102, 5
+"""Use of random numbers (`counter_random`), and how many of them an action takes."""
+
+SHARPER = 0.6
+"""Temperature of how much farther one comes: the likelier is likelier still. By itself a network of an hour's training
+brakes and lets go by turns where drivers do one or the other, and everybody is slowed down by that (lab book,
+2026-11-30)."""
 
 
 def _edges(largest: float, smallest: float, count: int) -> Tensor:
@@ -76,12 +81,12 @@ class TokenHead(nn.Module):
     @staticmethod
     def luck(key: Tensor, n: int) -> Tensor:
         """What chance has to say of n road users: uniform numbers (..., b, n, 5) from keys (..., b, 2)."""
-        return uniform(key, _TOKENS, n, 5)
+        return uniform(key, TOKENS, n, NUMBERS)
 
     def sample(self, seen: Tensor, luck: Tensor) -> Motion:
         """Draw motions (..., b, n) from `seen` (b, n, hidden) with `luck` for as many."""
         gate, more, turn, in_more, in_turn = luck.unbind(-1)
-        first = choice_from(self.first(seen), more)
+        first = choice_from(self.first(seen) / SHARPER, more)
         second = choice_from(self.second(seen + self.chosen(first)), turn)
         return Motion(
             more=self._value(first, self.more_bins, in_more),

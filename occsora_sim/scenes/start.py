@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ EDITED = "edited"
 SCRIPTED = "scripted"
 """Attribute of an edited scene: JSON, for each scripted track until when it follows its recorded motion in a generated
 world [s since the scene's beginning]."""
+
+_REMEMBERED = 60
+"""Frames before a start in which the recording is asked who moved last when."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,9 @@ def make_start(
     users, scripts = None, {}
     if isinstance(voxeliser, Voxeliser):
         scripts = _scripts(voxeliser, step)
-        users = voxeliser.road_users(pose[-1:], time[-1:], exclude[-1:], max(history, HISTORY))
+        users = voxeliser.road_users(pose[-1:], time[-1:], exclude[-1:], max(history, HISTORY, _REMEMBERED))
+        kept = slice(-max(history, HISTORY), None)  # of what was before it is known who moved, and when
+        users = replace(users, pose=users.pose[:, :, kept], present=users.present[:, :, kept])
     return Start(
         occupancy=voxeliser.frames(pose, time, exclude),
         ego_pose=pose.float(),

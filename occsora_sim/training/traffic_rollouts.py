@@ -129,4 +129,5 @@ def carried_over(users: RoadUsers, recorded: RoadUsers, ego: Tensor) -> RoadUser
         pose=pick(mine.pose, recorded.pose),
         present=pick(mine.present, recorded.present),
         velocity=pick(mine.velocity, recorded.velocity),
+        rested=pick(mine.rested, recorded.rested),
     )

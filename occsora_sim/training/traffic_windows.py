@@ -27,7 +27,7 @@ from occsora_sim.grid import (
 from occsora_sim.models.ground_crop import CROP, OBSTACLE, UNSEEN_GROUND, crop_points, kinds_of_columns
 from occsora_sim.models.traffic import AHEAD
 from occsora_sim.models.traffic_motion import STANDS, Motion, motion_between, travel_of
-from occsora_sim.road_users import HISTORY, SLOTS, RoadUsers
+from occsora_sim.road_users import HISTORY, MOVES, NEVER, SLOTS, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 from occsora_sim.scenes.raster import rasterise
 from occsora_sim.scenes.recorded import Recorded
@@ -43,6 +43,8 @@ _CELL = 0.4  # of the ground's kinds [m]
 _VIEW = 40.0  # half an edge of what the ego sees [m]
 _SHOWN = (0, 6, 12, 20)  # frames ago at which the ego may have seen the ground
 _DRIVES = (CAR, BUS, TRUCK, MOTORCYCLE)
+
+_LONGEST = 5.0  # e^5 frames are a minute: for how long road users were seen, at most
 
 FEW = 8
 """Road users of a window around one that moves."""
@@ -197,7 +199,9 @@ class TrafficSampler:
         """The windows at (scene, ego track, frame) each, of at most so many road users, without crops; nothing is
         nudged or hidden.
         """
-        parts = [self.tracks[scene].window(ego, now, most) for scene, ego, now in rows]
+        parts = [
+            self.tracks[scene].window(ego, now, most, (self.seed, 3, scene, ego)) for scene, ego, now in rows
+        ]
         slots = max(len(part["label"]) for part in parts)
         out = {}
         for name, example in parts[0].items():
@@ -208,6 +212,7 @@ class TrafficSampler:
         users = RoadUsers(
             label=out["label"], size=out["size"], pose=out["pose"], present=out["present"], velocity=out["velocity"],
             id=torch.where(out["present"][..., -1], out["id"], -1), age=out["present"].sum(-1, dtype=torch.int32),
+            rested=out["rested"],
         )  # fmt: skip
         ego = torch.zeros(len(parts), slots, dtype=torch.bool)
         ego[:, 0] = True
@@ -261,22 +266,30 @@ def targets(windows: TrafficWindows) -> tuple[Motion, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tracks:
-    """A scene's dynamic tracks every FRAME_SECONDS: pose (T, k, 3) float64, valid (T, k), velocity (T, k, 2)."""
+    """A scene's dynamic tracks every FRAME_SECONDS: pose (T, k, 3) float64, valid (T, k), velocity (T, k, 2), and how
+    long each has rested (T, k) int32, as in `RoadUsers`.
+    """
 
     pose: np.ndarray
     valid: np.ndarray
     velocity: np.ndarray
     size: np.ndarray
     label: np.ndarray
+    rested: np.ndarray
 
     @staticmethod
     def of(scene: Scene) -> _Tracks:
         stride, moves = _stride(scene), np.isin(scene.track_class, DYNAMIC)
         state = scene.track_state[moves, ::stride].transpose(1, 0, 2).astype(np.float64)
+        pose, valid = state[..., :3], scene.track_valid[moves, ::stride].T.copy()
+        went = np.linalg.norm(np.diff(pose[..., :2], axis=0), axis=-1) >= MOVES
+        went = np.concatenate((np.zeros_like(valid[:1]), went & valid[1:] & valid[:-1]))
+        frame = np.arange(len(valid))[:, None]
+        last = np.maximum.accumulate(np.where(went, frame, -NEVER), axis=0)
         return _Tracks(
-            pose=state[..., :3], valid=scene.track_valid[moves, ::stride].T.copy(),
-            velocity=state[..., 3:].astype(np.float32), size=scene.track_size[moves].astype(np.float32),
-            label=scene.track_class[moves].astype(np.uint8),
+            pose=pose, valid=valid, velocity=state[..., 3:].astype(np.float32),
+            size=scene.track_size[moves].astype(np.float32), label=scene.track_class[moves].astype(np.uint8),
+            rested=np.minimum(frame - last, NEVER).astype(np.int32),
         )  # fmt: skip
 
     def egos(self) -> list[tuple[int, int, int]]:
@@ -306,8 +319,10 @@ class _Tracks:
         waits = np.argwhere(lately & np.isin(self.label, _DRIVES))[:, ::-1] + (0, HISTORY)
         return [*kinds, waits]
 
-    def window(self, ego: int, now: int, most: int) -> dict[str, np.ndarray]:
-        """The road users within REACH of track `ego` at frame `now`, the ego first, then the nearest first."""
+    def window(self, ego: int, now: int, most: int, seed: Sequence[int]) -> dict[str, np.ndarray]:
+        """The road users within REACH of track `ego` at frame `now`, the ego first, then the nearest first. By the
+        `seed` each is known for some frames only: who has rested for longer was not seen to move.
+        """
         away = np.linalg.norm(self.pose[now, :, :2] - self.pose[now, ego, :2], axis=1)
         away[~self.valid[now]] = np.inf
         away[ego] = -1.0
@@ -318,10 +333,13 @@ class _Tracks:
         present &= np.arange(now - HISTORY + 1, now + 1) >= 0
         for k in range(HISTORY - 2, -1, -1):  # what is not known repeats the next pose that is
             pose[:, k] = np.where(present[:, k, None], pose[:, k], pose[:, k + 1])
+        seen = np.exp(np.random.default_rng(seed).uniform(0.0, _LONGEST, self.rested.shape[1]))[order]
+        rested = self.rested[now, order]
+        rested = np.where(rested > seen.clip(min=HISTORY - 2), NEVER, rested).astype(np.int32)
         known = self.valid[future][:, order].T & (np.arange(now + 1, now + AHEAD + 1) < len(self.valid))
         return {
             "pose": pose, "present": present, "velocity": self.velocity[now, order], "size": self.size[order],
-            "label": self.label[order], "id": order.astype(np.int64),
+            "label": self.label[order], "id": order.astype(np.int64), "rested": rested,
             "later": self.pose[future][:, order].swapaxes(0, 1), "known": known,
         }  # fmt: skip
 

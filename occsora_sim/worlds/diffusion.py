@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from occsora_sim.counter_random import uniforms
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import FRAME_SECONDS, Grid
@@ -18,7 +19,7 @@ from occsora_sim.models.columns import without_road_users
 from occsora_sim.models.entries import START_SLOTS, STEP_SLOTS
 from occsora_sim.models.entry_view import Setting, ground_of, in_view
 from occsora_sim.models.route_mask import route_mask
-from occsora_sim.models.traffic_choice import choose, luck_of_several
+from occsora_sim.models.traffic_choice import choose, luck_of, uses
 from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
@@ -211,10 +212,8 @@ class DiffusionWorld:
         keys = torch.stack((memory.key[:, 0].expand(frames, -1), memory.key[:, 1] + ahead), dim=-1)
         most = memory.users.label.shape[1]
         users = min(most, memory.users.occupied().label.shape[1] + slots * (frames - 1))
-        return _Chance(
-            motions=luck_of_several(keys, users),
-            entries=self.entries.luck(keys, slots),
-        )
+        motions, *entries = uniforms(keys, {**uses(users), **self.entries.uses(slots)})
+        return _Chance(motions=luck_of(motions), entries=entries)
 
     def _setting(self, memory: DiffusionMemory, view: View, poses: Tensor, first: bool) -> Setting:
         """What of the frames at `poses` (b, f, 3) decides who comes into view."""
