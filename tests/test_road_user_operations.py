@@ -19,7 +19,7 @@ from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.watch import Operations, Watch, mark
 
-MOST = 1419
+MOST = 1420
 """Operations of a frame's road users: to move them, to let others enter, to paint them."""
 
 

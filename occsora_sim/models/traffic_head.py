@@ -15,7 +15,7 @@ from occsora_sim.models.traffic_motion import Motion
 TOKENS, NUMBERS = 102, 5
 """Use of random numbers (`counter_random`), and how many of them an action takes."""
 
-SHARPER = 0.6
+TEMPERATURE = 0.6
 """Temperature of how much farther one comes: the likelier is likelier still. By itself a network of an hour's training
 brakes and lets go by turns where drivers do one or the other, and everybody is slowed down by that (lab book,
 2026-11-30)."""
@@ -86,7 +86,7 @@ class TokenHead(nn.Module):
     def sample(self, seen: Tensor, luck: Tensor) -> Motion:
         """Draw motions (..., b, n) from `seen` (b, n, hidden) with `luck` for as many."""
         gate, more, turn, in_more, in_turn = luck.unbind(-1)
-        first = choice_from(self.first(seen) / SHARPER, more)
+        first = choice_from(self.first(seen) / TEMPERATURE, more)
         second = choice_from(self.second(seen + self.chosen(first)), turn)
         return Motion(
             more=self._value(first, self.more_bins, in_more),
