@@ -19,6 +19,7 @@ from occsora_sim.envs.birdseye import PIXEL
 from occsora_sim.envs.manoeuvre import MANOEUVRES
 from occsora_sim.envs.observation import ROUTE_POINTS, ROUTE_SPACING
 from occsora_sim.errors import CheckpointError, ConfigurationError
+from occsora_sim.geometry import rotate
 from occsora_sim.grid import NUM_CLASSES
 
 KIND = "driving-policy"
@@ -146,15 +147,9 @@ def along_route(users: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
     nearest = (place[:, :, None] - points[:, None]).square().sum(-1).argmin(-1, keepdim=True)
     index = nearest.expand(-1, -1, 2)
     point, way = points.gather(1, index), ahead.gather(1, index)
-    numbers = torch.stack((place - point, users[..., 5:7], users[..., 3:5]), dim=-2)  # (n, m, 3, 2)
-    turned = torch.stack(
-        (
-            (numbers * way[:, :, None]).sum(-1),
-            way[:, :, None, 0] * numbers[..., 1] - way[:, :, None, 1] * numbers[..., 0],
-        ),
-        dim=-1,
-    )
-    offset, velocity, heading = turned.unbind(-2)
+    seen = torch.stack((place - point, users[..., 5:7], users[..., 3:5]), dim=-2)  # (n, m, 3, 2)
+    yaw = torch.atan2(way[..., 1], way[..., 0])
+    offset, velocity, heading = rotate(seen, -yaw[..., None]).unbind(-2)
     far = (nearest * ROUTE_SPACING + offset[..., :1]) / 20
     return torch.cat((far, (offset[..., 1:] / 3).clamp(-5, 5), velocity / 10, heading), dim=-1)
 
