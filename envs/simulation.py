@@ -24,7 +24,7 @@ from occsora_sim.envs.reward import reward_terms, sum_terms
 from occsora_sim.envs.road_user_edit import RoadUserEdit
 from occsora_sim.envs.state import DriveState, Origin, Outcome
 from occsora_sim.errors import ConfigurationError
-from occsora_sim.geometry import relative
+from occsora_sim.geometry import wrap_angle
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.episode import advance, begin_episodes
@@ -165,7 +165,7 @@ class DriveSimulation:
         before = torch.cat((state.motion[:, :1], speeds), dim=1)  # (b, f + 1)
         last = trajectory[:, -1]
         origin = trajectory[:, -2] if self.frames > 1 else torch.zeros_like(last)
-        turn = relative(origin, last)[:, 2]
+        turn = wrap_angle(last[:, 2] - origin[:, 2])
         motion = torch.stack(
             (speeds[:, -1], before.diff(dim=1)[:, -1] / FRAME_SECONDS, turn / FRAME_SECONDS, steering), dim=-1
         )

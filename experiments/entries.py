@@ -114,9 +114,9 @@ def draw_all(
 def enter(entries: Entries, samples: Samples, users: RoadUsers, key: Tensor, begins: bool) -> RoadUsers:
     """One call of the model."""
     return entries.enter(
-        users, samples.setting(entries.config.margin), prompt=samples.prompt, key=key,
+        users, samples.setting(entries.config.margin), prompt=samples.prompt, key=key[:, None],
         slots=START_SLOTS if begins else STEP_SLOTS,
-    )  # fmt: skip
+    )[0]  # fmt: skip
 
 
 def rates(drawn: Drawn, frames: int, begins: bool) -> str:

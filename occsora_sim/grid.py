@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -91,27 +92,30 @@ class Grid:
 
     def centres_xy(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Voxel centres of the ground plane, shape (x, y, 2) [m], float32."""
-        axes = [
-            (torch.arange(n, dtype=torch.float32, device=device) + 0.5) * self.voxel + low
-            for n, low in zip(self.shape[:2], self.lower[:2], strict=True)
-        ]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        return torch.stack(torch.meshgrid(*_axes(self, str(device))[:2], indexing="ij"), dim=-1)
 
     def centres_from(self, pose: torch.Tensor) -> torch.Tensor:
         """The same, of the ground plane of ego frames at `pose` (..., 3), in the frame that it is given in: (..., x, y,
         2) [m]. In memory x and y lie apart.
         """
-        x, y = self.centres_xy(pose.device).to(pose).unbind(-1)
+        x, y, _ = (axis.to(pose)[:, None] for axis in _axes(self, str(pose.device)))
         # A row and a column make all of them.
-        along = to_world(F.pad(x[:, :1], (0, 1)), pose[..., None, :])
-        across = rotate(F.pad(y[0, :, None], (1, 0)), pose[..., None, 2])
+        along = to_world(F.pad(x, (0, 1)), pose[..., None, :])
+        across = rotate(F.pad(y, (1, 0)), pose[..., None, 2])
         return (along.movedim(-1, 0)[..., None] + across.movedim(-1, 0)[..., None, :]).movedim(0, -1)
 
     def centres_z(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Heights of the voxel centres, shape (z,) [m], float32."""
-        return (
-            torch.arange(self.shape[2], dtype=torch.float32, device=device) + 0.5
-        ) * self.voxel + self.lower[2]
+        """Heights of the voxel centres, shape (z,) [m], float32. It is shared: nobody may write into it."""
+        return _axes(self, str(device))[2]
+
+
+@lru_cache(maxsize=32)
+def _axes(grid: Grid, device: str) -> list[torch.Tensor]:
+    """Voxel centres along x, y and z [m]."""
+    return [
+        (torch.arange(n, dtype=torch.float32, device=device) + 0.5) * grid.voxel + low
+        for n, low in zip(grid.shape, grid.lower, strict=True)
+    ]
 
 
 OCC3D = Grid()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -103,6 +103,15 @@ class RoadUsers:
         """(b, n) float32 [m/s]."""
         return self.velocity.norm(dim=-1)
 
+    @cached_property
+    def travel(self) -> Tensor:
+        """(b, n) float32: how far each came in the last frame along its heading [m]; 0 if it backed."""
+        before, now = self.pose[:, :, -2], self.now
+        step, yaw = (now - before)[..., :2], before[..., 2]
+        forward = (step * torch.stack((yaw.cos(), yaw.sin()), dim=-1)).sum(-1) > 0
+        known = self.present[:, :, -2]
+        return torch.where(known, step.norm(dim=-1) * forward, self.speed * FRAME_SECONDS).float()
+
     def map(self, change: Callable[[Tensor], Tensor]) -> RoadUsers:
         """Every tensor changed in the same way: to another device, rows picked."""
         values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -192,10 +201,11 @@ class RoadUsers:
 
     def padded(self, slots: int) -> RoadUsers:
         """With empty slots up to so many."""
-        worlds, used = self.label.shape
-        if used >= slots:
+        lack = slots - self.label.shape[1]
+        if lack <= 0:
             return self
-        return join(self, RoadUsers.empty(worlds, slots - used, self.pose.shape[2], self.label.device))
+        users = self.map(lambda value: F.pad(value, (0, 0) * (value.ndim - 2) + (0, lack)))
+        return replace(users, id=F.pad(self.id, (0, lack), value=-1))
 
     def observe(self, ego: Tensor, count: int, reach: float) -> Tensor:
         """What an agent at the world poses `ego` (b, 3) is told: (b, count, FEATURES) float32, nearest first.
@@ -228,6 +238,12 @@ def stack(worlds: Sequence[RoadUsers]) -> RoadUsers:
 def in_frames(frames: Sequence[RoadUsers]) -> RoadUsers:
     """Of f frames of b worlds, of as many slots each, those of b f worlds: the frames of each behind one another."""
     return _combine(frames, lambda parts: torch.stack(parts, dim=1).flatten(0, 1))
+
+
+def each_frame(users: RoadUsers, frames: int) -> list[RoadUsers]:
+    """The road users (b f rows) that `in_frames` put together: those of b worlds in each frame."""
+    split = users.map(lambda value: value.unflatten(0, (-1, frames)))
+    return [split.map(partial(torch.select, dim=1, index=k)) for k in range(frames)]
 
 
 def alike(*groups: RoadUsers) -> list[RoadUsers]:

@@ -35,11 +35,11 @@ def eager() -> Entries:
 
 
 def road(rows: int, *, new: bool) -> Setting:
-    """Of worlds that are all road, the ego at 5 m/s."""
-    shape = (rows, *SMALL.grid.shape[:2])
-    pose = torch.tensor([[100.0, 50.0, 0.7]]).repeat(rows, 1)
+    """Of a frame of worlds that are all road, the ego at 5 m/s."""
+    shape = (rows, 1, *SMALL.grid.shape[:2])
+    pose = torch.tensor([[[100.0, 50.0, 0.7]]]).repeat(rows, 1, 1)
     ground = torch.full(shape, DRIVEABLE, dtype=torch.uint8)
-    return Setting.of(ground, pose, torch.full((rows,), 5.0), torch.full(shape, new), None, SMALL.margin)
+    return Setting.of(ground, pose, torch.full((rows, 1), 5.0), torch.full(shape, new), None, SMALL.margin)
 
 
 def asked(rows: int, *, new: bool, users: RoadUsers | None = None) -> dict:
@@ -48,7 +48,7 @@ def asked(rows: int, *, new: bool, users: RoadUsers | None = None) -> dict:
         "users": users or RoadUsers.empty(rows, 4),
         "setting": road(rows, new=new),
         "prompt": torch.tensor([[-1.0, math.nan]]).repeat(rows, 1),
-        "key": torch.stack((torch.arange(rows), torch.full((rows,), 9)), dim=1),
+        "key": torch.stack((torch.arange(rows), torch.full((rows,), 9)), dim=1)[:, None],
     }
 
 
@@ -74,7 +74,7 @@ def test_boxes_overlap_where_no_axis_parts_them():
 
 def test_nobody_that_enters_overlaps_another_or_one_that_is_there(eager):
     users = car_at((105.0, 60.0, 0.3), 6)
-    came = eager.enter(**asked(6, new=True, users=users), slots=START_SLOTS)
+    (came,) = eager.enter(**asked(6, new=True, users=users), slots=START_SLOTS)
     assert came.valid.sum(1).min() > 10
     size = came.size[..., :2]
     pairs = overlap(came.now, size, came.now, size) & came.valid[:, :, None] & came.valid[:, None]
@@ -84,18 +84,41 @@ def test_nobody_that_enters_overlaps_another_or_one_that_is_there(eager):
     assert (ego[..., :2].norm(dim=-1) > 1.5)[came.valid].all()
 
 
+def test_nobody_that_enters_a_frame_later_overlaps_one_that_has_come_by_then_or_is_expected_there(eager):
+    """The ego goes 2.5 m a frame, a car crosses at 10 m/s; all of the ground is new in both frames."""
+    rows, shape = 6, (6, 2, *SMALL.grid.shape[:2])
+    pose = torch.tensor([[[100.0, 50.0, 0.0], [102.5, 50.0, 0.0]]]).repeat(rows, 1, 1)
+    ground, new = torch.full(shape, DRIVEABLE, dtype=torch.uint8), torch.ones(shape, dtype=torch.bool)
+    users = car_at((108.0, 45.0, math.pi / 2), rows)
+    users = users.moved(users.now, torch.tensor([0.0, 10.0]).expand(rows, 1, 2))
+    given = asked(rows, new=True, users=users) | {
+        "setting": Setting.of(ground, pose, torch.full((rows, 2), 5.0), new, None, SMALL.margin),
+        "key": torch.stack(
+            (torch.arange(rows)[:, None].expand(-1, 2), torch.tensor([[9, 10]] * rows)), dim=2
+        ),
+    }
+    first, second = eager.enter(**given, slots=START_SLOTS)
+    assert min(first.valid.sum(), second.valid.sum()) > 10
+    first = first.moved(first.now + torch.nn.functional.pad(first.velocity * 0.5, (0, 1)), first.velocity)
+    crossed = car_at((108.0, 50.0, math.pi / 2), rows)
+    for other in (first, crossed):
+        pairs = overlap(second.now, second.size[..., :2], other.now, other.size[..., :2])
+        assert not (pairs & second.valid[:, :, None] & other.valid[:, None]).any()
+    assert not set(first.id[first.valid].tolist()) & set(second.id[second.valid].tolist())
+
+
 def test_alone_or_in_a_batch_the_same_ones_enter(eager):
-    together, rows = eager.enter(**asked(5, new=True)), asked(5, new=True)
+    (together,), rows = eager.enter(**asked(5, new=True)), asked(5, new=True)
     for row in range(5):
         one = {k: v[row : row + 1] if isinstance(v, torch.Tensor) else v for k, v in rows.items()}
-        alone = eager.enter(**{**one, "users": rows["users"].select([row]), "setting": road(1, new=True)})
+        (alone,) = eager.enter(**{**one, "users": rows["users"].select([row]), "setting": road(1, new=True)})
         assert torch.equal(alone.label[0], together.label[row]) and torch.equal(alone.id[0], together.id[row])
         torch.testing.assert_close(alone.pose[0], together.pose[row], atol=1e-4, rtol=0)
 
 
 def test_who_enters_has_driven_straight_on_and_an_identity_of_its_own(eager):
     given = asked(3, new=True)
-    came = eager.enter(**given)
+    (came,) = eager.enter(**given)
     there = came.valid
     step = came.pose[:, :, 1:, :2] - came.pose[:, :, :-1, :2]
     torch.testing.assert_close(
@@ -105,14 +128,14 @@ def test_who_enters_has_driven_straight_on_and_an_identity_of_its_own(eager):
     torch.testing.assert_close(
         (came.velocity.double() * heading).sum(-1)[there], came.speed.double()[there], atol=1e-4, rtol=0
     )
-    later = eager.enter(**{**given, "key": given["key"] + torch.tensor([0, 1])})
+    (later,) = eager.enter(**{**given, "key": given["key"] + torch.tensor([0, 1])})
     ids = torch.cat((came.id[0, came.valid[0]], later.id[0, later.valid[0]]))
     assert len(ids.unique()) == len(ids) and (ids >= 2**16).all()
     assert (came.id[~there] == -1).all() and came.pose.shape[2] == 4
 
 
 def test_on_ground_that_was_in_view_only_those_from_outside_enter(eager):
-    came = eager.enter(**asked(16, new=False))
+    (came,) = eager.enter(**asked(16, new=False))
     local = relative(torch.tensor([100.0, 50.0, 0.7]).double(), came.now).float()
     back = local[..., :2] - 0.5 * came.speed[..., None] * torch.stack(
         (local[..., 2].cos(), local[..., 2].sin()), -1
@@ -242,9 +265,9 @@ def test_as_many_more_are_drawn_as_give_way(eager, straight_road):
     rare = copy.deepcopy(eager)
     assert rare.rate.bias is not None
     torch.nn.init.constant_(rare.rate.bias, -6.0)
-    once = rare.enter(**asked(64, new=True), slots=START_SLOTS).valid.sum()
+    once = rare.enter(**asked(64, new=True), slots=START_SLOTS)[0].valid.sum()
     rare.kept[1] = 0.5
-    twice = rare.enter(**asked(64, new=True), slots=START_SLOTS).valid.sum()
+    twice = rare.enter(**asked(64, new=True), slots=START_SLOTS)[0].valid.sum()
     assert once > 50 and twice > 1.5 * once
 
 
@@ -252,7 +275,7 @@ def test_vehicles_asked_for_count_more_than_the_network_says_and_without_a_numbe
     given = asked(2, new=True)
     torch.manual_seed(1)
     image = torch.rand(2, CHANNELS, 48, 48)
-    told = {"vehicles": torch.tensor([4.0, 4.0]), "setting": given["setting"]}
+    told = {"vehicles": torch.tensor([4.0, 4.0]), "setting": given["setting"].rows()}
     prompt = torch.tensor([[-1.0, math.nan], [-1.0, 20.0]])
     eager = copy.deepcopy(eager)
     torch.nn.init.normal_(eager.rate.weight)

@@ -26,7 +26,7 @@ from occsora_sim.models.ground_crop import (
 from occsora_sim.models.traffic import TrafficConfig, TrafficModel
 from occsora_sim.models.traffic_choice import choose
 from occsora_sim.models.traffic_head import TokenHead
-from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between, travel_of
+from occsora_sim.models.traffic_motion import Motion, apply, arc, keep_on, motion_between
 from occsora_sim.road_users import NEVER, RoadUsers, from_tracks, join, of_ego
 from occsora_sim.training.traffic import traffic_loss
 from occsora_sim.training.traffic_rollouts import RolloutSampler, carried_over
@@ -111,7 +111,7 @@ def test_the_action_between_two_poses_leads_from_one_to_the_other():
             more=torch.full((1, 5), 0.4), turn=torch.full((1, 5), 0.2), stand=torch.zeros_like(users.valid)
         ),
     )
-    found = motion_between(users.now, travel_of(users), moved.now)
+    found = motion_between(users.now, users.travel, moved.now)
     torch.testing.assert_close(found.turn, torch.full((1, 5), 0.2), atol=1e-5, rtol=0)
     torch.testing.assert_close(apply(users, found).now, moved.now, atol=0.02, rtol=0)
 
@@ -295,7 +295,7 @@ def test_nobody_runs_into_another_or_into_the_ego_who_can_brake():
     assert float(chosen.more[0, 0]) == pytest.approx(-1.5) and float(chosen.more[0, 1]) == 0.0
     ego = of_ego(torch.tensor([[[5.0, 0.0, 0.0]] * 4]), Vehicle(), 4)
     assert float(
-        choose(one_car(speed=8.0), drawn(motion(0.0)), everywhere[:, :1], ego).more
+        choose(join(one_car(speed=8.0), ego), drawn(motion(0.0)), everywhere[:, :1]).more
     ) == pytest.approx(-1.5)
 
 
@@ -390,10 +390,10 @@ def test_who_was_measured_with_errors_goes_on_at_the_recorded_pace(road):
         recorded, windows = exact.draw(2, step), measured.draw(2, step)
         off = relative(recorded.users.pose, windows.users.pose)
         assert off[..., 1:].abs().max() < 1e-9, "along the way alone"
-        still = travel_of(recorded.users) < 0.025
+        still = recorded.users.travel < 0.025
         assert not off[windows.ego].any() and off[still].abs().max() < 0.2 / 5 * 2 + 1e-9
         motion, known = targets(windows)
-        after = travel_of(windows.users) + motion.more
+        after = windows.users.travel + motion.more
         paces = (windows.later[:, :, 0] - windows.recorded)[..., :2].norm(dim=-1)
         assert torch.allclose(after[known], paces[known].float(), atol=1e-4)
         errors.append(off[windows.users.valid & ~still & ~windows.ego][:, :, 0].abs().amax(-1))

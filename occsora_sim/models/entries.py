@@ -19,6 +19,7 @@ from torch import Tensor
 from occsora_sim.constants import constant
 from occsora_sim.counter_random import uniforms
 from occsora_sim.device import fast_bfloat16
+from occsora_sim.geometry import compose, relative
 from occsora_sim.grid import DYNAMIC
 from occsora_sim.models.entry_candidates import give_way, in_the_way, seen_before, with_past
 from occsora_sim.models.entry_marks import NUMBERS, Marks
@@ -27,14 +28,14 @@ from occsora_sim.models.entry_view import (
     GROUPS,
     POOL,
     Setting,
+    expected,
     group_of,
-    in_frame,
     in_view,
     kind_of,
     vehicles_at,
     view_image,
 )
-from occsora_sim.road_users import RoadUsers
+from occsora_sim.road_users import RoadUsers, each_frame
 from occsora_sim.vehicle import Vehicle
 
 STEP_SLOTS, START_SLOTS = 8, 64
@@ -139,65 +140,81 @@ class Entries(EntryNetwork):
     def enter(
         self, users: RoadUsers, setting: Setting, *, prompt: Tensor, key: Tensor, slots: int = STEP_SLOTS,
         vehicle: Vehicle | None = None, guided: bool = True, luck: Sequence[Tensor] | None = None,
-    ) -> RoadUsers:  # fmt: skip
-        """Draw who comes into view.
+    ) -> list[RoadUsers]:  # fmt: skip
+        """Draw who comes into view in each of f frames.
 
         Args:
-            users: b worlds' road users as they stand now; none of them is given back.
-            setting: of b frames.
+            users: b worlds' road users as they stand in the first of them; none of them is given back. In the others
+                they are expected to have gone straight on.
+            setting: of b f frames.
             prompt: (b, 2) float32, see `ScenePrompt.tensor`.
-            key: (b, 2) int64, seed and frame.
-            slots: most that enter; START_SLOTS for a start from nothing.
+            key: (b, f, 2) int64, seed and frame.
+            slots: most that enter in a frame; START_SLOTS for a start from nothing.
             vehicle: the ego's size.
             guided: whether the numbers of vehicles that prompts ask for guide the rates (GUIDANCE), which takes twice
                 the work; where none does, it changes nothing.
-            luck: the numbers of `uses` of `key` for `slots` or more, if they are drawn already.
+            luck: the numbers of `uses` of `key` for `slots` or more, (b, f, ...), if they are drawn already.
 
         Returns:
-            RoadUsers with `slots` slots, a past at constant speed along their heading, and ids that are other ones in
-            each frame (from 2^16 on).
+            Of each frame RoadUsers with `slots` slots, a past at constant speed along their heading, and ids that are
+            other ones in each frame (from 2^16 on).
 
         """
-        grid = self.config.grid
-        pose, speed, new = setting.pose, setting.speed, setting.new
-        there = in_frame(users, pose)
-        image = view_image(users, setting, grid, self.config.margin, there)
-        vehicles = vehicles_at(users, there, grid)
-        told = self.conditions(prompt, vehicles, setting)
+        grid, (b, f), pose = self.config.grid, setting.speed.shape, setting.pose
+        then = expected(users, f)
+        there = relative(pose.double()[:, :, None], then).float().flatten(0, 1)
+        frames = setting.rows()
+        world_of = torch.arange(b * f, device=key.device) // f
+        rows, asked = users.map(lambda value: value.index_select(0, world_of)), prompt.index_select(0, world_of)
+        image = view_image(rows, frames, grid, self.config.margin, there)
+        vehicles = vehicles_at(rows, there, grid)
+        told = self.conditions(asked, vehicles, frames)
         if guided:
-            free = self.conditions(unasked(prompt), vehicles, setting)
-            rate, levels = self._guided(image, told, free)
+            rate, levels = self._guided(image, told, self.conditions(unasked(asked), vehicles, frames))
         else:
             rate, levels = self(image, told)
-        kept = self.kept[new.flatten(1).all(1).long()]  # (b, g)
-        chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b, g, i, j)
-        drawn, lot, numbers = uniforms(key, self.uses(slots)) if luck is None else luck
+        kept = self.kept[frames.new.flatten(1).all(1).long()]  # (b f, g)
+        chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b f, g, i, j)
+        luck = uniforms(key, self.uses(slots)) if luck is None else luck
+        drawn, lot, numbers = (part.flatten(0, 1) for part in luck)
         lot, numbers = lot[:, :slots], numbers[:, : _TRIES * slots]
         # Of those that hit, drawn / chance is uniform again: it says who comes first.
         priority = torch.where(drawn < chance, 1 - drawn / chance, -1.0).flatten(1)
         first, index = priority.topk(slots, dim=1)
         nj = chance.shape[3]
         per_group = chance.shape[2] * nj
-        group, flat = index // per_group, index % per_group  # (b, k)
+        group, flat = index // per_group, index % per_group  # (b f, k)
         cell = torch.stack((flat // nj, flat % nj), dim=-1)
-        row = torch.arange(len(key), device=key.device)[:, None].expand_as(flat)
-        f = self.features(levels, row, cell)
+        row = torch.arange(b * f, device=key.device)[:, None].expand_as(flat)
+        features = self.features(levels, row, cell)
         # Marks are drawn a few times: the first is kept that it can have come with.
-        f, group, cell = f.repeat(1, _TRIES, 1), group.repeat(1, _TRIES), cell.repeat(1, _TRIES, 1)
-        kind, part, yaw, pace = self.marks.draw(f, group, numbers)
-        xy = (cell + part) * self._step + constant(grid.lower[:2], f.device)
+        features, group, cell = (
+            features.repeat(1, _TRIES, 1),
+            group.repeat(1, _TRIES),
+            cell.repeat(1, _TRIES, 1),
+        )
+        kind, part, yaw, pace = self.marks.draw(features, group, numbers)
+        xy = (cell + part) * self._step + constant(grid.lower[:2], cell.device)
         local = torch.cat((xy, yaw[..., None]), dim=-1)
         size = self.sizes[kind, (lot * SIZES).long().repeat(1, _TRIES)]
-        can = in_view(local, grid) & ~seen_before(local, pace, new, speed, grid)
-        near, both = in_the_way(local, size, pace, users, there, speed, vehicle or Vehicle())
-        can &= ~near
-        kept = can.view(-1, _TRIES, slots).byte().argmax(1) * slots + torch.arange(slots, device=key.device)
-        kind, pace, can = kind.gather(1, kept), pace.gather(1, kept), can.gather(1, kept)
-        local, size = (value.gather(1, kept[..., None].expand(-1, -1, 3)) for value in (local, size))
+        can = in_view(local, grid) & ~seen_before(local, pace, frames.new, frames.speed, grid)
+        local, size, pace = (value.unflatten(0, (b, f)) for value in (local, size, pace))
+        world = compose(pose.double()[:, :, None], local.double())
+        near, both = in_the_way(world, size, pace, users, then, pose, setting.speed, vehicle or Vehicle())
+        can = can.view(b, f, _TRIES, slots) & ~near.view(b, f, _TRIES, slots)
+        try_ = can.byte().argmax(2) + _TRIES * torch.arange(f, device=key.device)[:, None]
+        best = (try_ * slots + torch.arange(slots, device=key.device)).flatten(1)  # (b, f k), of f tries k
+        kind, pace, can = (value.reshape(b, -1).gather(1, best) for value in (kind, pace, can))
+        world, size, both = (
+            value.reshape(b, -1, value.shape[-1]).gather(1, best[..., None].expand(-1, -1, value.shape[-1]))
+            for value in (world, size, both)
+        )
+        both = both.gather(2, best[:, None].expand(-1, f * slots, -1))
+        comes = give_way((first > 0).view(b, -1) & can, both)
         label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
-        both = both.gather(1, kept[..., None].expand(-1, -1, both.shape[2]))
-        comes = give_way((first > 0) & can, both.gather(2, kept[:, None].expand(-1, slots, -1)))
-        return with_past(comes, label, size, local, pace, pose, key, users.pose.shape[2])
+        number = (((key[..., 1:] + 1) << 16) + slots + torch.arange(slots, device=key.device)).flatten(1)
+        came = with_past(comes, label, size, world, pace, number, users.pose.shape[2])
+        return each_frame(came.map(lambda value: value.unflatten(1, (f, slots)).flatten(0, 1)), f)
 
     def _guided(self, image: Tensor, condition: Tensor, free: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As `forward`, with the rates of vehicles further from those under the condition `free` than they are."""

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.constants import constant
-from occsora_sim.geometry import compose
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.entry_view import in_view
@@ -26,24 +25,54 @@ _ROUNDS = 3
 
 
 def in_the_way(
-    local: Tensor, size: Tensor, pace: Tensor, users: RoadUsers, there: Tensor, speed: Tensor, vehicle: Vehicle
+    world: Tensor, size: Tensor, pace: Tensor, users: RoadUsers, then: Tensor, pose: Tensor, speed: Tensor,
+    vehicle: Vehicle,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Which candidates (b, k) are too near to the road users at `there` (b, n, 3) or to the ego, and which pairs of
-    candidates are too near to each other: (b, k) and (b, k, k) bool.
+    """Which candidates of f frames are too near to a road user or to the ego, and which are too near to one another: of
+    two frames, if the earlier one drives on to the later. Candidates of later frames come after those of earlier ones.
+
+    Args:
+        world: (b, f, k, 3) float64, their poses when they come.
+        size: (b, f, k, 3) of them [m].
+        pace: (b, f, k) of them [m/s].
+        users: b worlds' road users.
+        then: (b, f, n, 3) float64, where they are in the frames.
+        pose: (b, f, 3) of the ego.
+        speed: (b, f) of the ego [m/s].
+        vehicle: the ego's size.
+
+    Returns:
+        (b, f, k) bool, and (b, f k, f k) bool, of which what is below the diagonal counts.
+
     """
-    b, n = there.shape[:2]
-    ego = constant(((vehicle.front - vehicle.length / 2, 0.0, 0.0),), local.device)
-    own = Boxes.of(ego, constant(((vehicle.length, vehicle.width),), local.device))
-    own = own.grown(speed[:, None], beside=0.5, ahead=1.0, seconds=1.5)
-    own = Boxes(*(part.expand(b, 1, 2) for part in own))
-    mine = _spaces(Boxes.of(local, size), pace)
-    theirs = _spaces(Boxes.of(there, users.size), users.speed)
-    all_ = [
-        Boxes(*(torch.cat(parts, dim=1) for parts in zip(other, own, candidate, strict=True)))
-        for other, candidate in zip(theirs, mine, strict=True)
-    ]
-    known, both = _meet(mine, all_).split((n + 1, local.shape[1]), dim=-1)
-    return (known & F.pad(users.valid, (0, 1), value=True)[:, None]).any(-1), both
+    f, n = then.shape[1:3]
+    origin = F.pad(
+        pose[:, :1, None, :2].double(), (0, 1)
+    )  # far from the world's origin float32 is too coarse
+    own = Boxes.of(
+        (pose[:, :, None] - origin).float(), constant((vehicle.length, vehicle.width), pose.device)
+    )
+    own = own._replace(
+        centre=own.centre + own.ahead * (vehicle.front - vehicle.length / 2),
+        half=own.half.expand_as(own.centre),
+    ).grown(speed[:, :, None], beside=0.5, ahead=1.0, seconds=1.5)
+    theirs = _spaces(
+        Boxes.of((then - origin).float(), users.size[:, None].expand(-1, f, -1, -1)), users.speed[:, None]
+    )
+    candidates = Boxes.of((world - origin).float(), size)
+    mine = _spaces(candidates, pace)
+    frame = torch.arange(f, device=pose.device)
+    later = (frame[:, None] - frame) * FRAME_SECONDS
+    way = ((candidates.ahead * pace[..., None])[:, None] * later[..., None, None]).flatten(
+        2, 3
+    )  # (b, f, f k, 2)
+    all_ = []
+    for other, candidate in zip(theirs, mine, strict=True):
+        _, ahead, half = (part[:, None].expand(-1, f, -1, -1, -1).flatten(2, 3) for part in candidate)
+        moved = Boxes(centre=candidate.centre.flatten(1, 2)[:, None] + way, ahead=ahead, half=half)
+        all_.append(Boxes(*(torch.cat(parts, dim=2) for parts in zip(other, own, moved, strict=True))))
+    known, both = _meet(mine, all_).split((n + 1, way.shape[2]), dim=-1)
+    return (known & F.pad(users.valid, (0, 1), value=True)[:, None, None]).any(-1), both.flatten(1, 2)
 
 
 def give_way(comes: Tensor, both: Tensor) -> Tensor:
@@ -58,8 +87,8 @@ def give_way(comes: Tensor, both: Tensor) -> Tensor:
 
 
 def _spaces(boxes: Boxes, speed: Tensor) -> list[Boxes]:
-    """What boxes at speeds (b, n) [m/s] take up: with the room they keep, all the way until they could stand, and where
-    they would stand.
+    """What boxes at speeds (..., n) [m/s] take up: with the room they keep, all the way until they could stand, and
+    where they would stand.
     """
     way = speed.to(boxes.half).square() / (2 * _BRAKE)
     stands = boxes._replace(centre=boxes.centre + boxes.ahead * way[..., None])
@@ -67,7 +96,7 @@ def _spaces(boxes: Boxes, speed: Tensor) -> list[Boxes]:
 
 
 def _meet(mine: list[Boxes], theirs: list[Boxes]) -> Tensor:
-    """Whether those of `mine` (b, n) come too near to `theirs` (b, m), either way round: (b, n, m) bool."""
+    """Whether those of `mine` (..., n) come too near to `theirs` (..., m), either way round: (..., n, m) bool."""
     room, way, stands = theirs
     both = (Boxes(*map(torch.stack, zip(*group, strict=True))) for group in (mine, (room, stands, way)))
     return (parted(*both) <= 0).any(0)
@@ -78,8 +107,12 @@ def seen_before(local: Tensor, pace: Tensor, new: Tensor, speed: Tensor, grid: G
     yaw = local[..., 2].double()
     ahead = torch.stack((yaw.cos(), yaw.sin()), dim=-1).to(local)
     before = local[..., :2] - ahead * (pace * FRAME_SECONDS)[..., None]
-    column = torch.floor((before - constant(grid.lower[:2], before.device)) / grid.voxel).long()
-    i, j = (column[..., axis].clamp(0, grid.shape[axis] - 1) for axis in (0, 1))
+    column = torch.floor((before - constant(grid.lower[:2], before.device)) / grid.voxel).clamp(min=0)
+    i, j = (
+        column.minimum(constant(tuple(side - 1.0 for side in grid.shape[:2]), column.device))
+        .long()
+        .unbind(-1)
+    )
     seen = ~new.flatten(1).gather(1, i * grid.shape[1] + j)
     # What the view has left behind is told from the ego's way, as if it had driven straight.
     behind = before + F.pad((speed.to(before) * FRAME_SECONDS)[:, None, None], (0, 1))
@@ -88,21 +121,19 @@ def seen_before(local: Tensor, pace: Tensor, new: Tensor, speed: Tensor, grid: G
 
 
 def with_past(
-    comes: Tensor, label: Tensor, size: Tensor, local: Tensor, pace: Tensor, pose: Tensor, key: Tensor,
-    history: int,
-) -> RoadUsers:  # fmt: skip
-    """Candidates (b, k) that come, as road users that have driven straight on."""
-    world = compose(pose.double()[:, None], local.double())
+    comes: Tensor, label: Tensor, size: Tensor, world: Tensor, pace: Tensor, number: Tensor, history: int
+) -> RoadUsers:
+    """Candidates (b, k) that come to the poses `world` (b, k, 3), as road users `number` (b, k) that have driven
+    straight on.
+    """
     step = pace.double()[..., None] * torch.stack((world[..., 2].cos(), world[..., 2].sin()), dim=-1)
-    ago = FRAME_SECONDS * torch.arange(history - 1, -1, -1, device=pose.device, dtype=torch.float64)
+    ago = FRAME_SECONDS * torch.arange(history - 1, -1, -1, device=world.device, dtype=torch.float64)
     past = world[:, :, None] - F.pad(ago[:, None] * step[:, :, None], (0, 1))  # (b, k, h, 3)
-    slots = label.shape[1]
-    number = ((key[:, 1:] + 1) << 16) + slots + torch.arange(slots, device=pose.device)
     return RoadUsers(
         label=label,
         size=size.float(),
         pose=past,
-        present=torch.ones(*past.shape[:3], dtype=torch.bool, device=pose.device),
+        present=torch.ones(*past.shape[:3], dtype=torch.bool, device=world.device),
         velocity=step.float(),
         id=number,
         age=torch.zeros_like(number, dtype=torch.int32),

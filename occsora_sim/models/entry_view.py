@@ -16,6 +16,7 @@ from occsora_sim.grid import (
     DRIVEABLE,
     DYNAMIC,
     FLAT,
+    FRAME_SECONDS,
     MANMADE,
     OTHER_FLAT,
     PEDESTRIAN,
@@ -108,6 +109,12 @@ def in_frame(users: RoadUsers, pose: Tensor) -> Tensor:
     return relative(pose.double()[:, None], users.now).float()
 
 
+def expected(users: RoadUsers, frames: int) -> Tensor:
+    """Where road users are now and in the frames that follow, if all go straight on: (b, f, n, 3) float64."""
+    ahead = torch.arange(frames, device=users.label.device) * FRAME_SECONDS
+    return users.now[:, None] + F.pad(users.velocity[:, None] * ahead[:, None, None], (0, 1))
+
+
 def vehicles_at(users: RoadUsers, local: Tensor, grid: Grid) -> Tensor:
     """`vehicles_in_view` of road users that are at `local` (`in_frame`)."""
     return (users.valid & (group_of(users.label) == 0) & in_view(local, grid)).sum(1).float()
@@ -116,7 +123,7 @@ def vehicles_at(users: RoadUsers, local: Tensor, grid: Grid) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What of frames decides who comes into view, but for the road users: it is known as soon as the ego's way is. Its
-    leading axes are b, or b and f until a frame is picked (`at`).
+    leading axes are b and f, or both as one (`rows`).
 
     Attributes:
         pose: (..., 3) world poses of the ego frames.
@@ -160,9 +167,9 @@ class Setting:
         shares = F.pad((counts >> shift & 7).float() / POOL**2, (0, 0, *(margin,) * 4))
         return Setting(pose=pose, speed=speed, new=new, share=share, led=led, planes=shares)
 
-    def at(self, frame: int) -> Setting:
-        """One of the frames."""
-        return Setting(**{entry.name: getattr(self, entry.name)[:, frame] for entry in fields(self)})
+    def rows(self) -> Setting:
+        """The f frames of b worlds as those of b f worlds."""
+        return Setting(**{entry.name: getattr(self, entry.name).flatten(0, 1) for entry in fields(self)})
 
 
 def view_image(

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from occsora_sim.constants import constant
 from occsora_sim.geometry import relative
 from occsora_sim.grid import (
     BARRIER,
@@ -46,19 +47,22 @@ RAY_FEATURES = 4 * DIRECTIONS
 _STANDS = (MANMADE, VEGETATION, BARRIER, OTHERS, TRAFFIC_CONE)
 _REACH = 5  # layers above the ground in which something is in the way: up to 2 m
 
+_KIND_OF = tuple(
+    {DRIVEABLE: ROAD, SIDEWALK: PAVEMENT, TERRAIN: LAWN, OTHER_FLAT: LAWN, 255: UNSEEN_GROUND}.get(
+        label, OBSTACLE
+    )
+    for label in range(256)
+)
+_OBSTACLE_OF = tuple(OBSTACLE * (label in _STANDS) for label in range(256))
+"""Kinds of the ground by its label, and of what lies above it: the larger one counts."""
+
 
 def kinds_of_columns(columns: Tensor, grid: Grid) -> Tensor:
     """Kinds (...) uint8 of columns of labels (..., z) uint8 without road users; 255 is unseen."""
-    ground, above = columns[..., grid.ground], columns[..., grid.ground + 1 : grid.ground + 1 + _REACH]
-    kind = torch.full_like(ground, LAWN)
-    kind = torch.where(ground == DRIVEABLE, ROAD, kind)
-    kind = torch.where(ground == SIDEWALK, PAVEMENT, kind)
-    stands = torch.zeros_like(above, dtype=torch.bool)
-    for label in _STANDS:
-        stands |= above == label
-    flat = (ground == DRIVEABLE) | (ground == SIDEWALK) | (ground == TERRAIN) | (ground == OTHER_FLAT)
-    kind = torch.where(stands.any(-1) | (~flat & (ground != 255)), OBSTACLE, kind)
-    return torch.where(ground == 255, UNSEEN_GROUND, kind).to(torch.uint8)
+    kind, obstacle = (constant(table, columns.device, torch.uint8) for table in (_KIND_OF, _OBSTACLE_OF))
+    index = columns[..., grid.ground : grid.ground + 1 + _REACH].int()
+    ground, above = kind[index[..., 0]], obstacle[index[..., 1:]].amax(-1)
+    return torch.where(ground == UNSEEN_GROUND, ground, torch.maximum(ground, above))
 
 
 def crop_points(pose: Tensor, origin: Tensor) -> Tensor:

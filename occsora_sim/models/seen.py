@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from occsora_sim.constants import constant
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
@@ -83,14 +84,13 @@ class Seen:
 
     def look(self, points: Tensor, grid: Grid) -> Tensor:
         """Codes (b, ...) int32 of what was seen at points (b, ..., 2) [m] of the lattice's frame; 0: nothing."""
-        side, index, inside = self.codes.shape[1], _rows(points[..., 0], self.codes.shape[1]), None
-        for at, middle, stride in zip(points.unbind(-1), _middle(grid), (side, 1), strict=True):
-            cell = torch.floor((at - middle) / self.cell + 0.5).int() + side // 2
-            held = cell.clamp(0, side - 1)
-            inside = cell == held if inside is None else inside & (cell == held)
-            index = (index + held) * stride
-        assert inside is not None
-        return self.codes.view(-1).index_select(0, index.flatten()).int().view_as(index) * inside
+        side = self.codes.shape[1]
+        middle = constant(tuple(_middle(grid)), points.device)
+        cell = torch.floor((points - middle) / self.cell + 0.5).int() + side // 2
+        held = cell.clamp(0, side - 1)
+        (x, y), (in_x, in_y) = held.unbind(-1), (cell == held).unbind(-1)
+        index = _rows(x, side * side) + x * side + y
+        return self.codes.view(-1).index_select(0, index.flatten()).int().view_as(index) * (in_x & in_y)
 
     def columns(self, codes: Tensor) -> Tensor:
         """Labels (b, ..., z) uint8 of codes (b, ...)."""

@@ -21,7 +21,7 @@ from occsora_sim.grid import DYNAMIC, FRAME_SECONDS
 from occsora_sim.models.ground_crop import CROP, KINDS, RAY_FEATURES, rays
 from occsora_sim.models.one_hot import one_hot
 from occsora_sim.models.traffic_head import TokenHead
-from occsora_sim.models.traffic_motion import STANDS, travel_of
+from occsora_sim.models.traffic_motion import STANDS
 from occsora_sim.road_users import HISTORY, NEVER, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 
@@ -215,7 +215,7 @@ class TrafficModel(nn.Module):
         pose, present = users.pose[:, :, -h:], users.present[:, :, -h:]
         came = (pose[..., 1:, :2] - pose[..., :-1, :2]).norm(dim=-1).float()  # (b, n, h - 1)
         known = (present[..., 1:] & present[..., :-1]).float()
-        went, travel = came * known, travel_of(users)
+        went, travel = came * known, users.travel
         slow = travel < STANDS
         still = (went < STANDS).all(-1) & slow
         # Who sets off came 8 cm and then 35; in metres that is lost beside those who come 5 m. So is who brakes.

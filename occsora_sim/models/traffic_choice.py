@@ -16,8 +16,8 @@ from occsora_sim.grid import PEDESTRIAN
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
 from occsora_sim.models.traffic_head import NUMBERS, TOKENS
-from occsora_sim.models.traffic_motion import Motion, arc, travel_of
-from occsora_sim.road_users import RoadUsers, join
+from occsora_sim.models.traffic_motion import Motion, arc
+from occsora_sim.road_users import RoadUsers
 
 DRAWS = 16
 """Motions drawn of each road user."""
@@ -50,19 +50,17 @@ def luck_of(drawn: Tensor) -> Tensor:
     return drawn.movedim(-2, -4)
 
 
-def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None = None) -> Motion:
+def choose(everyone: RoadUsers, draws: Motion, crops: Tensor) -> Motion:
     """Of `draws` (k, b, n), for each road user the first of the least fault; braking as hard as can be is the last.
 
     Args:
-        users: b worlds' road users as they stand.
-        draws: motions of them.
-        crops: (b, n, *CROP) uint8, the ground around each.
-        ego: the ego, one slot, which nobody runs into either. It and the others are expected to go on as they go.
+        everyone: b worlds' road users as they stand, and the ego behind them, which nobody runs into either. All are
+            expected to go on as they go.
+        draws: motions of the first n of them.
+        crops: (b, n, *CROP) uint8, the ground around each of these.
 
     """
-    everyone = users if ego is None else join(users, ego)
-    travels = travel_of(everyone)
-    travel = travels[:, : users.label.shape[1]]
+    travel = everyone.travel[:, : crops.shape[1]]
     brake = -travel.clamp(max=_BRAKE), travel < _BRAKE / 2
     more, stand = (
         torch.cat((drawn, last[None])).transpose(0, 1)
@@ -74,9 +72,9 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
     frames = constant(_AHEAD, came.device)[:, None, None]
     ways = arc(came[:, None] * frames, (turn * goes)[:, None] * frames)  # (b, h, k + 1, n, 3)
     heading = torch.stack((ways[..., 2].cos(), ways[..., 2].sin()), dim=-1)
-    hits = _hits(everyone, travels, ways, heading)
+    hits = _hits(everyone, ways, heading)
     fault = (constant(_HIT, came.device)[:, None, None] * hits).sum(1)
-    fault += _off_ground(users, ways, heading, crops) * goes
+    fault += _off_ground(everyone, ways, heading, crops) * goes
     # Braking is for where all else leads into another at once, whether it helps or not, not for the sake of the ground.
     stuck = hits[:, 0, :-1].all(1, keepdim=True)
     first = fault[:, :-1].argmin(1, keepdim=True)  # of the least
@@ -86,27 +84,28 @@ def choose(users: RoadUsers, draws: Motion, crops: Tensor, ego: RoadUsers | None
 
 
 def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) -> Tensor:
-    """How many points (b, k, n) int64 of each road user lie where it does not belong, after ways (b, h, k, n, 3) to
-    where it has a `heading` (b, h, k, n, 2), all in all: vehicles and two wheels beside the road, who walks in walls
+    """How many points (b, k, n) int64 of the first n lie where these do not belong, after ways (b, h, k, n, 3) to
+    where they have a `heading` (b, h, k, n, 2), all in all: vehicles and two wheels beside the road, who walks in walls
     and hedges. What was not seen may be anything.
     """
-    length, width = (users.size[:, None, None, :, :2, None] / 2).unbind(-2)
+    n = ways.shape[3]
+    length, width = (users.size[:, None, None, :n, :2, None] / 2).unbind(-2)
     ahead = length * constant(
         (0.0, 1.0, 1.0), length.device
-    )  # (b, 1, 1, n, 3): the middle and the front corners
+    )  # (b, 1, 1, n, 3): the middle, the front corners
     left = width * constant((0.0, 1.0, -1.0), width.device)
     x, y, cos, sin = (part[..., None] for part in (*ways[..., :2].unbind(-1), *heading.unbind(-1)))
     index = crop_index(x + cos * ahead - sin * left, y + sin * ahead + cos * left)
     kinds = crops.flatten(-2)[:, None, None].expand(*ways.shape[:-1], -1).gather(-1, index)
-    walks = (users.label == PEDESTRIAN)[:, None, None, :, None]
+    walks = (users.label[:, :n] == PEDESTRIAN)[:, None, None, :, None]
     off = torch.where(walks, kinds == OBSTACLE, (kinds != ROAD) & (kinds != UNSEEN_GROUND))
     return off.sum((1, -1))
 
 
-def _hits(everyone: RoadUsers, travel: Tensor, ways: Tensor, heading: Tensor) -> Tensor:
+def _hits(everyone: RoadUsers, ways: Tensor, heading: Tensor) -> Tensor:
     """Whose box, after ways (b, h, k, n, 3) to where it has a `heading` (b, h, k, n, 2) in its own frame, overlaps that
-    of another, if these go on with their `travel` (b, m) a frame: (b, h, k, n) bool. The n are the first of the m of
-    `everyone`. Who overlaps another as they stand hits nobody: it has to be able to leave.
+    of another, if these go on as they go: (b, h, k, n) bool. The n are the first of `everyone`. Who overlaps another as
+    they stand hits nobody: it has to be able to leave.
     """
     k, n = ways.shape[2:4]
     valid = everyone.valid
@@ -123,8 +122,8 @@ def _hits(everyone: RoadUsers, travel: Tensor, ways: Tensor, heading: Tensor) ->
         ahead=turned[..., 1, :].flatten(2, 3),
         half=own.half[:, None, None].expand(-1, 1, k, n, 2).flatten(2, 3),
     )  # (b, h, k n)
-    frames = constant(_AHEAD, travel.device)[:, None, None]
-    there = now.centre[:, None] + (now.ahead * travel[..., None])[:, None] * frames  # (b, h, m, 2)
+    frames = constant(_AHEAD, valid.device)[:, None, None]
+    there = now.centre[:, None] + (now.ahead * everyone.travel[..., None])[:, None] * frames  # (b, h, m, 2)
     theirs = Boxes(centre=there, ahead=now.ahead[:, None].expand_as(there), half=now.half[:, None])
 
     def met(apart: Tensor) -> Tensor:

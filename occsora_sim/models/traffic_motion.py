@@ -31,24 +31,15 @@ class Motion:
     stand: Tensor
 
 
-def travel_of(users: RoadUsers) -> Tensor:
-    """How far (b, n) float32 the road users came in the last frame along their heading [m]."""
-    before, now = users.pose[:, :, -2], users.now
-    step, yaw = (now - before)[..., :2], before[..., 2]
-    forward = (step * torch.stack((yaw.cos(), yaw.sin()), dim=-1)).sum(-1) > 0
-    known = users.present[:, :, -2]
-    return torch.where(known, step.norm(dim=-1) * forward, users.speed * FRAME_SECONDS).float()
-
-
 def arc(travel: Tensor, turn: Tensor) -> Tensor:
     """The offset (..., 3) after an arc of length `travel` (...) [m] that turns by `turn` (...) [rad]."""
     chord = travel * torch.sinc(turn / (2 * torch.pi))
     return torch.stack((chord * torch.cos(turn / 2), chord * torch.sin(turn / 2), turn), dim=-1)
 
 
-def apply(users: RoadUsers, motion: Motion) -> RoadUsers:
-    """The road users a frame later."""
-    travel = (travel_of(users) + motion.more).clamp(min=0.0) * ~motion.stand
+def apply(users: RoadUsers, motion: Motion, travel: Tensor | None = None) -> RoadUsers:
+    """The road users a frame later; their `travel` until now, if it has been worked out."""
+    travel = ((users.travel if travel is None else travel) + motion.more).clamp(min=0.0) * ~motion.stand
     turn = motion.turn * (travel > 0)
     pose = compose(users.now, arc(travel.double(), turn.double()))
     velocity = ((pose - users.now)[..., :2] / FRAME_SECONDS).float()

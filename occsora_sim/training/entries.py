@@ -19,7 +19,7 @@ _PLAUSIBLE = (0.5, 1.5)
 def entries_loss(entries: Entries, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of samples on the device of `entries`, and what to log."""
     config = entries.config
-    setting = samples.setting(config.margin)
+    setting = samples.setting(config.margin).rows()
     image = view_image(samples.users, setting, config.grid, config.margin)
     condition = entries.conditions(samples.prompt, samples.vehicles, setting)
     return entries.loss(image, condition, samples.entered, samples.weight, samples.lanes)
@@ -42,9 +42,9 @@ def measure_kept(entries: Entries, sampler: EntrySampler, frames: int = 2048, ro
                 recorded += torch.bincount(group_of(samples.entered.label), minlength=len(GROUPS))
                 on = samples.to(entries.kept.device)
                 key = torch.stack((torch.full((_BATCH,), turn), first + torch.arange(_BATCH)), dim=1)
-                entered = entries.enter(
+                (entered,) = entries.enter(
                     on.users, on.setting(entries.config.margin), prompt=unasked(on.prompt),
-                    key=key.to(on.pose.device), slots=slots, guided=False,
+                    key=key[:, None].to(on.pose.device), slots=slots, guided=False,
                 )  # fmt: skip
                 came += torch.bincount(group_of(entered.label[entered.valid]).cpu(), minlength=len(GROUPS))
             share = torch.where(recorded > 0, came / recorded.clamp(min=1), 1.0).clamp(*_PLAUSIBLE)

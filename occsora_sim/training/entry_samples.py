@@ -76,8 +76,11 @@ class Samples:
     lanes: Entered
 
     def setting(self, margin: int) -> Setting:
-        """Of the frames, for a network that shows so many cells around the view."""
-        return Setting.of(self.ground, self.pose, self.speed, self.new, self.route, margin)
+        """Of the frames, one of each world, for a network that shows so many cells around the view."""
+        ground, pose, speed, new, route = (
+            value[:, None] for value in (self.ground, self.pose, self.speed, self.new, self.route)
+        )
+        return Setting.of(ground, pose, speed, new, route, margin)
 
     def to(self, device: torch.device) -> Samples:
         """The same on `device`."""

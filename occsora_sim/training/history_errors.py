@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.geometry import compose
-from occsora_sim.models.traffic_motion import STANDS, travel_of
+from occsora_sim.models.traffic_motion import STANDS
 from occsora_sim.road_users import RoadUsers
 
 
@@ -19,7 +19,7 @@ def nudge(users: RoadUsers, ego: Tensor, far: float, rng: np.random.Generator) -
     """
     b, n, h = users.present.shape
     noise = torch.from_numpy(rng.standard_normal((3, b, n)))
-    some = torch.from_numpy(rng.random((b, 1)) < 0.5) & (travel_of(users) > STANDS) & ~ego
+    some = torch.from_numpy(rng.random((b, 1)) < 0.5) & (users.travel > STANDS) & ~ego
     small = torch.where(users.size[..., 0] < 2.5, 0.5, 1.0)
     aside = noise[0] * far * small * some
     turn = (noise[1] * 0.03 + aside * noise[2].abs() * 0.1) * some
@@ -38,7 +38,7 @@ def blur(users: RoadUsers, ego: Tensor, most: float, rng: np.random.Generator) -
     """
     b, n, h = users.present.shape
     world = torch.from_numpy(rng.random((b, 1)) * (rng.random((b, 1)) < 0.5)) * most
-    travel = travel_of(users)
+    travel = users.travel
     deviation = torch.where(travel < STANDS, world / 5, world.minimum(travel / 6)) * ~ego
     along = torch.from_numpy(rng.standard_normal((b, n, h))).clamp(-2, 2) * deviation[..., None]
     nothing = torch.zeros_like(along)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from occsora_sim.geometry import relative
 from occsora_sim.models.traffic import AHEAD, TrafficModel
-from occsora_sim.models.traffic_motion import STANDS, Motion, apply, travel_of
+from occsora_sim.models.traffic_motion import STANDS, Motion, apply
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.training.processes import WHOLE, Part
 from occsora_sim.training.traffic_windows import TrafficSampler, TrafficWindows
@@ -111,7 +111,7 @@ def carried_over(users: RoadUsers, recorded: RoadUsers, ego: Tensor) -> RoadUser
     found, slot = same.any(-1), same.int().argmax(-1)
     mine = users.gather(slot)
     off = relative(recorded.now, mine.now)
-    stand, stands = travel_of(mine) < STANDS, travel_of(recorded) < STANDS
+    stand, stands = mine.travel < STANDS, recorded.travel < STANDS
     keep = (
         found
         & ~ego

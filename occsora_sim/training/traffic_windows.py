@@ -26,7 +26,7 @@ from occsora_sim.grid import (
 )
 from occsora_sim.models.ground_crop import CROP, OBSTACLE, UNSEEN_GROUND, crop_points, kinds_of_columns
 from occsora_sim.models.traffic import AHEAD
-from occsora_sim.models.traffic_motion import STANDS, Motion, motion_between, travel_of
+from occsora_sim.models.traffic_motion import STANDS, Motion, motion_between
 from occsora_sim.road_users import HISTORY, MOVES, NEVER, SLOTS, RoadUsers
 from occsora_sim.scene_prompt import PLACES
 from occsora_sim.scenes.raster import rasterise
@@ -191,7 +191,7 @@ class TrafficSampler:
             users = nudge(users, ego, self.nudged, rng)
         if self.blurred:
             users, off = blur(users, ego, self.blurred, rng)
-            travel = torch.where(off, travel_of(users), travel)
+            travel = torch.where(off, users.travel, travel)
         windows = replace(windows, users=users, travel=travel)
         return self.with_crops(windows, rows, torch.from_numpy(rng.random(len(rows))) < self.hidden)
 
@@ -217,7 +217,7 @@ class TrafficSampler:
         ego = torch.zeros(len(parts), slots, dtype=torch.bool)
         ego[:, 0] = True
         return TrafficWindows(
-            users=users, ego=ego, recorded=users.now, travel=travel_of(users), later=out["later"], known=out["known"],
+            users=users, ego=ego, recorded=users.now, travel=users.travel, later=out["later"], known=out["known"],
             crops=torch.zeros(0, dtype=torch.uint8), place=self.place[torch.tensor([row[0] for row in rows])],
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.counter_random import uniforms
@@ -23,7 +24,7 @@ from occsora_sim.models.traffic_choice import choose, luck_of, uses
 from occsora_sim.models.traffic_motion import apply, keep_on
 from occsora_sim.models.weights import load_world_model
 from occsora_sim.models.world_model import WorldModel
-from occsora_sim.road_users import RoadUsers, in_frames, join, of_ego, stack
+from occsora_sim.road_users import RoadUsers, each_frame, in_frames, join, of_ego, stack
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.worlds.ahead import poses_along
@@ -45,8 +46,11 @@ REACH = 64.0
 
 
 class _Chance(NamedTuple):
-    """Uniform numbers for frames: of how road users move (f, draws, b, n, *), and of who enters (f, b, *)."""
+    """Uniform numbers for frames, of seed and frame `keys` (b, f, 2): of how road users move (b, f, n, draws, *), and
+    of who enters (b, f, *).
+    """
 
+    keys: Tensor
     motions: Tensor
     entries: list[Tensor]
 
@@ -180,22 +184,28 @@ class DiffusionWorld:
         """The worlds after the ego's `poses` (b, f, 3), the ground as it is when it comes to each. `first`: nobody is
         known yet.
 
-        What stands still in the frames and what chance says of them are known before anyone moves.
+        What stands still in the frames and what chance says of them are known before anyone moves; who comes into view
+        in them as soon as all have moved for the first.
         """
         view = grounds[-1].read(poses, self.ground, self.grid)
-        chance = self._chance(memory, poses.shape[1], START_SLOTS if first else STEP_SLOTS)
+        slots = START_SLOTS if first else STEP_SLOTS
+        chance = self._chance(memory, poses.shape[1], slots)
         setting = self._setting(memory, view, poses, first) if chance else None
         kinds = grounds[-1].kinds(self.ground, self.grid)
-        then = []
+        way, f = torch.cat((memory.poses, poses), dim=1), poses.shape[1]
+        before = torch.stack([way[:, k : k - f] for k in range(f)], dim=1).flatten(0, 1)
+        egos = each_frame(of_ego(before, self.vehicle, memory.users.pose.shape[2]), f)
+        entering, then = [], []
         for k, pose in enumerate(poses.unbind(1)):
-            users = memory.scripts.follow(self._move(memory, kinds, chance, k), memory.key[:, 1])
-            if chance and setting:
-                users = self._enter(memory, users, setting.at(k), chance, k, first and k == 0)
+            moved = self._move(memory, egos[k], kinds, chance, k)
+            users = memory.scripts.follow(moved, memory.key[:, 1])
+            if chance and setting and not k:
+                entering = self._entering(memory, users, setting, chance, slots)
+            users = join(users, *entering[k : k + 1])
             users = users.nearest(pose[:, :2].double(), memory.users.label.shape[1], REACH)
             then.append(users)
             memory = replace(
-                memory, ground=grounds[k], users=users,
-                poses=torch.cat((memory.poses[:, 1:], pose[:, None]), dim=1),
+                memory, ground=grounds[k], users=users, poses=way[:, k + 1 : way.shape[1] - f + k + 1],
                 key=memory.key + torch.arange(2, device=self.device),
             )  # fmt: skip
         frames = view.columns()
@@ -208,12 +218,11 @@ class DiffusionWorld:
         """What chance says of so many frames to come, in which at most `slots` enter; None where it says nothing."""
         if self.mode != "sample":
             return None
-        ahead = torch.arange(frames, device=self.device)[:, None]
-        keys = torch.stack((memory.key[:, 0].expand(frames, -1), memory.key[:, 1] + ahead), dim=-1)
+        keys = memory.key[:, None] + F.pad(torch.arange(frames, device=self.device)[:, None], (1, 0))
         most = memory.users.label.shape[1]
         users = min(most, memory.users.occupied().label.shape[1] + slots * (frames - 1))
         motions, *entries = uniforms(keys, {**uses(users), **self.entries.uses(slots)})
-        return _Chance(motions=luck_of(motions), entries=entries)
+        return _Chance(keys, motions, entries)
 
     def _setting(self, memory: DiffusionMemory, view: View, poses: Tensor, first: bool) -> Setting:
         """What of the frames at `poses` (b, f, 3) decides who comes into view."""
@@ -231,21 +240,23 @@ class DiffusionWorld:
             self.entries.config.margin,
         )
 
-    def _move(self, memory: DiffusionMemory, kinds: Tensor, chance: _Chance | None, frame: int) -> RoadUsers:
+    def _move(
+        self, memory: DiffusionMemory, ego: RoadUsers, kinds: Tensor, chance: _Chance | None, frame: int
+    ) -> RoadUsers:
         """The road users a frame later, in as many slots as are in use. They see where the ego was, never where its
         prompt will take it.
         """
         model, users = self.model.traffic, memory.users.occupied()
-        ego = of_ego(memory.poses, self.vehicle, users.pose.shape[2])
-        everyone = join(ego, users)
+        everyone = join(users, ego)
         crops = memory.ground.crops(everyone.now, kinds, self.ground, self.grid)
         is_ego = torch.zeros_like(everyone.valid)
-        is_ego[:, 0] = True
-        seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, 1:]
+        is_ego[:, -1] = True
+        seen = model(everyone, is_ego, crops, memory.scene[:, 0].long())[:, :-1]
         if chance is None:
             return apply(users, model.head.mean(seen))
-        luck = chance.motions[frame, :, :, : users.label.shape[1]]
-        return apply(users, choose(users, model.head.sample(seen, luck), crops[:, 1:], ego))
+        luck = luck_of(chance.motions[:, frame, : users.label.shape[1]])
+        motion = choose(everyone, model.head.sample(seen, luck), crops[:, :-1])
+        return apply(users, motion, everyone.travel[:, :-1])
 
     def _grounds(self, memory: DiffusionMemory, poses: Tensor) -> list[Ground]:
         """The ground when the ego comes to each of `poses` (b, f, 3): everything drawn that is in view there."""
@@ -267,21 +278,14 @@ class DiffusionWorld:
             steps=self.steps, expected=self.mode == "mean", margin=margin, tiles=tiles,
         )  # fmt: skip
 
-    def _enter(
-        self,
-        memory: DiffusionMemory,
-        users: RoadUsers,
-        setting: Setting,
-        chance: _Chance,
-        frame: int,
-        first: bool,
-    ) -> RoadUsers:
-        """The road users with those who come into view."""
-        entered = self.entries.enter(
-            users, setting, prompt=memory.scene, key=memory.key, slots=START_SLOTS if first else STEP_SLOTS,
-            vehicle=self.vehicle, guided=memory.asks, luck=[part[frame] for part in chance.entries],
+    def _entering(
+        self, memory: DiffusionMemory, users: RoadUsers, setting: Setting, chance: _Chance, slots: int
+    ) -> list[RoadUsers]:
+        """Who comes into view in each frame, at most so many, of `users` in the first."""
+        return self.entries.enter(
+            users, setting, prompt=memory.scene, key=chance.keys, slots=slots,
+            vehicle=self.vehicle, guided=memory.asks, luck=chance.entries,
         )  # fmt: skip
-        return join(users, entered)
 
     def _invent(self, state: WorldState) -> WorldState:
         """Worlds of which nothing was seen, with frames drawn up to their last pose."""

@@ -205,24 +205,19 @@ class GroundCanvas:
         """What lies at points (b, ..., 2) [m] of the canvas frame: kinds (b, ...) uint8, by the tokenizer's `book`,
         and whether anything is known there, bool; where it is not, the kinds mean nothing.
         """
-        size, scale = self.fine.codes.shape[1], PATCH / self.token
+        size = self.fine.codes.shape[1]
         first = self.first().int().view(len(points), *(1,) * (points.ndim - 2), 2)
-        row = torch.arange(len(points), device=points.device, dtype=torch.int32) * size
-        index = row.view(first.shape[:-1])
-        part, held = torch.zeros_like(index), None
-        for axis in (0, 1):
-            column = torch.floor(points[..., axis] * scale).int()
-            token = column >> _BITS
-            ahead = token - first[..., axis]
-            within = (ahead >= 0) & (ahead < size)
-            held = within if held is None else held & within
-            index = (index + token % size) * (1 if axis else size)
-            part = part * PATCH + (column & PATCH - 1)
-        assert held is not None
-        flat = index.flatten()
+        column = torch.floor(points * (PATCH / self.token)).int()
+        token = column >> _BITS
+        ahead = token - first
+        (x, y), (in_x, in_y) = (token % size).unbind(-1), ((ahead >= 0) & (ahead < size)).unbind(-1)
+        part_x, part_y = (column & PATCH - 1).unbind(-1)
+        row = torch.arange(len(points), device=points.device, dtype=torch.int32) * (size * size)
+        index = row.view(first.shape[:-1]) + x * size + y
+        flat, part = index.flatten(), part_x * PATCH + part_y
         codes = self.fine.codes.view(-1).index_select(0, flat).int()
         kinds = book.view(-1).index_select(0, codes * PATCH**2 + part.flatten()).view(index.shape)
-        return kinds, self.fine.known.view(-1).index_select(0, flat).view(index.shape) & held
+        return kinds, self.fine.known.view(-1).index_select(0, flat).view(index.shape) & in_x & in_y
 
 
 def _centres(corner: Tensor, side: int, token: float) -> Tensor:
