@@ -35,9 +35,9 @@ _USUAL: dict[str, tuple[float, ...]] = {
 }
 """About how large each number is where it matters. By the bounds of the space 8 m/s would be 0.08: hardly seen."""
 
-_AT_FIRST = {"keep": 4.0, "faster": 3.0}
-"""How often a new policy chooses manoeuvres, others 1: on the whole it keeps its speed. With all alike it would brake
-twice as hard as it accelerates, stand after some seconds, and have to find out by chance what driving brings."""
+_AT_FIRST = {"9 m/s": 3.0, "left": 0.2, "right": 0.2}
+"""How often a new policy chooses manoeuvres, others 1: it drives, mostly on its route, and has to find out where not to
+drive. One that stands would have to find out by chance what driving brings."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,8 @@ class DriveConfig:
         least_future: how long the recorded motion goes on after a beginning, at least [s]. None: 10 s, in a replay as
             long as an episode; in a shorter log half of what it has. What is too short is left out, and named.
         action: "controls": acceleration and steering, normalised to [-1, 1]; "trajectory": the offset
-            (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": one of keep,
-            faster, slower, left, right (`envs.manoeuvre`).
+            (forward, left, turn) of each frame from the one before, normalised; "manoeuvre": how fast to go along the
+            route, or left, right (`envs.manoeuvre`).
         observation: what an agent sees, any of "occupancy", "birdseye", "ego", "route", "road_users" (`envs.spaces`).
             "policy": all but the occupancy, with birdseye="aligned"; small enough for a network to learn from.
         birdseye: "frames": each frame of the image as it was seen, a pixel a voxel; "aligned": all of them seen from

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from occsora_sim.constants import constant
@@ -10,14 +12,22 @@ from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.scoring.route import Routes
 from occsora_sim.vehicle import Vehicle, hold_controls
 
-MANOEUVRES: tuple[str, ...] = ("keep", "faster", "slower", "left", "right")
-"""The discrete actions; the position in the tuple is the action."""
+SPEEDS = (0.0, 3.0, 6.0, 9.0, 12.0)
+"""Speeds that can be asked for [m/s]."""
 
-ACCELERATION: tuple[float, ...] = (0.0, 1.5, -4.0, 0.0, 0.0)
-"""Acceleration of each manoeuvre [m/s2]; -4 is the hardest braking that passes as comfortable."""
+MANOEUVRES: tuple[str, ...] = (*(f"{speed:g} m/s" for speed in SPEEDS), "left", "right")
+"""The discrete actions; the position in the tuple is the action. Each says how fast to go, whatever the speed is now:
+of actions that change the speed the one that leaves it alone keeps a car standing that a learner has stopped by chance.
+"left" and "right" keep the speed."""
 
-OFFSET: tuple[float, ...] = (0.0, 0.0, 0.0, 3.0, -3.0)
+OFFSET: tuple[float, ...] = (*(0.0 for _ in SPEEDS), 3.0, -3.0)
 """How far left of the route the line lies that each manoeuvre steers to [m]."""
+
+PULL, BRAKE = 2.0, -4.0
+"""How hard a car accelerates and brakes to reach the speed that is asked for, at most [m/s2]: what passes as
+comfortable."""
+
+_SOON = 1.0  # after which the speed that is asked for is reached, where that is not too hard [s]
 
 _STEP = 0.25  # between two corrections of the steering [s]
 _PREVIEW, _LEAST_PREVIEW = 1.0, 4.0  # distance of the pursued point: seconds of travel [s], and at least [m]
@@ -32,9 +42,9 @@ def manoeuvres_to_trajectory(
     frames: int,
     vehicle: Vehicle,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pursue (Coulter 1992) the line beside the route that each manoeuvre means, with its acceleration.
+    """Pursue (Coulter 1992) the line beside the route that each manoeuvre means, accelerating evenly to its speed.
 
-    "keep", "faster" and "slower" steer to the route itself, so a car that has gone left comes back with any of them.
+    Speeds steer to the route itself, so a car that has gone left comes back with any of them.
 
     Args:
         actions: (b,) int64, positions in MANOEUVRES.
@@ -51,7 +61,9 @@ def manoeuvres_to_trajectory(
     """
     routes = Routes(points=routes.points.double(), arc=routes.arc.double())
     near, origin, speed = near.double(), pose.double(), speed.double()
-    pull = constant(ACCELERATION, speed.device, torch.float64)[actions]
+    wanted = constant((*SPEEDS, math.nan, math.nan), speed.device, torch.float64)[actions]
+    wanted = torch.where(wanted.isnan(), speed, wanted)
+    pull = ((wanted - speed) / _SOON).clamp(BRAKE, PULL)
     aside = constant(OFFSET, speed.device, torch.float64)[actions]
     steering = torch.zeros_like(speed)
     here = torch.zeros_like(origin)  # relative to where the manoeuvre began
@@ -65,7 +77,9 @@ def manoeuvres_to_trajectory(
         curvature = 2 * target[:, 1] / (target**2).sum(dim=-1).clamp(min=1.0)
         steering = torch.atan(vehicle.wheelbase * curvature)
         steering = steering.clamp(-vehicle.max_steering, vehicle.max_steering)
-        moved, fresh = hold_controls(vehicle, speed, pull, steering, 1, _STEP)
+        left = (wanted - speed) / _STEP  # nothing more once the speed is reached
+        now = torch.where(left.abs() < pull.abs(), left, pull)
+        moved, fresh = hold_controls(vehicle, speed, now, steering, 1, _STEP)
         here, speed = compose(here, moved[:, 0]), fresh[:, 0]
         if (step + 1) % per_frame == 0:
             poses.append(here)

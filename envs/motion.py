@@ -46,7 +46,7 @@ def check_actions(actions: object, rows: int, size: int, ignore: Sequence[int] =
 
 
 def check_manoeuvres(actions: object, rows: int, ignore: Sequence[int] = ()) -> np.ndarray:
-    """Manoeuvres as int64 (rows,); the rows `ignore` may hold anything and become 0, "keep".
+    """Manoeuvres as int64 (rows,); the rows `ignore` may hold anything and become 0, which stops.
 
     Raises:
         ActionError: wrong shape, or no manoeuvre has such a number.

@@ -11,21 +11,19 @@ import numpy as np
 import occsora_sim  # noqa: F401  (registers the environment)
 from occsora_sim.agents import FunctionAgent
 from occsora_sim.agents.episode import Episode, run_episodes
-from occsora_sim.envs.manoeuvre import MANOEUVRES
+from occsora_sim.envs.manoeuvre import SPEEDS
 from occsora_sim.grid import DYNAMIC
 
-KEEP, FASTER, SLOWER = (MANOEUVRES.index(name) for name in ("keep", "faster", "slower"))
+STOP, SLOW, FAST = (SPEEDS.index(speed) for speed in (0.0, 3.0, 9.0))  # manoeuvres
 
 
 def planner(observation: dict[str, np.ndarray]) -> int:
-    """Slow down for road users within 12 m ahead, and for bends; else drive at about 8 m/s."""
-    (speed, *_), route = observation["ego"], observation["route"]
+    """Stop for road users within 12 m ahead, slow down for bends; else drive at 9 m/s."""
+    route = observation["route"]
     ahead = observation["occupancy"][-1, 107:137, 97:103]  # 0.4 m a voxel: 3 to 15 m ahead, 1.2 m either way
     blocked = np.isin(ahead, DYNAMIC).any()
     bend = abs(np.arctan2(*(route[9] - route[7])[::-1]))  # heading of the route 18 m on [rad]
-    if blocked or speed > (4.0 if bend > 0.4 else 8.5):
-        return SLOWER
-    return FASTER if speed < 7.0 else KEEP
+    return STOP if blocked else SLOW if bend > 0.4 else FAST
 
 
 def drive(episodes: int = 2, **options: Any) -> list[Episode]:

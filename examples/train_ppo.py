@@ -14,7 +14,7 @@ from occsora_sim.agents.sb3 import DriveVecEnv
 
 
 def train(steps: int, out: str, *, copies: int = 8, rollout: int = 32, **options: Any) -> PPO:
-    """Train for `steps` decisions in all, of five manoeuvres; write the policy to `out`.zip."""
+    """Train for `steps` decisions in all, of manoeuvres; write the policy to `out`.zip."""
     env = DriveVecEnv(copies, action="manoeuvre", **options)
     batch = min(256, copies * rollout)
     model = PPO("MultiInputPolicy", env, n_steps=rollout, batch_size=batch, gamma=0.95, seed=0, verbose=1)

@@ -21,7 +21,7 @@ from occsora_sim.scoring.route import make_routes
 from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.replay import ReplayWorld
 
-KEEP, FASTER, SLOWER, LEFT, RIGHT = range(5)
+STOP, SLOW, STEADY, FAST, FASTEST, LEFT, RIGHT = range(7)
 CHOICES = [
     (action, seen) for action in ACTIONS for seen in (*((name,) for name in OBSERVATIONS), OBSERVATIONS)
 ]
@@ -123,59 +123,62 @@ def along(manoeuvre, speed, y=0.0, line=((0.0, 0.0), (200.0, 0.0)), frames=4):
     return trajectory[0], speeds[0]
 
 
-def test_keep_holds_speed_and_line():
-    trajectory, speeds = along(KEEP, 8.0)
-    torch.testing.assert_close(speeds, torch.full((4,), 8.0, dtype=torch.float64))
-    expected = torch.tensor([[4.0 * k, 0.0, 0.0] for k in range(1, 5)], dtype=torch.float64)
+def test_at_the_speed_that_is_asked_for_speed_and_line_are_held():
+    trajectory, speeds = along(FAST, 9.0)
+    torch.testing.assert_close(speeds, torch.full((4,), 9.0, dtype=torch.float64))
+    expected = torch.tensor([[4.5 * k, 0.0, 0.0] for k in range(1, 5)], dtype=torch.float64)
     torch.testing.assert_close(trajectory, expected)
 
 
-def test_faster_and_slower_change_the_speed_and_slower_stops():
-    assert along(FASTER, 5.0)[1].tolist() == pytest.approx([5.75, 6.5, 7.25, 8.0])
-    assert along(SLOWER, 5.0)[1].tolist() == pytest.approx([3.0, 1.0, 0.0, 0.0])
+def test_a_speed_is_reached_after_a_second_or_as_fast_as_is_comfortable_whatever_it_is_now():
+    assert along(STEADY, 5.0)[1].tolist() == pytest.approx([5.5, 6.0, 6.0, 6.0])
+    assert along(FAST, 0.0)[1].tolist() == pytest.approx([1.0, 2.0, 3.0, 4.0])
+    assert along(STOP, 5.0)[1].tolist() == pytest.approx([3.0, 1.0, 0.0, 0.0])
+    assert along(SLOW, 5.0, frames=2)[1].tolist() == pytest.approx([4.0, 3.0])
 
 
-def test_left_and_right_go_to_a_line_three_metres_beside_and_keep_comes_back():
+def test_left_and_right_go_to_a_line_three_metres_beside_and_a_speed_comes_back():
     trajectory, _ = along(LEFT, 8.0, frames=8)
     assert trajectory[-1, 1].item() == pytest.approx(3.0, abs=0.2)
     mirrored, _ = along(RIGHT, 8.0, frames=8)
     torch.testing.assert_close(mirrored[:, 1], -trajectory[:, 1])
-    back, _ = along(KEEP, 8.0, y=3.0, frames=8)
+    assert along(LEFT, 7.0)[1].tolist() == pytest.approx([7.0] * 4)
+    back, _ = along(FAST, 8.0, y=3.0, frames=8)
     assert back[-1, 1].item() == pytest.approx(-3.0, abs=0.2), "relative to where it began"
 
 
 def test_every_manoeuvre_follows_a_bend():
     bend = [(20 * np.sin(k / 10), 20 - 20 * np.cos(k / 10)) for k in range(16)]
-    trajectory, _ = along(KEEP, 5.0, line=bend, frames=8)
+    trajectory, _ = along(STEADY, 6.0, line=bend, frames=8)
     x, y = trajectory[-1, 0].item(), trajectory[-1, 1].item()
     assert np.hypot(x, y - 20) == pytest.approx(20.0, abs=0.5) and trajectory[-1, 2] > 0.8
 
 
 def test_past_the_end_of_its_route_a_manoeuvre_goes_straight_on():
-    trajectory, _ = along(KEEP, 8.0, line=((-20.0, 0.0), (2.0, 0.0)), frames=4)
-    assert trajectory[-1].tolist() == pytest.approx([16.0, 0.0, 0.0], abs=1e-6)
+    trajectory, _ = along(FAST, 9.0, line=((-20.0, 0.0), (2.0, 0.0)), frames=4)
+    assert trajectory[-1].tolist() == pytest.approx([18.0, 0.0, 0.0], abs=1e-6)
 
 
 def test_a_manoeuvre_is_an_action_of_the_environment(options):
     env = DriveEnv(**options, action="manoeuvre")
     assert env.action_space.n == len(MANOEUVRES)
     _, before = env.reset(seed=0)
-    info = env.step(np.int64(SLOWER))[4]
+    info = env.step(np.int64(STOP))[4]
     assert info["speed"] == pytest.approx(before["speed"] - 4.0)
     assert env.step(LEFT)[4]["ego_pose"][1] > 0.2
 
 
-@pytest.mark.parametrize("action", [5, -1, 0.5, np.nan, "left", None, [0], np.zeros(2)])
+@pytest.mark.parametrize("action", [7, -1, 0.5, np.nan, "left", None, [0], np.zeros(2)])
 def test_what_is_no_manoeuvre_is_refused_in_one_line(options, action):
     env = DriveEnv(**options, action="manoeuvre")
     with pytest.raises(NotResetError, match=r"^[^\n]+$"):
-        env.step(KEEP)
+        env.step(STOP)
     env.reset(seed=0)
     with pytest.raises(ActionError, match=r"^[^\n]+$"):
         env.step(action)
     batch = DriveVectorEnv(num_envs=2, **options, action="manoeuvre")
     batch.reset(seed=0)
-    with pytest.raises(ActionError, match=r"environment 1: 7\.0 is no manoeuvre; choose one of 0 keep"):
+    with pytest.raises(ActionError, match=r"environment 1: 7\.0 is no manoeuvre; choose one of 0 0 m/s"):
         batch.step([0, 7])
 
 

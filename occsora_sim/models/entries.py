@@ -165,7 +165,10 @@ class Entries(EntryNetwork):
         there = relative(pose.double()[:, :, None], then).float().flatten(0, 1)
         frames = setting.rows()
         world_of = torch.arange(b * f, device=key.device) // f
-        rows, asked = users.map(lambda value: value.index_select(0, world_of)), prompt.index_select(0, world_of)
+        rows, asked = (
+            users.map(lambda value: value.index_select(0, world_of)),
+            prompt.index_select(0, world_of),
+        )
         image = view_image(rows, frames, grid, self.config.margin, there)
         vehicles = vehicles_at(rows, there, grid)
         told = self.conditions(asked, vehicles, frames)
