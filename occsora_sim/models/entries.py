@@ -160,64 +160,76 @@ class Entries(EntryNetwork):
             other ones in each frame (from 2^16 on).
 
         """
-        grid, (b, f), pose = self.config.grid, setting.speed.shape, setting.pose
+        (b, f), pose = setting.speed.shape, setting.pose
         then = expected(users, f)
         there = relative(pose.double()[:, :, None], then).float().flatten(0, 1)
-        frames = setting.rows()
-        world_of = torch.arange(b * f, device=key.device) // f
-        rows, asked = (
-            users.map(lambda value: value.index_select(0, world_of)),
-            prompt.index_select(0, world_of),
+        frames, world_of = setting.rows(), torch.arange(b * f, device=key.device) // f
+        rows = users.map(lambda value: value.index_select(0, world_of))
+        chance, levels = self._chances(rows, frames, prompt.index_select(0, world_of), there, guided)
+        luck = uniforms(key, self.uses(slots)) if luck is None else luck
+        comes, kind, local, size, pace = self._drawn(
+            chance, levels, [part.flatten(0, 1) for part in luck], slots
         )
-        image = view_image(rows, frames, grid, self.config.margin, there)
-        vehicles = vehicles_at(rows, there, grid)
-        told = self.conditions(asked, vehicles, frames)
+        can = in_view(local, self.config.grid)
+        can &= ~seen_before(local, pace, frames.new, frames.speed, self.config.grid)
+        local, size, pace = (value.unflatten(0, (b, f)) for value in (local, size, pace))
+        world = compose(pose.double()[:, :, None], local.double())
+        near, both = in_the_way(world, size, pace, users, then, pose, setting.speed, vehicle or Vehicle())
+        # Of the tries of each the first is kept that it can have come with.
+        can = can.view(b, f, _TRIES, slots) & ~near.view(b, f, _TRIES, slots)
+        first = can.byte().argmax(2) + _TRIES * torch.arange(f, device=key.device)[:, None]
+        best = (first * slots + torch.arange(slots, device=key.device)).flatten(1)  # (b, f k)
+        kind, pace, can = (value.reshape(b, -1).gather(1, best) for value in (kind, pace, can))
+        wide = best[..., None]
+        world, size, both = (
+            value.reshape(b, -1, value.shape[-1]).gather(1, wide.expand(-1, -1, value.shape[-1]))
+            for value in (world, size, both)
+        )
+        both = both.gather(2, best[:, None].expand(-1, f * slots, -1))
+        comes = give_way(comes.view(b, -1) & can, both)
+        label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
+        number = (((key[..., 1:] + 1) << 16) + slots + torch.arange(slots, device=key.device)).flatten(1)
+        came = with_past(comes, label, size, world, pace, number, users.pose.shape[2])
+        return each_frame(came.map(lambda value: value.unflatten(1, (f, slots)).flatten(0, 1)), f)
+
+    def _chances(
+        self, users: RoadUsers, setting: Setting, prompt: Tensor, there: Tensor, guided: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The chance (b, g, i, j) that one comes into each cell of b frames whose road users are at `there`, and the
+        features of the network's levels.
+        """
+        image = view_image(users, setting, self.config.grid, self.config.margin, there)
+        vehicles = vehicles_at(users, there, self.config.grid)
+        told = self.conditions(prompt, vehicles, setting)
         if guided:
-            rate, levels = self._guided(image, told, self.conditions(unasked(asked), vehicles, frames))
+            rate, levels = self._guided(image, told, self.conditions(unasked(prompt), vehicles, setting))
         else:
             rate, levels = self(image, told)
-        kept = self.kept[frames.new.flatten(1).all(1).long()]  # (b f, g)
-        chance = -torch.expm1(-rate.exp() / kept[..., None, None])  # (b f, g, i, j)
-        luck = uniforms(key, self.uses(slots)) if luck is None else luck
-        drawn, lot, numbers = (part.flatten(0, 1) for part in luck)
+        kept = self.kept[setting.new.flatten(1).all(1).long()]  # (b, g)
+        return -torch.expm1(-rate.exp() / kept[..., None, None]), levels
+
+    def _drawn(
+        self, chance: Tensor, levels: tuple[Tensor, ...], luck: Sequence[Tensor], slots: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of b frames who comes (b, k) bool, the first ones first, and what each would come as in _TRIES tries: kind,
+        local pose, size and pace (b, _TRIES k, *).
+        """
+        drawn, lot, numbers = luck
         lot, numbers = lot[:, :slots], numbers[:, : _TRIES * slots]
         # Of those that hit, drawn / chance is uniform again: it says who comes first.
         priority = torch.where(drawn < chance, 1 - drawn / chance, -1.0).flatten(1)
         first, index = priority.topk(slots, dim=1)
         nj = chance.shape[3]
         per_group = chance.shape[2] * nj
-        group, flat = index // per_group, index % per_group  # (b f, k)
+        group, flat = index // per_group, index % per_group
         cell = torch.stack((flat // nj, flat % nj), dim=-1)
-        row = torch.arange(b * f, device=key.device)[:, None].expand_as(flat)
-        features = self.features(levels, row, cell)
-        # Marks are drawn a few times: the first is kept that it can have come with.
-        features, group, cell = (
-            features.repeat(1, _TRIES, 1),
-            group.repeat(1, _TRIES),
-            cell.repeat(1, _TRIES, 1),
-        )
-        kind, part, yaw, pace = self.marks.draw(features, group, numbers)
-        xy = (cell + part) * self._step + constant(grid.lower[:2], cell.device)
-        local = torch.cat((xy, yaw[..., None]), dim=-1)
+        row = torch.arange(len(flat), device=flat.device)[:, None].expand_as(flat)
+        f = self.features(levels, row, cell)
+        f, group, cell = f.repeat(1, _TRIES, 1), group.repeat(1, _TRIES), cell.repeat(1, _TRIES, 1)
+        kind, part, yaw, pace = self.marks.draw(f, group, numbers)
+        xy = (cell + part) * self._step + constant(self.config.grid.lower[:2], cell.device)
         size = self.sizes[kind, (lot * SIZES).long().repeat(1, _TRIES)]
-        can = in_view(local, grid) & ~seen_before(local, pace, frames.new, frames.speed, grid)
-        local, size, pace = (value.unflatten(0, (b, f)) for value in (local, size, pace))
-        world = compose(pose.double()[:, :, None], local.double())
-        near, both = in_the_way(world, size, pace, users, then, pose, setting.speed, vehicle or Vehicle())
-        can = can.view(b, f, _TRIES, slots) & ~near.view(b, f, _TRIES, slots)
-        try_ = can.byte().argmax(2) + _TRIES * torch.arange(f, device=key.device)[:, None]
-        best = (try_ * slots + torch.arange(slots, device=key.device)).flatten(1)  # (b, f k), of f tries k
-        kind, pace, can = (value.reshape(b, -1).gather(1, best) for value in (kind, pace, can))
-        world, size, both = (
-            value.reshape(b, -1, value.shape[-1]).gather(1, best[..., None].expand(-1, -1, value.shape[-1]))
-            for value in (world, size, both)
-        )
-        both = both.gather(2, best[:, None].expand(-1, f * slots, -1))
-        comes = give_way((first > 0).view(b, -1) & can, both)
-        label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
-        number = (((key[..., 1:] + 1) << 16) + slots + torch.arange(slots, device=key.device)).flatten(1)
-        came = with_past(comes, label, size, world, pace, number, users.pose.shape[2])
-        return each_frame(came.map(lambda value: value.unflatten(1, (f, slots)).flatten(0, 1)), f)
+        return first > 0, kind, torch.cat((xy, yaw[..., None]), dim=-1), size, pace
 
     def _guided(self, image: Tensor, condition: Tensor, free: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As `forward`, with the rates of vehicles further from those under the condition `free` than they are."""
