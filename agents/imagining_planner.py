@@ -34,11 +34,15 @@ class ImaginingPlannerConfig:
         fan: (acceleration of the first decision, of those that follow [m/s2], metres left of the route) of each
             candidate, beside the route follower's own.
         shared: all plans of an episode in one future, see `envs.shared_future`; else each in a world of its own.
-        decisions: how many decisions each plan looks ahead.
+        decisions: how many decisions each plan looks ahead before it brakes.
+        stops: for how many it then brakes at `braking` [m/s2]: a plan from whose end nobody could stop is none.
+        braking: see `stops`; positive.
         speed: no candidate accelerates beyond this [m/s].
         preview: pursuit distance in seconds of travel [s].
         least_preview: and at least this [m].
         reward: weight of the summed reward beside the imagined score, which tells apart plans that score alike.
+        risk: what a plan loses that is without time to collision all the way: what comes may be worse than what was
+            imagined.
         margin: another plan must be better than the route follower's by this to be taken.
 
     """
@@ -46,15 +50,21 @@ class ImaginingPlannerConfig:
     fan: tuple[tuple[float, float, float], ...] = FAN
     shared: bool = True
     decisions: int = 3
+    stops: int = 2
+    braking: float = 4.0
     speed: float = 10.0
     preview: float = 1.0
     least_preview: float = 5.0
     reward: float = 0.02
+    risk: float = 3.0
     margin: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.decisions < 1 or not self.fan:
-            raise ConfigurationError("imagining planner: decisions must be 1 or more, and the fan not empty")
+        if self.decisions < 1 or self.stops < 0 or not self.braking > 0 or not self.fan:
+            raise ConfigurationError(
+                "imagining planner: decisions must be 1 or more, stops 0 or more, braking positive, and the fan not "
+                "empty"
+            )
 
 
 @dataclass(kw_only=True)
@@ -80,8 +90,9 @@ class ImaginingPlanner:
         own = self.follower.act(observation)  # (n, 2)
         plans = self.candidates(observation["ego"], observation["route"], own, frames)
         self.imagined = imagine(plans, shared=self.config.shared)
-        value = self.imagined.score + self.config.reward * self.imagined.reward  # (n, k)
-        value[:, 0] += self.config.margin
+        imagined, c = self.imagined, self.config
+        value = imagined.score + c.reward * imagined.reward - c.risk * (1 - imagined.terms["ttc"])  # (n, k)
+        value[:, 0] += c.margin
         return plans[np.arange(len(plans)), value.argmax(axis=1), 0]
 
     def candidates(self, ego: np.ndarray, route: np.ndarray, own: np.ndarray, frames: int) -> np.ndarray:
@@ -94,7 +105,7 @@ class ImaginingPlanner:
             frames: of a decision.
 
         Returns:
-            (n, k, h, 2) float32 controls in [-1, 1].
+            (n, k, h, 2) float32 controls in [-1, 1], of h decisions and stops.
 
         """
         c, car = self.config, self.follower.vehicle
@@ -111,7 +122,7 @@ class ImaginingPlanner:
         speed = torch.as_tensor(ego[:, 0].astype(np.float64)).clamp(min=0.0).repeat_interleave(k)
         near = torch.zeros(n * k)
         controls = []
-        for step in range(c.decisions):
+        for step in range(c.decisions + c.stops):
             reach = (c.preview * speed).clamp(min=c.least_preview).float()
             near, _ = routes.project(pose[:, :2].float(), near, 2 * reach + 2.0)
             ends = routes.at(torch.stack((near + reach - 1.0, near + reach), dim=1)).double()
@@ -123,6 +134,8 @@ class ImaginingPlanner:
             steering = torch.atan(car.wheelbase * curvature).clamp(-car.max_steering, car.max_steering)
             room = (c.speed - speed).clamp(min=0.0) / (frames * FRAME_SECONDS)
             drive = torch.minimum(pulls[:, min(step, 1)], room)
+            if step >= c.decisions:
+                drive = torch.full_like(drive, -c.braking)
             if step == 0:  # the follower's own action is taken as it is
                 mine = slice(0, None, k)
                 drive[mine] = pulls[mine, 0]
@@ -134,7 +147,7 @@ class ImaginingPlanner:
             controls.append(torch.stack((drive / limit, steering / car.max_steering), dim=-1))
         plans = (
             torch.stack(controls, dim=1)
-            .reshape(n, k, c.decisions, 2)
+            .reshape(n, k, len(controls), 2)
             .clamp(-1.0, 1.0)
             .numpy()
             .astype(np.float32)

@@ -231,14 +231,18 @@ def test_bad_plans_are_refused_in_one_line(options):
 
 
 # --------------------------------------------------------------------------- the planner
-def scored(values):
+def scored(values, ttc=1.0):
     """An imagination that answers with these scores (n, k), and keeps what it was asked."""
     asked = []
 
     def imagine(plans, *, frames=False, shared=False):
         asked.append(plans)
         score = np.array(values, dtype=np.float64)
-        return Imagined(terms={"score": score}, reward=np.zeros_like(score), terminated=score < 0)
+        return Imagined(
+            terms={"score": score, "ttc": ttc * np.ones_like(score)},
+            reward=np.zeros_like(score),
+            terminated=score < 0,
+        )
 
     return imagine, asked
 
@@ -258,7 +262,7 @@ def test_the_planner_takes_the_best_plan_of_each_row(options):
     assert isinstance(planner, ImaginingAgent)
     imagine, asked = scored([[0.1, 0.9, 0.2, 0.3], [0.1, 0.2, 0.3, 0.9]])
     actions = planner.plan(observation, imagine)
-    assert asked[0].shape == (2, 4, 2, 2) and np.abs(asked[0]).max() <= 1
+    assert asked[0].shape == (2, 4, 4, 2) and np.abs(asked[0]).max() <= 1
     assert np.array_equal(actions, asked[0][[0, 1], [1, 3], 0])
     assert actions[0, 0] == pytest.approx(-6 / 8) and actions[1, 1] > 0.02, "braking; to the left"
 
@@ -276,7 +280,21 @@ def test_plans_do_not_speed_beyond_the_limit(options):
     observation["ego"][:, 0] = 10.0
     imagine, asked = scored(np.zeros((2, 4)))
     planner.plan(observation, imagine)
-    assert (asked[0][:, 2, :, 0] == 0).all() and (asked[0][:, 1, :, 0] < 0).all()
+    assert (asked[0][:, 2, :2, 0] == 0).all() and (asked[0][:, 1, :2, 0] < 0).all()
+
+
+def test_every_plan_ends_by_braking(options):
+    """Else the best one is close behind somebody, too fast to stop."""
+    planner, observation = small_planner(), look(options)
+    imagine, asked = scored(np.zeros((2, 4)))
+    planner.plan(observation, imagine)
+    assert (asked[0][:, :, 2:, 0] == -0.5).all() and (asked[0][:, :, :2, 0] != -0.5).all(), "4 of 8 m/s2"
+
+
+def test_of_plans_alike_one_that_has_time_to_collision_all_the_way_is_better(options):
+    planner, observation = small_planner(), look(options)
+    imagine, asked = scored([[0.1, 0.8, 0.7, 0.1]] * 2, ttc=np.array([[1.0, 0.9, 1.0, 1.0]]))
+    assert np.array_equal(planner.plan(observation, imagine), asked[0][:, 2, 0])
 
 
 def test_a_planner_that_sees_what_comes_beats_the_follower_behind_a_parked_car(straight_road):
