@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from occsora_sim.scenes.start import Start
     from occsora_sim.worlds.diffusion import DiffusionWorld
 
-WORLD_PARTS = {"_move": "traffic", "_enter": "traffic", "_draw": "ground", "step": "voxels"}
+WORLD_PARTS = {"_move": "traffic", "_entering": "traffic", "_draw": "ground", "step": "voxels"}
 """Methods of the generated world, and the part that each belongs to; what of a step none of the others takes makes
 voxels.
 """
