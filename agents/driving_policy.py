@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,6 +198,11 @@ def save_driving_policy(path: Path, policy: DrivingPolicy, recipe: dict[str, Any
     write_tensors(
         path, policy.state_dict(), {"kind": KIND, "policy": asdict(policy.config), "recipe": recipe}
     )
+
+
+def shipped_driving_policy() -> Path:
+    """The path of the policy that comes with the package; its agent is named "ppo"."""
+    return Path(str(resources.files("occsora_sim.assets") / "policies" / "ppo.safetensors"))
 
 
 def load_driving_policy(path: Path) -> DrivingPolicy:

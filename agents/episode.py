@@ -266,10 +266,10 @@ class EpisodeGroup:
             actions = self.agent.act(self.observation)
         return np.asarray(actions) if self.simulation.discrete else np.clip(actions, -1.0, 1.0)
 
-    def _imagine(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
+    def _imagine(self, plans: np.ndarray, **options: Any) -> Imagined:
         """Try plans (n, k, h, a) of all rows out; those of episodes that have ended bring nothing."""
         rows = len(plans)
-        found = self.imagination(self.state, np.asarray(plans)[self.live], frames=frames, shared=shared)
+        found = self.imagination(self.state, np.asarray(plans)[self.live], **options)
         return found.map(
             lambda value: self._among_all(np.zeros((rows, *value.shape[1:]), value.dtype), value)
         )

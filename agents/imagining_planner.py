@@ -41,6 +41,7 @@ class ImaginingPlannerConfig:
         preview: pursuit distance in seconds of travel [s].
         least_preview: and at least this [m].
         reward: weight of the summed reward beside the imagined score, which tells apart plans that score alike.
+        room: the car is imagined that much larger on every side [m].
         risk: what a plan loses that is without time to collision all the way: what comes may be worse than what was
             imagined.
         margin: another plan must be better than the route follower's by this to be taken.
@@ -56,6 +57,7 @@ class ImaginingPlannerConfig:
     preview: float = 1.0
     least_preview: float = 5.0
     reward: float = 0.02
+    room: float = 0.2
     risk: float = 3.0
     margin: float = 0.005
 
@@ -89,7 +91,7 @@ class ImaginingPlanner:
         frames = observation["occupancy"].shape[1]
         own = self.follower.act(observation)  # (n, 2)
         plans = self.candidates(observation["ego"], observation["route"], own, frames)
-        self.imagined = imagine(plans, shared=self.config.shared)
+        self.imagined = imagine(plans, shared=self.config.shared, room=self.config.room)
         imagined, c = self.imagined, self.config
         value = imagined.score + c.reward * imagined.reward - c.risk * (1 - imagined.terms["ttc"])  # (n, k)
         value[:, 0] += c.margin

@@ -15,7 +15,7 @@ import numpy as np
 
 from occsora_sim.agents.constant_velocity import ConstantVelocity
 from occsora_sim.agents.driving_policy import KIND as DRIVING
-from occsora_sim.agents.driving_policy import DrivingAgent, load_driving_policy
+from occsora_sim.agents.driving_policy import DrivingAgent, load_driving_policy, shipped_driving_policy
 from occsora_sim.agents.function import FunctionAgent
 from occsora_sim.agents.imagining_planner import ImaginingPlanner
 from occsora_sim.agents.intelligent_driver import IntelligentDriver
@@ -36,6 +36,7 @@ AGENTS: dict[str, Callable[[], AnyAgent]] = {
     "route-follower": RouteFollower,
     "imagining-planner": ImaginingPlanner,
     "learned": lambda: load_policy(shipped_policy()),
+    "ppo": lambda: DrivingAgent(load_driving_policy(shipped_driving_policy())),
 }
 """The agents that come with the package, by name."""
 

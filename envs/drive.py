@@ -114,7 +114,9 @@ class DriveEnv(gym.Env):
             self._view.show(self.simulation, self.state)
         return self._observation(), float(outcome.reward[0]), terminated, truncated, info
 
-    def imagine(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
+    def imagine(
+        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0
+    ) -> Imagined:
         """What k sequences of h actions would bring from here: plans (k, h, a), or (k, h) manoeuvres.
 
         Nothing is driven. The arrays of the answer have the axis k first; see `envs.imagination`.
@@ -126,9 +128,9 @@ class DriveEnv(gym.Env):
         """
         if self.state is None:
             raise NotResetError("imagine: the environment was not reset; call reset() first")
-        return self.imagination(self.state, np.asarray(plans)[None], frames=frames, shared=shared).map(
-            lambda value: value[0]
-        )
+        return self.imagination(
+            self.state, np.asarray(plans)[None], frames=frames, shared=shared, room=room
+        ).map(lambda value: value[0])
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """A bird's-eye picture (h, w, 3) uint8; None without a render mode, and with "human", whose window `reset` and

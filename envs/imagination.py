@@ -25,6 +25,7 @@ from occsora_sim.scene_prompt import ScenePrompt
 from occsora_sim.scenes.start import Start
 from occsora_sim.scoring.episode import Episodes
 from occsora_sim.scoring.extended import begin_extended
+from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.protocol import World, WorldState
 
 TERMS = ("score", "nc", "dac", "ttc", "ep", "comfort", "progress", "seconds")
@@ -66,12 +67,15 @@ class Imagined:
 class Imagine(Protocol):
     """What an agent that imagines is handed."""
 
-    def __call__(self, plans: np.ndarray, *, frames: bool = False, shared: bool = False) -> Imagined:
+    def __call__(
+        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0
+    ) -> Imagined:
         """Try out `plans` (n, k, h, a): for each episode k sequences of h actions; manoeuvres are (n, k, h) numbers.
 
         `frames` asks for the imagined occupancy too. `shared`: one future for all plans of an episode, in which the
         others see the first plan driven (`envs.shared_future`); dozens of plans cost about as much as one. Its frames
-        show just what is around the car.
+        show just what is around the car. `room`: the car is imagined that much larger on every side [m], for what comes
+        may be nearer than it was imagined.
         """
         ...
 
@@ -92,14 +96,15 @@ class Imagination:
         self._inner: DriveSimulation | None = None
 
     def __call__(
-        self, state: DriveState, plans: np.ndarray, *, frames: bool = False, shared: bool = False
-    ) -> Imagined:
+        self, state: DriveState, plans: np.ndarray, *, frames: bool = False, shared: bool = False,
+        room: float = 0.0,
+    ) -> Imagined:  # fmt: skip
         """What `plans` (n, k, h, a), or (n, k, h) manoeuvres, would bring to the n episodes of `state`; if `shared`, in
-        one future for all plans of an episode.
+        one future for all plans of an episode; to a car that is larger by `room` on every side [m].
 
         Raises:
             ActionError: wrong shape, or an action outside the space.
-            ConfigurationError: the world to imagine in does not fit the simulation.
+            ConfigurationError: the world to imagine in does not fit the simulation, or `room` is negative.
 
         """
         plans = np.asarray(plans)
@@ -110,11 +115,13 @@ class Imagination:
         count = plans.shape[1]
         simulation = self._simulation()
         begun = self._begin(simulation, state)
+        config = replace(simulation.config, vehicle=_grown(simulation.config.vehicle, room))
         if shared:
-            world = SharedFuture(simulation.world, count, simulation.config.vehicle)
+            world = SharedFuture(simulation.world, count, config.vehicle)
             branched = world.branch(begun)
-            simulation = DriveSimulation(simulation.config, world, simulation.starts)
+            simulation = DriveSimulation(config, world, simulation.starts)
         else:
+            simulation = DriveSimulation(config, simulation.world, simulation.starts)
             branched = simulation.select(begun, np.repeat(np.arange(rows), count).tolist())
         flat = plans.reshape(rows * count, *plans.shape[2:])
         result = _roll(simulation, branched, flat, frames, together=shared)
@@ -179,6 +186,16 @@ def _world(config: DriveConfig, driven: World) -> World:
     if config.imagination_steps is not None and isinstance(world, DiffusionWorld):
         return world.variant(steps=config.imagination_steps, tiles=1)  # what is near was seen
     return world
+
+
+def _grown(vehicle: Vehicle, room: float) -> Vehicle:
+    """The same car, larger by `room` on every side [m]; it drives as before."""
+    if not room >= 0:
+        raise ConfigurationError(f"imagine: room {room} must be 0 m or more")
+    return replace(
+        vehicle, length=vehicle.length + 2 * room, width=vehicle.width + 2 * room,
+        rear_overhang=vehicle.rear_overhang + room,
+    )  # fmt: skip
 
 
 def _from_now(state: DriveState) -> Episodes:

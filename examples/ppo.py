@@ -190,7 +190,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the policy, and all that a training needs to go on."""
-        recipe = {name: str(value) for name, value in asdict(self.args).items()} | {"steps_taken": self.steps}
+        recipe = {name: str(value) for name, value in asdict(self.args).items() if name != "out"}
+        recipe["steps_taken"] = str(self.steps)
         save_driving_policy(self.path.with_name("policy.safetensors"), self.policy, recipe)
         state = {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict()}
         torch.save({**state, "updates": self.updates}, half := self.path.with_suffix(".part"))

@@ -13,6 +13,7 @@ from occsora_sim.agents import (
     RouteFollower,
     make_agent,
 )
+from occsora_sim.agents.driving_policy import shipped_driving_policy
 from occsora_sim.agents.episode import average, run_episodes
 from occsora_sim.agents.learned import shipped_policy
 from occsora_sim.checkpoint import read_header
@@ -173,7 +174,7 @@ def test_the_intelligent_driver_does_not_slow_for_a_bend_and_the_follower_does()
 
 def test_agents_by_name():
     rules = {"random", "constant-velocity", "idm", "route-follower", "imagining-planner"}
-    assert set(AGENTS) == rules | {"learned"}
+    assert set(AGENTS) == rules | {"learned", "ppo"}
     assert all(callable(make_agent(name).reset) for name in AGENTS)
     with pytest.raises(ConfigurationError, match="constant-velocity"):
         make_agent("human")
@@ -198,6 +199,23 @@ def test_the_shipped_policy_names_its_recipe_and_no_path():
         "the shipped ones but for the last parts"
     )
     assert "/" not in json.dumps(header)
+
+
+def test_the_shipped_policy_of_ppo_drives_up_to_a_slow_car_and_does_not_touch_it(straight_road):
+    scene = straight_road(cars=[(60.0, 0.0, 2.0)], steps=61)
+    env = DriveVectorEnv(
+        num_envs=1, world=ReplayWorld(), scenes=[make_start(scene, 0, 3)], seconds=20.0, observation="policy",
+        action="manoeuvre",
+    )  # fmt: skip
+    (episode,) = run_episodes(env, make_agent("ppo"), 1)
+    assert episode.summary["nc"] == 1.0 and episode.ended == "time"
+    assert 50.0 < episode.summary["progress"] < 100.0
+
+
+def test_the_shipped_policy_of_ppo_names_its_recipe_and_no_path():
+    recipe = read_header(shipped_driving_policy(), kind="driving-policy")["recipe"]
+    assert recipe["world"] == "diffusion" and int(recipe["steps_taken"]) > 50_000
+    assert "/" not in json.dumps(recipe)
 
 
 @pytest.mark.slow

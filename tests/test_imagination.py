@@ -230,12 +230,26 @@ def test_bad_plans_are_refused_in_one_line(options):
         env.imagine(PLANS)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_car_that_is_imagined_larger_keeps_clear_of_what_it_would_just_have_passed(straight_road, shared):
+    scene = straight_road(cars=[(25.0, -1.95, 0.0)], steps=61)  # its side is 0.2 m beside the ego's
+    env = DriveEnv(
+        world=ReplayWorld(TINY), scenes=[make_start(scene, 0, 2, TINY, history=3)], imagination="oracle"
+    )
+    env.reset(seed=0)
+    ahead = np.zeros((1, 4, 2), dtype=np.float32)
+    passed, touched = (env.imagine(ahead, shared=shared, room=room).terms["nc"][0] for room in (0.0, 0.6))
+    assert passed == 1.0 and touched < 1.0
+    with pytest.raises(ConfigurationError, match="room"):
+        env.imagine(ahead, room=-0.1)
+
+
 # --------------------------------------------------------------------------- the planner
 def scored(values, ttc=1.0):
     """An imagination that answers with these scores (n, k), and keeps what it was asked."""
     asked = []
 
-    def imagine(plans, *, frames=False, shared=False):
+    def imagine(plans, *, frames=False, shared=False, room=0.0):
         asked.append(plans)
         score = np.array(values, dtype=np.float64)
         return Imagined(

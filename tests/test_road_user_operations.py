@@ -59,7 +59,8 @@ def chunk(rows: int) -> tuple[Operations, Watch]:
             ground_of(columns, grid), poses[:, -2:], poses[:, :2, 0] + 5.0, new,
             route_mask(route, poses[:, -2:], grid), entries.config.margin,
         )  # fmt: skip
-        entering, then = [], []
+        entering: list[RoadUsers] = []
+        then = []
         for k in range(2):
             everyone = join(users, of_ego(poses, Vehicle(), 4))
             seen = model(everyone, torch.zeros_like(everyone.valid), crops, place)[:, :-1]
