@@ -34,8 +34,8 @@ class ImaginingPlannerConfig:
         fan: (acceleration of the first decision, of those that follow [m/s2], metres left of the route) of each
             candidate, beside the route follower's own.
         shared: all plans of an episode in one future, see `envs.shared_future`; else each in a world of its own.
-        decisions: how many decisions each plan looks ahead before it brakes.
-        stops: for how many it then brakes at `braking` [m/s2]: a plan from whose end nobody could stop is none.
+        decisions: how many decisions each plan looks ahead.
+        stops: for how many it can brake instead, after its first, at `braking` [m/s2].
         braking: see `stops`; positive.
         speed: no candidate accelerates beyond this [m/s].
         preview: pursuit distance in seconds of travel [s].
@@ -52,7 +52,7 @@ class ImaginingPlannerConfig:
     shared: bool = True
     decisions: int = 3
     stops: int = 2
-    braking: float = 4.0
+    braking: float = 5.0
     speed: float = 10.0
     preview: float = 1.0
     least_preview: float = 5.0
@@ -73,7 +73,9 @@ class ImaginingPlannerConfig:
 class ImaginingPlanner:
     """Model-predictive control by shooting: K plans, one batch of imagined worlds, the best first action.
 
-    The route follower's action, held, is always among the plans, and is kept where nothing better is found.
+    What is imagined is one future of many. So a plan counts only if after its first decision one can still brake,
+    though everybody else then stops at once. The route follower's action, held, is always among the plans, and is kept
+    where nothing better is found.
     """
 
     config: ImaginingPlannerConfig = field(default_factory=ImaginingPlannerConfig)
@@ -88,16 +90,22 @@ class ImaginingPlanner:
 
     def plan(self, observation: Observation, imagine: Imagine) -> np.ndarray:
         """Controls (n, 2) in [-1, 1]."""
+        c, ego, route = self.config, observation["ego"], observation["route"]
         frames = observation["occupancy"].shape[1]
         own = self.follower.act(observation)  # (n, 2)
-        plans = self.candidates(observation["ego"], observation["route"], own, frames)
-        self.imagined = imagine(plans, shared=self.config.shared, room=self.config.room)
-        imagined, c = self.imagined, self.config
+        plans = self.candidates(ego, route, own, frames, c.decisions)
+        imagined = self.imagined = imagine(plans, shared=c.shared, room=c.room)
         value = imagined.score + c.reward * imagined.reward - c.risk * (1 - imagined.terms["ttc"])  # (n, k)
+        if c.stops:
+            brakes = self.candidates(ego, route, own, frames, 1, c.stops)
+            stopped = imagine(brakes, shared=True, room=c.room, until=1).terms
+            value = np.where(stopped["nc"] * stopped["dac"] == 1, value, -np.inf)
         value[:, 0] += c.margin
         return plans[np.arange(len(plans)), value.argmax(axis=1), 0]
 
-    def candidates(self, ego: np.ndarray, route: np.ndarray, own: np.ndarray, frames: int) -> np.ndarray:
+    def candidates(
+        self, ego: np.ndarray, route: np.ndarray, own: np.ndarray, frames: int, decisions: int, stops: int = 0
+    ) -> np.ndarray:
         """The plans: each pursues (Coulter 1992) a line beside the route with its acceleration.
 
         Args:
@@ -105,9 +113,11 @@ class ImaginingPlanner:
             route: (n, 20, 2) as observed [m].
             own: (n, 2) the route follower's action: it begins the first plan, which then goes on as the others do.
             frames: of a decision.
+            decisions: how many.
+            stops: decisions to brake that follow.
 
         Returns:
-            (n, k, h, 2) float32 controls in [-1, 1], of h decisions and stops.
+            (n, k, h, 2) float32 controls in [-1, 1], of h decisions, those to brake included.
 
         """
         c, car = self.config, self.follower.vehicle
@@ -124,7 +134,7 @@ class ImaginingPlanner:
         speed = torch.as_tensor(ego[:, 0].astype(np.float64)).clamp(min=0.0).repeat_interleave(k)
         near = torch.zeros(n * k)
         controls = []
-        for step in range(c.decisions + c.stops):
+        for step in range(decisions + stops):
             reach = (c.preview * speed).clamp(min=c.least_preview).float()
             near, _ = routes.project(pose[:, :2].float(), near, 2 * reach + 2.0)
             ends = routes.at(torch.stack((near + reach - 1.0, near + reach), dim=1)).double()
@@ -136,7 +146,7 @@ class ImaginingPlanner:
             steering = torch.atan(car.wheelbase * curvature).clamp(-car.max_steering, car.max_steering)
             room = (c.speed - speed).clamp(min=0.0) / (frames * FRAME_SECONDS)
             drive = torch.minimum(pulls[:, min(step, 1)], room)
-            if step >= c.decisions:
+            if step >= decisions:
                 drive = torch.full_like(drive, -c.braking)
             if step == 0:  # the follower's own action is taken as it is
                 mine = slice(0, None, k)

@@ -115,8 +115,9 @@ class DriveEnv(gym.Env):
         return self._observation(), float(outcome.reward[0]), terminated, truncated, info
 
     def imagine(
-        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0
-    ) -> Imagined:
+        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0,
+        until: int | None = None,
+    ) -> Imagined:  # fmt: skip
         """What k sequences of h actions would bring from here: plans (k, h, a), or (k, h) manoeuvres.
 
         Nothing is driven. The arrays of the answer have the axis k first; see `envs.imagination`.
@@ -129,7 +130,7 @@ class DriveEnv(gym.Env):
         if self.state is None:
             raise NotResetError("imagine: the environment was not reset; call reset() first")
         return self.imagination(
-            self.state, np.asarray(plans)[None], frames=frames, shared=shared, room=room
+            self.state, np.asarray(plans)[None], frames=frames, shared=shared, room=room, until=until
         ).map(lambda value: value[0])
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]

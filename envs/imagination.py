@@ -68,14 +68,16 @@ class Imagine(Protocol):
     """What an agent that imagines is handed."""
 
     def __call__(
-        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0
-    ) -> Imagined:
+        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0,
+        until: int | None = None,
+    ) -> Imagined:  # fmt: skip
         """Try out `plans` (n, k, h, a): for each episode k sequences of h actions; manoeuvres are (n, k, h) numbers.
 
         `frames` asks for the imagined occupancy too. `shared`: one future for all plans of an episode, in which the
         others see the first plan driven (`envs.shared_future`); dozens of plans cost about as much as one. Its frames
         show just what is around the car. `room`: the car is imagined that much larger on every side [m], for what comes
-        may be nearer than it was imagined.
+        may be nearer than it was imagined. `until`: after so many actions of plans that share a future nobody else
+        moves any more: whoever is ahead may stop.
         """
         ...
 
@@ -97,14 +99,15 @@ class Imagination:
 
     def __call__(
         self, state: DriveState, plans: np.ndarray, *, frames: bool = False, shared: bool = False,
-        room: float = 0.0,
+        room: float = 0.0, until: int | None = None,
     ) -> Imagined:  # fmt: skip
-        """What `plans` (n, k, h, a), or (n, k, h) manoeuvres, would bring to the n episodes of `state`; if `shared`, in
-        one future for all plans of an episode; to a car that is larger by `room` on every side [m].
+        """What `plans` (n, k, h, a), or (n, k, h) manoeuvres, would bring to the n episodes of `state`; the options are
+        those of `Imagine`.
 
         Raises:
             ActionError: wrong shape, or an action outside the space.
-            ConfigurationError: the world to imagine in does not fit the simulation, or `room` is negative.
+            ConfigurationError: the world to imagine in does not fit the simulation, `room` is negative, or
+                `until` is given though no future is shared.
 
         """
         plans = np.asarray(plans)
@@ -112,12 +115,14 @@ class Imagination:
         if plans.ndim != (3 if self.real.discrete else 4) or len(plans) != rows or 0 in plans.shape:
             ask = "(n, k, h)" if self.real.discrete else f"(n, k, h, {self.real.action_size})"
             raise ActionError(f"imagine: plans of shape {plans.shape}, expected {ask} with n = {rows}")
+        if until is not None and not (shared and until >= 0):
+            raise ConfigurationError(f"imagine: until {until} needs shared=True, and must be 0 or more")
         count = plans.shape[1]
         simulation = self._simulation()
         begun = self._begin(simulation, state)
         config = replace(simulation.config, vehicle=_grown(simulation.config.vehicle, room))
         if shared:
-            world = SharedFuture(simulation.world, count, config.vehicle)
+            world = SharedFuture(simulation.world, count, config.vehicle, until)
             branched = world.branch(begun)
             simulation = DriveSimulation(config, world, simulation.starts)
         else:

@@ -34,11 +34,13 @@ class SharedMemory:
     Attributes:
         lead: the state of the n worlds.
         pose: (n k, 3) float64, where the plans have led.
+        steps: how many there were.
 
     """
 
     lead: WorldState
     pose: Tensor
+    steps: int = 0
 
 
 class SharedFuture:
@@ -48,11 +50,12 @@ class SharedFuture:
         world: rolled along the first plan of each group.
         plans: k.
         vehicle: the car.
+        until: after so many steps nobody moves any more; None: they go on.
 
     """
 
-    def __init__(self, world: World, plans: int, vehicle: Vehicle) -> None:
-        self.world, self.plans = world, plans
+    def __init__(self, world: World, plans: int, vehicle: Vehicle, until: int | None = None) -> None:
+        self.world, self.plans, self.until = world, plans, until
         self.frames_per_chunk = world.frames_per_chunk
         self.device = torch.device(getattr(world, "device", "cpu"))
         voxel, whole = world.grid.voxel, world.grid
@@ -90,11 +93,15 @@ class SharedFuture:
     def step(self, state: WorldState, trajectories: Tensor) -> WorldState:
         """Roll the worlds on along the first of each k of `trajectories` (n k, f, 3)."""
         memory: SharedMemory = state.memory
-        lead = self.world.step(memory.lead, trajectories[:: self.plans])
+        if self.until is None or memory.steps < self.until:
+            lead = self.world.step(memory.lead, trajectories[:: self.plans])
+        else:
+            lead = _standing(memory.lead, trajectories.shape[1])
         prompt = trajectories.to(memory.pose)
         pose = compose(memory.pose[:, None].expand_as(prompt), prompt)
         views = pose.unflatten(0, (-1, self.plans)).transpose(1, 2)  # (n, f, k, 3)
-        return self._state(lead, pose[:, -1], self._seen(lead.occupancy, lead.ego_pose, views), pose)
+        seen = self._seen(lead.occupancy, lead.ego_pose, views)
+        return self._state(lead, pose[:, -1], seen, pose, memory.steps + 1)
 
     def select(self, state: WorldState, rows: Sequence[int]) -> WorldState:
         """Plans of an episode stay together."""
@@ -115,12 +122,26 @@ class SharedFuture:
         shown = columns.unflatten(3, self.grid.shape[:2])  # (n, f, k, x, y, z)
         return shown.transpose(1, 2).flatten(0, 1)
 
-    def _state(self, lead: WorldState, here: Tensor, frames: Tensor, poses: Tensor) -> WorldState:
+    def _state(
+        self, lead: WorldState, here: Tensor, frames: Tensor, poses: Tensor, steps: int = 0
+    ) -> WorldState:
         n = len(lead.occupancy)
         each = torch.arange(n, device=self.device).repeat_interleave(self.plans)
         return WorldState(
             occupancy=frames,
             ego_pose=poses.float(),
-            memory=SharedMemory(lead=lead, pose=here),
+            memory=SharedMemory(lead=lead, pose=here, steps=steps),
             users=None if lead.users is None else lead.users.select(each),
         )
+
+
+def _standing(state: WorldState, frames: int) -> WorldState:
+    """So many frames later in a world in which nobody moves."""
+    users = state.users
+    if users is not None:
+        pose, velocity = users.pose[:, :, -1:].expand_as(users.pose), torch.zeros_like(users.velocity)
+        users = replace(users, pose=pose, velocity=velocity)
+    return replace(
+        state, occupancy=state.occupancy[:, -1:].expand(-1, frames, -1, -1, -1),
+        ego_pose=state.ego_pose[:, -1:].expand(-1, frames, -1), users=users,
+    )  # fmt: skip

@@ -144,8 +144,9 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         return self._handed(observation), reward, terminated, truncated, self._told(infos)
 
     def imagine(
-        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0
-    ) -> Imagined:
+        self, plans: np.ndarray, *, frames: bool = False, shared: bool = False, room: float = 0.0,
+        until: int | None = None,
+    ) -> Imagined:  # fmt: skip
         """What k sequences of h actions would bring to each episode: plans (n, k, h, a), or (n, k, h) manoeuvres.
 
         Nothing is driven. See `envs.imagination`.
@@ -157,7 +158,7 @@ class DriveVectorEnv(gym.vector.VectorEnv):
         """
         if self.state is None:
             raise NotResetError("imagine: the environment was not reset; call reset() first")
-        return self.imagination(self.state, plans, frames=frames, shared=shared, room=room)
+        return self.imagination(self.state, plans, frames=frames, shared=shared, room=room, until=until)
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """A bird's-eye picture (h, w, 3) uint8 of each episode, or None without a render mode."""

@@ -230,6 +230,19 @@ def test_bad_plans_are_refused_in_one_line(options):
         env.imagine(PLANS)
 
 
+def test_where_nobody_moves_any_more_one_runs_into_who_would_have_driven_on(straight_road):
+    scene = straight_road(cars=[(16.0, 0.0, 8.0)], steps=61, ego_speed=8.0)
+    start = make_start(scene, 0, 2, TINY, history=3)
+    env = DriveEnv(world=ReplayWorld(TINY), scenes=[start], imagination="oracle")
+    env.reset(seed=0)
+    ahead = np.zeros((1, 4, 2), dtype=np.float32)
+    found = {until: env.imagine(ahead, shared=True, until=until).terms for until in (None, 4, 1)}
+    assert {until: terms["nc"][0] for until, terms in found.items()} == {None: 1.0, 4: 1.0, 1: 0.0}
+    assert found[1]["ttc"][0] < 1.0 == found[None]["ttc"][0]
+    with pytest.raises(ConfigurationError, match="until"):
+        env.imagine(ahead, until=1)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_car_that_is_imagined_larger_keeps_clear_of_what_it_would_just_have_passed(straight_road, shared):
     scene = straight_road(cars=[(25.0, -1.95, 0.0)], steps=61)  # its side is 0.2 m beside the ego's
@@ -245,18 +258,16 @@ def test_a_car_that_is_imagined_larger_keeps_clear_of_what_it_would_just_have_pa
 
 
 # --------------------------------------------------------------------------- the planner
-def scored(values, ttc=1.0):
-    """An imagination that answers with these scores (n, k), and keeps what it was asked."""
+def scored(values, ttc=1.0, stops=1.0):
+    """An imagination that answers with these scores (n, k), and whether one can stop, and keeps what it was asked."""
     asked = []
 
-    def imagine(plans, *, frames=False, shared=False, room=0.0):
+    def imagine(plans, *, frames=False, shared=False, room=0.0, until=None):
         asked.append(plans)
         score = np.array(values, dtype=np.float64)
-        return Imagined(
-            terms={"score": score, "ttc": ttc * np.ones_like(score)},
-            reward=np.zeros_like(score),
-            terminated=score < 0,
-        )
+        one = np.ones_like(score)
+        terms = {"score": score, "ttc": ttc * one, "nc": one if until is None else stops * one, "dac": one}
+        return Imagined(terms=terms, reward=0 * score, terminated=score < 0)
 
     return imagine, asked
 
@@ -276,7 +287,7 @@ def test_the_planner_takes_the_best_plan_of_each_row(options):
     assert isinstance(planner, ImaginingAgent)
     imagine, asked = scored([[0.1, 0.9, 0.2, 0.3], [0.1, 0.2, 0.3, 0.9]])
     actions = planner.plan(observation, imagine)
-    assert asked[0].shape == (2, 4, 4, 2) and np.abs(asked[0]).max() <= 1
+    assert asked[0].shape == (2, 4, 2, 2) and np.abs(asked[0]).max() <= 1
     assert np.array_equal(actions, asked[0][[0, 1], [1, 3], 0])
     assert actions[0, 0] == pytest.approx(-6 / 8) and actions[1, 1] > 0.02, "braking; to the left"
 
@@ -294,15 +305,18 @@ def test_plans_do_not_speed_beyond_the_limit(options):
     observation["ego"][:, 0] = 10.0
     imagine, asked = scored(np.zeros((2, 4)))
     planner.plan(observation, imagine)
-    assert (asked[0][:, 2, :2, 0] == 0).all() and (asked[0][:, 1, :2, 0] < 0).all()
+    assert (asked[0][:, 2, :, 0] == 0).all() and (asked[0][:, 1, :, 0] < 0).all()
 
 
-def test_every_plan_ends_by_braking(options):
+def test_a_plan_after_whose_first_decision_one_cannot_brake_is_none(options):
     """Else the best one is close behind somebody, too fast to stop."""
     planner, observation = small_planner(), look(options)
-    imagine, asked = scored(np.zeros((2, 4)))
-    planner.plan(observation, imagine)
-    assert (asked[0][:, :, 2:, 0] == -0.5).all() and (asked[0][:, :, :2, 0] != -0.5).all(), "4 of 8 m/s2"
+    imagine, asked = scored([[0.1, 0.2, 0.9, 0.3]] * 2, stops=np.array([[1.0, 1.0, 0.0, 0.5]]))
+    assert np.array_equal(planner.plan(observation, imagine), asked[0][:, 1, 0])
+    assert asked[1].shape == (2, 4, 3, 2) and np.array_equal(asked[0][:, :, 0], asked[1][:, :, 0])
+    assert (asked[1][:, :, 1:, 0] == -5 / 8).all()
+    imagine, asked = scored([[0.1, 0.2, 0.9, 0.3]] * 2, stops=0.0)
+    assert np.array_equal(planner.plan(observation, imagine), asked[0][:, 0, 0]), "as the route follower"
 
 
 def test_of_plans_alike_one_that_has_time_to_collision_all_the_way_is_better(options):
