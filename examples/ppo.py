@@ -52,7 +52,7 @@ class Args:
     gamma: float = 0.97  # of a decision, which lasts a second
     gae: float = 0.95
     clip: float = 0.2
-    entropy: float = 0.01
+    entropy: float = 0.005
     reward_scale: float = 0.2  # so that values are about as large as 1
     collisions: float = 0.25  # share of their cost that counts at first; half way through all of it
     save_every: int = 20  # updates
@@ -177,7 +177,7 @@ class Trainer:
                 bounded = ratio.clamp(1 - args.clip, 1 + args.clip)
                 losses = {
                     "policy": -torch.minimum(ratio * part["advantage"], bounded * part["advantage"]).mean(),
-                    "value": 0.5 * (value - part["return"]).square().mean(),
+                    "value": nn.functional.smooth_l1_loss(value, part["return"]),
                     "entropy": -args.entropy * chance.entropy().mean(),
                 }
                 self.optimiser.zero_grad()
