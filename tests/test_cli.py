@@ -198,6 +198,7 @@ def test_bench_writes_frames_per_second(scenes, tmp_path, capsys, monkeypatch):
         ].keys()
         assert min(row["seconds_by_part"].values()) > 0
         assert 0 < row["share_of_matrix_product"] < 1 and row["share_of_copy"] > 0
+        assert row["flops_per_step"] > 1e5 and row["bytes_per_step"] > 1e6
     assert min(figures["ceilings"].values()) > 1e8
     assert all(row["steps_per_second"] > 0 for row in figures["peers"] if row["package"] == "highway-env")
     assert [row["batch"] for row in figures["voxeliser"]] == [1, 8, 64]

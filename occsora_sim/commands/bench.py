@@ -90,6 +90,8 @@ def run(options: Options) -> None:
         table.add_row("", f"ms a step: {', '.join(shares)}")
         of = f"{row['share_of_matrix_product']:.1%} of the matrix product, {row['share_of_copy']:.1%} of the copy"
         table.add_row("", of)
+        used = f"{row['flops_per_step'] / 1e9:.2f} GFLOP, {row['bytes_per_step'] / 1e6:.0f} MB at most"
+        table.add_row("", f"a step of one environment: {used}")
     ceilings = figures["ceilings"]
     table.add_row(
         "the machine: matrix product, copy",

@@ -51,6 +51,8 @@ def step_figures(
                 "batch": batch,
                 "steps_per_second": rate,
                 "seconds_by_part": seconds_by_part(env, max(1, steps // 4)),
+                "flops_per_step": used["flops"] / batch,  # of one environment, like the bytes
+                "bytes_per_step": used["bytes"] / batch,
                 "share_of_matrix_product": used["flops"] * rate / batch / ceilings["flops_per_second"],
                 "share_of_copy": used["bytes"] * rate / batch / ceilings["bytes_per_second"],
                 "memory_mb": memory_per_environment(env),
