@@ -7,7 +7,7 @@ from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import compose, to_world
 from occsora_sim.grid import FREE
 from occsora_sim.models.columns import UNSEEN
-from occsora_sim.models.seen import FINER, Seen, of_codes
+from occsora_sim.models.seen import FINER, Seen, _rows, of_codes
 from occsora_sim.presets import tiny
 
 GRID = tiny().grid
@@ -82,3 +82,8 @@ def test_centres_of_a_turned_frame_lie_where_its_pose_puts_them():
     centres = GRID.centres_from(poses)
     torch.testing.assert_close(centres, to_world(GRID.centres_xy(), poses[:, :, None, None]))
     assert torch.equal(centres[0, 1], GRID.centres_xy())
+
+
+def test_cells_of_thousands_of_worlds_are_told_apart():
+    """A lattice has 1.6 million cells: from 1,311 worlds on more than 32 bits count."""
+    assert _rows(torch.zeros(2000, 1), 1280**2)[-1].item() == 1999 * 1280**2

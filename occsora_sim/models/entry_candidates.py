@@ -46,26 +46,20 @@ def in_the_way(
 
     """
     f, n = then.shape[1:3]
-    origin = F.pad(
-        pose[:, :1, None, :2].double(), (0, 1)
-    )  # far from the world's origin float32 is too coarse
-    own = Boxes.of(
-        (pose[:, :, None] - origin).float(), constant((vehicle.length, vehicle.width), pose.device)
-    )
-    own = own._replace(
-        centre=own.centre + own.ahead * (vehicle.front - vehicle.length / 2),
-        half=own.half.expand_as(own.centre),
-    ).grown(speed[:, :, None], beside=0.5, ahead=1.0, seconds=1.5)
-    theirs = _spaces(
-        Boxes.of((then - origin).float(), users.size[:, None].expand(-1, f, -1, -1)), users.speed[:, None]
-    )
-    candidates = Boxes.of((world - origin).float(), size)
+    # Far from the world's origin float32 is too coarse.
+    origin = F.pad(pose[:, :1, None, :2].double(), (0, 1))
+    pose, then, world = ((part - origin).float() for part in (pose[:, :, None], then, world))
+    axle = Boxes.of(pose, constant((vehicle.length, vehicle.width), pose.device))
+    middle = axle.centre + axle.ahead * (vehicle.front - vehicle.length / 2)
+    own = Boxes(centre=middle, ahead=axle.ahead, half=axle.half.expand_as(middle))
+    own = own.grown(speed[:, :, None], beside=0.5, ahead=1.0, seconds=1.5)
+    theirs = _spaces(Boxes.of(then, users.size[:, None].expand(-1, f, -1, -1)), users.speed[:, None])
+    candidates = Boxes.of(world, size)
     mine = _spaces(candidates, pace)
     frame = torch.arange(f, device=pose.device)
     later = (frame[:, None] - frame) * FRAME_SECONDS
-    way = ((candidates.ahead * pace[..., None])[:, None] * later[..., None, None]).flatten(
-        2, 3
-    )  # (b, f, f k, 2)
+    step = candidates.ahead * pace[..., None]
+    way = (step[:, None] * later[..., None, None]).flatten(2, 3)  # (b, f, f k, 2)
     all_ = []
     for other, candidate in zip(theirs, mine, strict=True):
         _, ahead, half = (part[:, None].expand(-1, f, -1, -1, -1).flatten(2, 3) for part in candidate)
@@ -108,11 +102,8 @@ def seen_before(local: Tensor, pace: Tensor, new: Tensor, speed: Tensor, grid: G
     ahead = torch.stack((yaw.cos(), yaw.sin()), dim=-1).to(local)
     before = local[..., :2] - ahead * (pace * FRAME_SECONDS)[..., None]
     column = torch.floor((before - constant(grid.lower[:2], before.device)) / grid.voxel).clamp(min=0)
-    i, j = (
-        column.minimum(constant(tuple(side - 1.0 for side in grid.shape[:2]), column.device))
-        .long()
-        .unbind(-1)
-    )
+    last = constant(tuple(side - 1.0 for side in grid.shape[:2]), column.device)
+    i, j = column.minimum(last).long().unbind(-1)
     seen = ~new.flatten(1).gather(1, i * grid.shape[1] + j)
     # What the view has left behind is told from the ego's way, as if it had driven straight.
     behind = before + F.pad((speed.to(before) * FRAME_SECONDS)[:, None, None], (0, 1))

@@ -47,22 +47,18 @@ RAY_FEATURES = 4 * DIRECTIONS
 _STANDS = (MANMADE, VEGETATION, BARRIER, OTHERS, TRAFFIC_CONE)
 _REACH = 5  # layers above the ground in which something is in the way: up to 2 m
 
-_KIND_OF = tuple(
-    {DRIVEABLE: ROAD, SIDEWALK: PAVEMENT, TERRAIN: LAWN, OTHER_FLAT: LAWN, 255: UNSEEN_GROUND}.get(
-        label, OBSTACLE
-    )
-    for label in range(256)
-)
+_GROUND = {DRIVEABLE: ROAD, SIDEWALK: PAVEMENT, TERRAIN: LAWN, OTHER_FLAT: LAWN, 255: UNSEEN_GROUND}
+_KIND_OF = tuple(_GROUND.get(label, OBSTACLE) for label in range(256))
 _OBSTACLE_OF = tuple(OBSTACLE * (label in _STANDS) for label in range(256))
-"""Kinds of the ground by its label, and of what lies above it: the larger one counts."""
+"""Kinds of the ground by its label, and of what stands on it: the larger one counts."""
 
 
 def kinds_of_columns(columns: Tensor, grid: Grid) -> Tensor:
     """Kinds (...) uint8 of columns of labels (..., z) uint8 without road users; 255 is unseen."""
     kind, obstacle = (constant(table, columns.device, torch.uint8) for table in (_KIND_OF, _OBSTACLE_OF))
     index = columns[..., grid.ground : grid.ground + 1 + _REACH].int()
-    ground, above = kind[index[..., 0]], obstacle[index[..., 1:]].amax(-1)
-    return torch.where(ground == UNSEEN_GROUND, ground, torch.maximum(ground, above))
+    ground, stands = kind[index[..., 0]], obstacle[index].amax(-1)
+    return torch.where(ground == UNSEEN_GROUND, ground, torch.maximum(ground, stands))
 
 
 def crop_points(pose: Tensor, origin: Tensor) -> Tensor:

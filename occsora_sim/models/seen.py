@@ -152,9 +152,9 @@ def _coded(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(index: Tensor, size: int) -> Tensor:
     """Where each world's own `size` entries begin, in the shape of `index` (b, ...)."""
-    return (torch.arange(len(index), device=index.device, dtype=torch.int32) * size).view(
-        -1, *(1,) * (index.ndim - 1)
-    )
+    kind = torch.int32 if len(index) * size < 1 << 31 else torch.int64  # of more than a thousand worlds
+    rows = torch.arange(len(index), device=index.device, dtype=kind) * size
+    return rows.view(-1, *(1,) * (index.ndim - 1))
 
 
 def _middle(grid: Grid) -> list[float]:
