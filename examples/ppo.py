@@ -177,7 +177,7 @@ class Trainer:
                 bounded = ratio.clamp(1 - args.clip, 1 + args.clip)
                 losses = {
                     "policy": -torch.minimum(ratio * part["advantage"], bounded * part["advantage"]).mean(),
-                    "value": nn.functional.smooth_l1_loss(value, part["return"]),
+                    "value": 0.5 * (value - part["return"]).square().mean(),
                     "entropy": -args.entropy * chance.entropy().mean(),
                 }
                 self.optimiser.zero_grad()
