@@ -163,17 +163,14 @@ def small(ppo, out, **more):
     return ppo.Args(num_envs=2, rollout=4, epochs=1, minibatches=2, save_every=1, out=out, **more)
 
 
-def test_a_collision_costs_a_quarter_at_first_and_all_of_it_half_way_through(ppo, options, tmp_path):
-    trainer = ppo.Trainer(small(ppo, tmp_path / "ppo", total_steps=64), **options)
+def test_a_collision_costs_a_learner_a_share_of_what_it_costs(ppo, options, tmp_path):
+    trainer = ppo.Trainer(small(ppo, tmp_path / "ppo", collisions=0.25), **options)
     trainer.seen, _ = trainer.env.reset(seed=0)
     trainer.over = torch.zeros(2, dtype=torch.bool)
     goes_on = torch.zeros(2, dtype=torch.bool)
     hit = {"reward_terms": {"collision": torch.tensor([-20.0, 0.0])}}
     trainer.env.step = lambda action: (trainer.seen, torch.tensor([-19.5, 0.5]), goes_on, goes_on, hit)
-    rewards = []
-    for trainer.updates in (0, 2, 4, 6):  # of 8
-        rewards.append(float(trainer.drive()[1]["drive/reward_per_step"]))
-    assert rewards == pytest.approx([(-4.5 + 0.5) / 2, (-12.0 + 0.5) / 2, -9.5, -9.5])
+    assert float(trainer.drive()[1]["drive/reward_per_step"]) == pytest.approx((-4.5 + 0.5) / 2)
     trainer.board.close()
 
 
