@@ -22,16 +22,10 @@ from occsora_sim.envs.observation import ROUTE_POINTS, ROUTE_SPACING
 from occsora_sim.errors import CheckpointError, ConfigurationError
 from occsora_sim.geometry import rotate
 from occsora_sim.grid import NUM_CLASSES
-from occsora_sim.vehicle import Vehicle
 
 KIND = "driving-policy"
 _CLASS = 8  # numbers that a class label becomes
 _ASIDE = (-4.0, -2.0, 0.0, 2.0, 4.0)  # how far left of the route the image is read, too [m]
-_SOON, _BLOCKED = (0.0, 1.0, 2.0, 3.0), 5  # instants at which who is in the way is named [s], numbers of each
-_BESIDE, _FREE = (
-    0.3,
-    40.0,
-)  # room that is kept beside who is in the way; a way that is free is as long as this [m]
 _IMAGE = 6  # edge of what is left of the image
 _WIDTH = 128  # of the layers in which all that is seen comes together
 
@@ -73,8 +67,8 @@ class DrivingPolicy(nn.Module):
     """Image, road users (a set), own motion and route -> chance of the actions, and value.
 
     What matters of a road user or of the ground is where it is along the route, and how far beside it. A network would
-    have to find that out; here it is told: road users are seen in the frame of the nearest point of the route, too, the
-    image is read at points along and beside the route, too, and who is in the way there is named (`in_the_way`).
+    have to find that out; here it is told: road users are seen in the frame of the nearest point of the route, too, and
+    the image is read at points along and beside the route, too.
     """
 
     def __init__(self, config: DrivingPolicyConfig | None = None) -> None:
@@ -91,10 +85,8 @@ class DrivingPolicy(nn.Module):
         self.user = nn.Sequential(nn.Linear(numbers + _CLASS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
         self.label = nn.Embedding(NUM_CLASSES, _CLASS)
         self.vector = nn.Sequential(nn.Linear(4 + 2 * ROUTE_POINTS, 64), nn.ReLU())
-        parts = 32 * _IMAGE**2 + 3 * 64 + len(_SOON) * _BLOCKED
-        self.trunk, self.judge = (
-            nn.Sequential(nn.Linear(parts, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh())
-            for _ in range(2)  # what a few collisions teach of the value does not disturb the actions
+        self.trunk = nn.Sequential(
+            nn.Linear(32 * _IMAGE**2 + 3 * 64, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh()
         )
         answers = len(MANOEUVRES) if config.action == "manoeuvre" else 2
         self.actor, self.critic = nn.Linear(_WIDTH, answers), nn.Linear(_WIDTH, 1)
@@ -121,10 +113,9 @@ class DrivingPolicy(nn.Module):
         motion = torch.cat((seen["ego"] / scale["ego_scale"], route), dim=1)
         image = seen["birdseye"].float() / 255
         corridor = image_along_route(image, points, ahead)
-        blocked = in_the_way(users, points, ahead, seen["ego"][:, 0])
-        parts = self.image(image), self.corridor(corridor.flatten(1)), crowd, self.vector(motion), blocked
-        found = torch.cat(parts, dim=1)
-        answer, value = self.actor(self.trunk(found)), self.critic(self.judge(found))[:, 0]
+        parts = self.image(image), self.corridor(corridor.flatten(1)), crowd, self.vector(motion)
+        found = self.trunk(torch.cat(parts, dim=1))
+        answer, value = self.actor(found), self.critic(found)[:, 0]
         if self.config.action == "controls":
             return Independent(Normal(answer, self.log_std.exp()), 1), value
         return Categorical(logits=answer), value
@@ -162,30 +153,6 @@ def along_route(users: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
     offset, velocity, heading = rotate(seen, -yaw[..., None]).unbind(-2)
     far = (nearest * ROUTE_SPACING + offset[..., :1]) / 20
     return torch.cat((far, (offset[..., 1:] / 3).clamp(-5, 5), velocity / 10, heading), dim=-1)
-
-
-def in_the_way(users: Tensor, points: Tensor, ahead: Tensor, speed: Tensor) -> Tensor:
-    """Who will be nearest ahead on the route in _SOON seconds, if all road users (n, m, *) go straight on: (n, t *
-    _BLOCKED).
-
-    Of each instant how far it is to there from the ego's bumper as it stands [20 m] and as a logarithm, how fast that
-    one goes along the route and how much faster the ego is at `speed` (n,) now [10 m/s], and whether there is one.
-    """
-    car = Vehicle()
-    told = []
-    for seconds in _SOON:
-        place = users[..., 1:3] + users[..., 5:7] * seconds
-        then = torch.cat((users[..., :1], place, users[..., 3:]), dim=-1)
-        far, aside, along, _, cos, sin = along_route(then, points, ahead).unbind(-1)
-        long, wide = (part / 2 for part in users[..., 7:9].unbind(-1))
-        gap = far * 20 - (cos.abs() * long + sin.abs() * wide) - car.front
-        reach = car.width / 2 + _BESIDE + sin.abs() * long + cos.abs() * wide
-        there = (users[..., 0] > 0) & (aside.abs() * 3 < reach) & (far > 0)
-        gap, first = gap.clamp(0, _FREE).masked_fill(~there, _FREE).min(dim=1)
-        some = there.any(dim=1)
-        goes = torch.where(some, along.gather(1, first[:, None])[:, 0], 1.0)
-        told += [gap / 20, torch.log1p(gap) / 4, goes, speed / 10 - goes, some.float()]
-    return torch.stack(told, dim=1)
 
 
 class DrivingAgent:

@@ -52,7 +52,7 @@ class Args:
     gamma: float = 0.97  # of a decision, which lasts a second
     gae: float = 0.95
     clip: float = 0.2
-    entropy: float = 0.005
+    entropy: float = 0.01
     reward_scale: float = 0.2  # so that values are about as large as 1
     collisions: float = 0.4  # share of their cost that counts; with all of it one learns to stand
     save_every: int = 20  # updates

@@ -15,13 +15,11 @@ from occsora_sim.agents.driving_policy import (
     along_route,
     directions,
     image_along_route,
-    in_the_way,
 )
 from occsora_sim.agents.protocol import wanted_options
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.grid import TINY
 from occsora_sim.scenes.start import make_start
-from occsora_sim.vehicle import Vehicle
 from occsora_sim.worlds.diffusion import DiffusionWorld
 from occsora_sim.worlds.replay import ReplayWorld
 
@@ -107,32 +105,6 @@ def test_who_is_round_the_bend_is_on_the_route():
     told = along_route(torch.tensor([[crossing, beside]]).float(), points, ahead)[0]
     wanted = torch.tensor([[16 / 20, 0, 0.5, 0, 1, 0], [4 / 20, 1, -0.8, 0, -1, 0]])
     torch.testing.assert_close(told, wanted, atol=1e-5, rtol=0)
-
-
-def test_who_is_in_the_way_on_the_route_is_named_now_and_soon():
-    points = bend()
-    ahead, front = directions(points), Vehicle().front
-    stands = [1, 8, 0.5, 1, 0, 0, 0, 4, 2, 4]
-    beside = [1, 4, 3, -1, 0, -8, 0, 4, 2, 4]
-    crosses = [
-        1,
-        6,
-        -5,
-        0,
-        1,
-        0,
-        5,
-        2,
-        1,
-        4,
-    ]  # is on the route in a second, 6 m ahead, and has left it in two
-    told = in_the_way(torch.tensor([[stands, beside], [crosses, beside]]).float(), points.repeat(2, 1, 1),
-                      ahead.repeat(2, 1, 1), torch.tensor([5.0, 5.0])).view(2, 4, 5)  # fmt: skip
-    assert (told[0, :, 0] * 20).tolist() == pytest.approx([8 - 2 - front] * 4)
-    assert told[0, :, 2:].flatten().tolist() == pytest.approx([0.0, 0.5, 1.0] * 4)
-    assert told[1, :, 4].tolist() == [0, 1, 0, 0]
-    assert (told[1, :, 0] * 20).tolist() == pytest.approx([40, 6 - 0.5 - front, 40, 40])
-    assert told[1, 1, 2].item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_image_is_read_along_the_route_and_beside_it():
