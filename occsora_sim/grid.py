@@ -92,13 +92,13 @@ class Grid:
 
     def centres_xy(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Voxel centres of the ground plane, shape (x, y, 2) [m], float32."""
-        return torch.stack(torch.meshgrid(*_axes(self, str(device))[:2], indexing="ij"), dim=-1)
+        return torch.stack(torch.meshgrid(*_centres(self, str(device))[:2], indexing="ij"), dim=-1)
 
     def centres_from(self, pose: torch.Tensor) -> torch.Tensor:
         """The same, of the ground plane of ego frames at `pose` (..., 3), in the frame that it is given in: (..., x, y,
         2) [m]. In memory x and y lie apart.
         """
-        x, y, _ = (axis.to(pose)[:, None] for axis in _axes(self, str(pose.device)))
+        x, y, _ = (axis.to(pose)[:, None] for axis in _centres(self, str(pose.device)))
         # A row and a column make all of them.
         along = to_world(F.pad(x, (0, 1)), pose[..., None, :])
         across = rotate(F.pad(y, (1, 0)), pose[..., None, 2])
@@ -106,11 +106,11 @@ class Grid:
 
     def centres_z(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Heights of the voxel centres, shape (z,) [m], float32. It is shared: nobody may write into it."""
-        return _axes(self, str(device))[2]
+        return _centres(self, str(device))[2]
 
 
 @lru_cache(maxsize=32)
-def _axes(grid: Grid, device: str) -> list[torch.Tensor]:
+def _centres(grid: Grid, device: str) -> list[torch.Tensor]:
     """Voxel centres along x, y and z [m]."""
     return [
         (torch.arange(n, dtype=torch.float32, device=device) + 0.5) * grid.voxel + low
