@@ -16,7 +16,7 @@ help:
 	@echo "make bench    frames per second of the world; writes out/bench.json"
 	@echo "make docs     the documentation as pages, to be opened without a network: out/site/index.html"
 	@echo "make weights  train weights from nothing (about five hours of one core; DEVICE=cuda: 25 minutes of a GPU)"
-	@echo "make policy   train the policy ppo from nothing in the generated world (about two hours of one core)"
+	@echo "make policy   train the policy ppo from nothing in the generated world (about an hour and a half of one core)"
 	@echo "make setup    what the others do first: .venv with everything in it"
 	@echo "make clean    remove .venv, out/ and caches"
 

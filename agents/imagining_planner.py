@@ -42,8 +42,7 @@ class ImaginingPlannerConfig:
         least_preview: and at least this [m].
         reward: weight of the summed reward beside the imagined score, which tells apart plans that score alike.
         room: the car is imagined that much larger on every side [m].
-        risk: what a plan loses that is without time to collision all the way: what comes may be worse than what was
-            imagined.
+        risk: what a plan loses that is without time to collision all the way; in proportion if for some of it.
         margin: another plan must be better than the route follower's by this to be taken.
 
     """
@@ -62,10 +61,9 @@ class ImaginingPlannerConfig:
     margin: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.decisions < 1 or self.stops < 0 or not self.braking > 0 or not self.fan:
+        if self.decisions < 1 or self.stops < 1 or not self.braking > 0 or not self.fan:
             raise ConfigurationError(
-                "imagining planner: decisions must be 1 or more, stops 0 or more, braking positive, and the fan not "
-                "empty"
+                "imagining planner: decisions and stops must be 1 or more, braking positive, and the fan not empty"
             )
 
 
@@ -96,10 +94,9 @@ class ImaginingPlanner:
         plans = self.candidates(ego, route, own, frames, c.decisions)
         imagined = self.imagined = imagine(plans, shared=c.shared, room=c.room)
         value = imagined.score + c.reward * imagined.reward - c.risk * (1 - imagined.terms["ttc"])  # (n, k)
-        if c.stops:
-            brakes = self.candidates(ego, route, own, frames, 1, c.stops)
-            stopped = imagine(brakes, shared=True, room=c.room, until=1).terms
-            value = np.where(stopped["nc"] * stopped["dac"] == 1, value, -np.inf)
+        brakes = self.candidates(ego, route, own, frames, 1, c.stops)
+        stopped = imagine(brakes, shared=True, room=c.room, until=1).terms
+        value = np.where(stopped["nc"] * stopped["dac"] == 1, value, -np.inf)
         value[:, 0] += c.margin
         return plans[np.arange(len(plans)), value.argmax(axis=1), 0]
 

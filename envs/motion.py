@@ -59,7 +59,7 @@ def check_manoeuvres(actions: object, rows: int, ignore: Sequence[int] = ()) -> 
     bad = ~np.isin(values, np.arange(len(MANOEUVRES)))
     if bad.any():
         row = int(np.argmax(bad))
-        names = ", ".join(f"{number} {name}" for number, name in enumerate(MANOEUVRES))
+        names = ", ".join(f"{number}: {name}" for number, name in enumerate(MANOEUVRES))
         raise ActionError(
             f"action of environment {row}: {values[row]} is no manoeuvre; choose one of {names}"
         )

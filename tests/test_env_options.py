@@ -178,7 +178,7 @@ def test_what_is_no_manoeuvre_is_refused_in_one_line(options, action):
         env.step(action)
     batch = DriveVectorEnv(num_envs=2, **options, action="manoeuvre")
     batch.reset(seed=0)
-    with pytest.raises(ActionError, match=r"environment 1: 7\.0 is no manoeuvre; choose one of 0 0 m/s"):
+    with pytest.raises(ActionError, match=r"environment 1: 7\.0 is no manoeuvre; choose one of 0: 0 m/s"):
         batch.step([0, 7])
 
 

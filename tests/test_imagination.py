@@ -348,5 +348,6 @@ def test_imagining_episodes_do_not_depend_on_the_batch(options):
 
 def test_the_planner_by_name_and_wrong_ones():
     assert isinstance(make_agent("imagining-planner"), ImaginingPlanner)
-    with pytest.raises(ConfigurationError, match="decisions"):
-        ImaginingPlannerConfig(decisions=0)
+    for wrong in ({"decisions": 0}, {"stops": 0}, {"braking": 0.0}, {"fan": ()}):
+        with pytest.raises(ConfigurationError, match="decisions and stops"):
+            ImaginingPlannerConfig(**wrong)

@@ -90,9 +90,8 @@ def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) 
     """
     n = ways.shape[3]
     length, width = (users.size[:, None, None, :n, :2, None] / 2).unbind(-2)
-    ahead = length * constant(
-        (0.0, 1.0, 1.0), length.device
-    )  # (b, 1, 1, n, 3): the middle, the front corners
+    # The middle and the front corners, (b, 1, 1, n, 3).
+    ahead = length * constant((0.0, 1.0, 1.0), length.device)
     left = width * constant((0.0, 1.0, -1.0), width.device)
     x, y, cos, sin = (part[..., None] for part in (*ways[..., :2].unbind(-1), *heading.unbind(-1)))
     index = crop_index(x + cos * ahead - sin * left, y + sin * ahead + cos * left)
