@@ -13,6 +13,7 @@ import gymnasium as gym
 import torch
 import tyro
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 import occsora_sim  # noqa: F401  (registers the environment)
@@ -55,6 +56,7 @@ class Args:
     entropy: float = 0.01
     reward_scale: float = 0.2  # so that values are about as large as 1
     collisions: float = 0.4  # share of their cost that counts; with all of it one learns to stand
+    average: float = 0.9  # what is saved are averaged weights, this much of them those before
     save_every: int = 20  # updates
     eval_episodes: int = 8  # in live traffic, at the end
     eval_scenes: str = "traffic:300000-300003"
@@ -95,11 +97,13 @@ class Trainer:
         self.policy = DrivingPolicy(DrivingPolicyConfig(action=args.action, channels=channels)).to(
             args.device
         )
+        self.averaged = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(args.average))
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=args.lr, eps=1e-5)
         self.path = args.out / "resume.pt"
         if self.path.is_file():  # numbers and text alone, nothing that runs code
             stored = torch.load(self.path, map_location=args.device, weights_only=True)
             self.policy.load_state_dict(stored["policy"])
+            self.averaged.load_state_dict(stored["averaged"])
             self.optimiser.load_state_dict(stored["optimiser"])
             self.updates = stored["updates"]
         self.board = SummaryWriter(str(args.out))
@@ -118,6 +122,7 @@ class Trainer:
             torch.manual_seed(args.seed * 1_000_003 + self.updates)
             self.optimiser.param_groups[0]["lr"] = args.lr * (1 - self.steps / args.total_steps)
             scalars = self.learn(*self.drive())
+            self.averaged.update_parameters(self.policy)
             self.updates += 1
             seconds, self.started = time.monotonic() - self.started, time.monotonic()
             scalars["speed/steps_per_second"] = torch.tensor(args.rollout * args.num_envs / seconds)
@@ -129,7 +134,7 @@ class Trainer:
                 print(f"step {self.steps}: {told}", flush=True)
         self.board.close()
         self.env.close()
-        return self.policy
+        return self.averaged.module
 
     @torch.no_grad()
     def drive(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -186,8 +191,9 @@ class Trainer:
         """Write the policy, and all that a training needs to go on."""
         recipe = {name: str(value) for name, value in asdict(self.args).items() if name != "out"}
         recipe["steps_taken"] = str(self.steps)
-        save_driving_policy(self.path.with_name("policy.safetensors"), self.policy, recipe)
-        state = {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict()}
+        save_driving_policy(self.path.with_name("policy.safetensors"), self.averaged.module, recipe)
+        parts = {"policy": self.policy, "averaged": self.averaged, "optimiser": self.optimiser}
+        state = {name: part.state_dict() for name, part in parts.items()}
         torch.save({**state, "updates": self.updates}, half := self.path.with_suffix(".part"))
         half.replace(self.path)  # whole or not at all
 
