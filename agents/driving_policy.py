@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from occsora_sim.agents.clearance import TIMES, clearances
 from occsora_sim.agents.protocol import Observation
 from occsora_sim.checkpoint import read_tensors, write_tensors
 from occsora_sim.constants import constant
@@ -26,13 +27,14 @@ from occsora_sim.grid import NUM_CLASSES
 KIND = "driving-policy"
 _CLASS = 8  # numbers that a class label becomes
 _ASIDE = (-4.0, -2.0, 0.0, 2.0, 4.0)  # how far left of the route the image is read, too [m]
-_IMAGE = 6  # edge of what is left of the image
 _WIDTH = 128  # of the layers in which all that is seen comes together
 
 _USUAL: dict[str, tuple[float, ...]] = {
     "ego": (10.0, 3.0, 0.5, 0.3),
     "route": (20.0, 10.0),
     "road_users": (1.0, 20.0, 20.0, 1.0, 1.0, 10.0, 10.0, 5.0, 2.0),
+    "along": (20.0, 3.0, 10.0, 10.0, 1.0, 1.0),
+    "clearance": (5.0,),
 }
 """About how large each number is where it matters. By the bounds of the space 8 m/s would be 0.08: hardly seen."""
 
@@ -66,39 +68,27 @@ class DrivingPolicyConfig:
 class DrivingPolicy(nn.Module):
     """Image, road users (a set), own motion and route -> chance of the actions, and value.
 
-    What matters of a road user or of the ground is where it is along the route, and how far beside it. A network would
-    have to find that out; here it is told: road users are seen in the frame of the nearest point of the route, too, and
-    the image is read at points along and beside the route, too.
+    What matters of a road user or of the ground is where it is along the route, how far beside it, and whether one gets
+    near it. A network would have to find that out; here it is told. Road users are seen in the frame of the nearest
+    point of the route, too; the image is read at points along and beside the route; and each manoeuvre has the room
+    that it leaves to others who keep their velocity. Actions and value share nothing: a value that is wrong about a
+    contact would drown what the actions learn from it.
     """
 
     def __init__(self, config: DrivingPolicyConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DrivingPolicyConfig()
-        convolutions: list[nn.Module] = []
-        for before, after in ((config.channels, 8), (8, 16), (16, 32)):
-            convolutions += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
-        self.image = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(_IMAGE), nn.Flatten())
-        self.corridor = nn.Sequential(
-            nn.Linear(config.channels * (ROUTE_POINTS + 1) * len(_ASIDE), 64), nn.ReLU()
-        )
-        numbers = len(_USUAL["road_users"]) + 6  # of a road user; its class comes after them
-        self.user = nn.Sequential(nn.Linear(numbers + _CLASS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
-        self.label = nn.Embedding(NUM_CLASSES, _CLASS)
-        self.vector = nn.Sequential(nn.Linear(4 + 2 * ROUTE_POINTS, 64), nn.ReLU())
-        self.trunk = nn.Sequential(
-            nn.Linear(32 * _IMAGE**2 + 3 * 64, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh()
-        )
         answers = len(MANOEUVRES) if config.action == "manoeuvre" else 2
-        self.actor, self.critic = nn.Linear(_WIDTH, answers), nn.Linear(_WIDTH, 1)
+        self.actor, self.critic = _Head(config.channels, answers), _Head(config.channels, 1)
         if config.action == "controls":
             self.log_std = nn.Parameter(torch.tensor((0.4, 0.1)).log())  # steering is held for a second
         for name, size in _USUAL.items():
             self.register_buffer(f"{name}_scale", torch.tensor(size), persistent=False)
-        nn.init.orthogonal_(self.actor.weight, 0.01)  # at first what is seen changes nothing
-        nn.init.zeros_(self.actor.bias)
+        nn.init.orthogonal_(self.actor.last.weight, 0.01)  # at first what is seen changes nothing
+        nn.init.zeros_(self.actor.last.bias)
         if config.action == "manoeuvre":
             often = torch.tensor([_AT_FIRST.get(name, 1.0) for name in MANOEUVRES])
-            self.actor.bias.data = often.log()
+            self.actor.last.bias.data = often.log()
 
     def forward(self, seen: dict[str, Tensor]) -> tuple[Distribution, Tensor]:
         """Distribution of the actions, (n,) manoeuvres or (n, 2) controls, and value (n,) of n observations."""
@@ -106,19 +96,45 @@ class DrivingPolicy(nn.Module):
         scale: dict[str, Tensor] = dict(self.named_buffers())
         points = F.pad(seen["route"], (0, 0, 1, 0))  # from the ego on
         ahead = directions(points)
-        numbers = users[..., :-1] / scale["road_users_scale"]
-        each = (numbers, along_route(users, points, ahead), self.label(users[..., -1].long()))
-        crowd = (self.user(torch.cat(each, dim=-1)) * there).amax(dim=1)  # ReLU gives 0 or more: nobody is 0
+        along = along_route(users, points, ahead)
+        near = clearances(users, along, beside_route(points, ahead), seen["ego"][:, 0])
         route = (seen["route"] / scale["route_scale"]).flatten(1)
-        motion = torch.cat((seen["ego"] / scale["ego_scale"], route), dim=1)
-        image = seen["birdseye"].float() / 255
-        corridor = image_along_route(image, points, ahead)
-        parts = self.image(image), self.corridor(corridor.flatten(1)), crowd, self.vector(motion)
-        found = self.trunk(torch.cat(parts, dim=1))
-        answer, value = self.actor(found), self.critic(found)[:, 0]
+        facts = (
+            image_along_route(seen["birdseye"].float() / 255, points, ahead).flatten(1),
+            seen["ego"] / scale["ego_scale"],
+            route,
+            (near / scale["clearance_scale"]).flatten(1),
+        )
+        each = torch.cat((users[..., :-1] / scale["road_users_scale"], along / scale["along_scale"]), dim=-1)
+        told = torch.cat(facts, dim=1), each, users[..., -1].long(), there
+        answer, value = self.actor(*told), self.critic(*told)[:, 0]
         if self.config.action == "controls":
             return Independent(Normal(answer, self.log_std.exp()), 1), value
         return Categorical(logits=answer), value
+
+
+class _Head(nn.Module):
+    """Facts (n, *), numbers of road users (n, m, *), their labels (n, m) int64 and whether they are there (n, m, 1) ->
+    (n, answers).
+    """
+
+    def __init__(self, channels: int, answers: int) -> None:
+        super().__init__()
+        numbers = len(_USUAL["road_users"]) + len(_USUAL["along"])
+        self.label = nn.Embedding(NUM_CLASSES, _CLASS)
+        self.user = nn.Sequential(nn.Linear(numbers + _CLASS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+        corridor = channels * (ROUTE_POINTS + 1) * len(_ASIDE)
+        facts = corridor + len(_USUAL["ego"]) + 2 * ROUTE_POINTS + len(MANOEUVRES) * len(TIMES)
+        self.facts = nn.Sequential(nn.Linear(facts, _WIDTH), nn.ReLU())
+        self.trunk = nn.Sequential(
+            nn.Linear(_WIDTH + 64, _WIDTH), nn.Tanh(), nn.Linear(_WIDTH, _WIDTH), nn.Tanh()
+        )
+        self.last = nn.Linear(_WIDTH, answers)
+
+    def forward(self, facts: Tensor, users: Tensor, labels: Tensor, there: Tensor) -> Tensor:
+        each = self.user(torch.cat((users, self.label(labels)), dim=-1)) * there
+        crowd = each.amax(dim=1)  # ReLU gives 0 or more: nobody is 0
+        return self.last(self.trunk(torch.cat((self.facts(facts), crowd), dim=1)))
 
 
 def directions(points: Tensor) -> Tensor:
@@ -139,10 +155,15 @@ def image_along_route(image: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
     return F.grid_sample(image, (beside / half).flip(-1), mode="nearest", align_corners=False)
 
 
+def beside_route(points: Tensor, ahead: Tensor) -> Tensor:
+    """How far left of the route the ego is [m] (n,): of the first of its points (n, r, 2) after the ego's own."""
+    return points[:, 1, 0] * ahead[:, 1, 1] - points[:, 1, 1] * ahead[:, 1, 0]
+
+
 def along_route(users: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
     """Road users (n, m, *) as they are observed, in the frame of the nearest of the route's `points` (n, r, 2), which
-    leads `ahead` (n, r, 2): how far along the route they are [20 m] and beside it [3 m], their velocity along and
-    across it [10 m/s], cosine and sine of their heading in it; (n, m, 6).
+    leads `ahead` (n, r, 2): how far along the route they are and beside it [m], the latter at most 15 either way, their
+    velocity along and across it [m/s], cosine and sine of their heading in it; (n, m, 6).
     """
     place = users[..., 1:3]
     nearest = (place[:, :, None] - points[:, None]).square().sum(-1).argmin(-1, keepdim=True)
@@ -151,8 +172,8 @@ def along_route(users: Tensor, points: Tensor, ahead: Tensor) -> Tensor:
     seen = torch.stack((place - point, users[..., 5:7], users[..., 3:5]), dim=-2)  # (n, m, 3, 2)
     yaw = torch.atan2(way[..., 1], way[..., 0])
     offset, velocity, heading = rotate(seen, -yaw[..., None]).unbind(-2)
-    far = (nearest * ROUTE_SPACING + offset[..., :1]) / 20
-    return torch.cat((far, (offset[..., 1:] / 3).clamp(-5, 5), velocity / 10, heading), dim=-1)
+    far = nearest * ROUTE_SPACING + offset[..., :1]
+    return torch.cat((far, offset[..., 1:].clamp(-15, 15), velocity, heading), dim=-1)
 
 
 class DrivingAgent:

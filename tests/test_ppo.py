@@ -103,7 +103,7 @@ def test_who_is_round_the_bend_is_on_the_route():
     crossing = [1, 10, 6, 0, 1, 0, 5, 4, 2, 4]  # goes as the route does there, at 5 m/s
     beside = [1, 4, 3, -1, 0, -8, 0, 4, 2, 4]  # comes the other way, 3 m to the left
     told = along_route(torch.tensor([[crossing, beside]]).float(), points, ahead)[0]
-    wanted = torch.tensor([[16 / 20, 0, 0.5, 0, 1, 0], [4 / 20, 1, -0.8, 0, -1, 0]])
+    wanted = torch.tensor([[16.0, 0, 5, 0, 1, 0], [4, 3, -8, 0, -1, 0]])
     torch.testing.assert_close(told, wanted, atol=1e-5, rtol=0)
 
 
