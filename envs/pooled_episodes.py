@@ -81,6 +81,8 @@ class PooledEpisodes:
             self._pooled = tensors_of(self.pool)
             self._sights, ids = simulation.look(self.pool)
             self._told = tell(self.pool, simulation.config, ids=ids)
+            self._shown = [*self._sights.values(), *self._told.values()]
+            self._packed, self._packed_shown = pack(self._pooled), pack(self._shown)
             self.state = map_state(simulation.select(both, range(count)), lambda tensor: tensor)
             self._taken = torch.zeros((), dtype=torch.int64, device=device)  # of the pool, since it was made
             assert self.beginnings.generators is not None
@@ -116,8 +118,10 @@ class PooledEpisodes:
         self.state, place = self._begin(after, anew)
         sight, fresh = dict(seen), {name: told[name] for name in self._told}
         if place is not None:
-            sight = {name: _where(anew, self._sights[name], place, value) for name, value in seen.items()}
-            fresh = {name: _where(anew, self._told[name], place, value) for name, value in fresh.items()}
+            mine = [seen[name] for name in self._sights] + [fresh[name] for name in self._told]
+            shown = iter(put(anew, place, self._shown, self._packed_shown, mine))
+            sight = {name: next(shown) for name in self._sights}
+            fresh = {name: next(shown) for name in self._told}
         stepped = {name: value for name, value in told.items() if name not in fresh}
         infos = {**masked(fresh, torch.ones_like(anew)), **masked(stepped, ~anew)}
         if self.at_once:
@@ -139,15 +143,8 @@ class PooledEpisodes:
             return state, None
         rows = anew.nonzero()[:, 0] if self.looks else None
         self._taken = number[-1]
-        pooled = iter(self._pooled)
-
-        def put(mine: Tensor) -> Tensor:
-            theirs = next(pooled)
-            if rows is None or mine[0].numel() < _LARGE:
-                return _where(anew, theirs, place, mine)
-            return mine.index_copy_(0, rows, theirs.index_select(0, place[rows]))
-
-        state = map_state(state, put)
+        begun = iter(put(anew, place, self._pooled, self._packed, tensors_of(state), rows))
+        state = map_state(state, lambda _: next(begun))
         memory = state.world.memory
         seed = torch.where(anew, self._seed + number, memory.key[:, 0])
         memory = replace(memory, key=torch.stack((seed, memory.key[:, 1]), dim=1))
@@ -194,9 +191,55 @@ def masked(told: Infos, mask: Tensor) -> Infos:
     return out
 
 
-def _where(mask: Tensor, pooled: Tensor, place: Tensor, mine: Tensor) -> Tensor:
-    """Rows of the pool (p, ...) at `place` (b,) where the mask (b,) is set, else those of `mine` (b, ...)."""
-    return torch.where(mask.view(-1, *[1] * (mine.ndim - 1)), pooled.index_select(0, place), mine)
+def pack(tensors: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
+    """The small ones of tensors (b, ...) side by side, (b, *) of each kind."""
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor[0].numel() < _LARGE:
+            kinds.setdefault(tensor.dtype, []).append(
+                tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]
+            )
+    return {kind: torch.cat(parts, dim=1) for kind, parts in kinds.items()}
+
+
+def put(
+    mask: Tensor,
+    place: Tensor,
+    pooled: Sequence[Tensor],
+    packed: dict[torch.dtype, Tensor],
+    mine: Sequence[Tensor],
+    rows: Tensor | None = None,
+) -> list[Tensor]:
+    """Tensors `mine` (b, ...) with the rows of the mask (b,) taken from `pooled` (p, ...) at `place` (b,).
+
+    Args:
+        mask: of the rows.
+        place: in the pool, of each row.
+        pooled: as many tensors as `mine`.
+        packed: `pack` of them. Small tensors are put in side by side: three operations for all of a kind.
+        mine: tensors; large ones are written into, where `rows` says which are set in the mask.
+        rows: if the mask was looked at.
+
+    """
+    theirs = {kind: table.index_select(0, place) for kind, table in packed.items()}
+    both = {kind: torch.where(mask[:, None], theirs[kind], table) for kind, table in pack(mine).items()}
+    widths = {kind: iter(_split(table, kind, mine)) for kind, table in both.items()}
+    out = []
+    for tensor, pool in zip(mine, pooled, strict=True):
+        if tensor[0].numel() < _LARGE:
+            out.append(next(widths[tensor.dtype]).view_as(tensor))
+        elif rows is None:
+            chosen = mask.view(-1, *[1] * (tensor.ndim - 1))
+            out.append(torch.where(chosen, pool.index_select(0, place), tensor))
+        else:
+            out.append(tensor.index_copy_(0, rows, pool.index_select(0, place[rows])))
+    return out
+
+
+def _split(table: Tensor, kind: torch.dtype, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The columns of `table` of each of the small tensors of a kind."""
+    sizes = [tensor[0].numel() for tensor in tensors if tensor.dtype == kind and tensor[0].numel() < _LARGE]
+    return table.split(sizes, dim=1)
 
 
 def _copied(tree: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def reward_terms(score: StepScore, seconds: float, config: RewardConfig) -> dict
 
     """
     values = {
-        "progress": torch.where(score.nc < 1, 0.0, score.progress),
+        "progress": score.progress.masked_fill(score.nc < 1, 0.0),
         "collision": 1.0 - score.nc,
         "off_road": score.off_road * seconds,
         "ttc": (1.0 - score.ttc) * seconds,

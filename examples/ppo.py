@@ -49,10 +49,11 @@ class Args:
     rollout: int = 32  # decisions of each environment between two updates
     epochs: int = 4
     minibatches: int = 8
-    lr: float = 2e-3  # falls to 0 at total_steps
+    lr: float = 1e-3  # falls to 0 at total_steps
     gamma: float = 0.9  # of a decision, which lasts a second
     gae: float = 0.95
     clip: float = 0.2
+    target_kl: float = 0.1  # a rollout is put aside once the policy has gone this far from it
     entropy: float = 0.01
     reward_scale: float = 0.2  # so that values are about as large as 1
     collisions: float = 0.6  # share of their cost that counts; with all of it one learns to stand
@@ -168,23 +169,30 @@ class Trainer:
         """Some epochs of PPO on a rollout; the scalars with those of the losses."""
         args, gain = self.args, data["advantage"]
         data["advantage"] = (gain - gain.mean()) / (gain.std() + 1e-8)
-        for _ in range(args.epochs):
-            for rows in torch.randperm(len(gain), device=gain.device).chunk(args.minibatches):
-                part = {name: value[rows] for name, value in data.items()}
-                chance, value = self.policy(part)
-                ratio = (chance.log_prob(part["action"]) - part["log"]).exp()
-                bounded = ratio.clamp(1 - args.clip, 1 + args.clip)
-                losses = {
-                    "policy": -torch.minimum(ratio * part["advantage"], bounded * part["advantage"]).mean(),
-                    "value": 0.5 * (value - part["return"]).square().mean(),
-                    "entropy": -args.entropy * chance.entropy().mean(),
-                }
-                self.optimiser.zero_grad()
-                torch.stack(list(losses.values())).sum().backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), 10.0)  # lower, a contact would count less
-                self.optimiser.step()
+        minibatches = (
+            rows
+            for _ in range(args.epochs)
+            for rows in torch.randperm(len(gain), device=gain.device).chunk(args.minibatches)
+        )
+        for rows in minibatches:
+            part = {name: value[rows] for name, value in data.items()}
+            chance, value = self.policy(part)
+            ratio = (chance.log_prob(part["action"]) - part["log"]).exp()
+            bounded = ratio.clamp(1 - args.clip, 1 + args.clip)
+            losses = {
+                "policy": -torch.minimum(ratio * part["advantage"], bounded * part["advantage"]).mean(),
+                "value": 0.5 * (value - part["return"]).square().mean(),
+                "entropy": -args.entropy * chance.entropy().mean(),
+            }
+            kl = (ratio - 1 - ratio.log()).mean().detach()  # Schulman 2020, "Approximating KL Divergence"
+            if kl > args.target_kl:
+                break
+            self.optimiser.zero_grad()
+            torch.stack(list(losses.values())).sum().backward()
+            nn.utils.clip_grad_norm_(self.policy.parameters(), 10.0)  # lower, a contact would count less
+            self.optimiser.step()
         scalars |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
-        scalars["policy/kl"] = (ratio - 1 - ratio.log()).mean().detach()
+        scalars["policy/kl"] = kl
         return scalars | {"policy/entropy": chance.entropy().mean().detach()}
 
     def save(self) -> None:

@@ -17,3 +17,15 @@ def constant(values: Numbers, device: torch.device | str, dtype: torch.dtype = t
 @lru_cache(maxsize=256)
 def _made(values: Numbers, device: str, dtype: torch.dtype) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype, device=device)
+
+
+def span(
+    count: int, device: torch.device | str, dtype: torch.dtype = torch.int64, *, first: int = 0
+) -> torch.Tensor:
+    """The `count` whole numbers from `first` on. Shared, too."""
+    return _span(count, str(device), dtype, first)
+
+
+@lru_cache(maxsize=256)
+def _span(count: int, device: str, dtype: torch.dtype, first: int) -> torch.Tensor:
+    return torch.arange(first, first + count, dtype=dtype, device=device)

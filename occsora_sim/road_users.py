@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.device import is_host
 from occsora_sim.geometry import relative, rotate
 from occsora_sim.grid import CAR, FRAME_SECONDS, Grid
@@ -195,7 +195,7 @@ class RoadUsers:
         """Without the last slots that are empty in all worlds, as long as the host need not wait to know them."""
         if not is_host(self.label.device):
             return self
-        number = torch.arange(1, self.label.shape[1] + 1, device=self.label.device)
+        number = span(self.label.shape[1], self.label.device, first=1)
         used = int((self.valid * number).max())
         return self.map(lambda value: value[:, :used])
 
@@ -327,7 +327,7 @@ def of_ego(poses: Tensor, vehicle: Vehicle, history: int) -> RoadUsers:
     box = poses + F.pad(ahead * (vehicle.length / 2 - vehicle.rear_overhang), (0, 1))
     lacking = max(history - h, 0)
     box = torch.cat((box[:, :1].expand(b, lacking, 3), box), dim=1)[:, -history:]
-    present = torch.arange(lacking + h, device=poses.device)[-history:] >= lacking
+    present = span(lacking + h, poses.device)[-history:] >= lacking
     return RoadUsers(
         label=torch.full((b, 1), CAR, dtype=torch.uint8, device=poses.device),
         size=constant(size, poses.device).expand(b, 1, 3),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.grid import FRAME_SECONDS
 from occsora_sim.quantities import settle
@@ -88,7 +88,7 @@ def _travel(
     """
     bound = (acceleration >= 0).to(speed.dtype) * limit
     steady = acceleration == 0
-    until = (bound - speed) / torch.where(steady, 1.0, acceleration)  # time until the bound is reached [s]
+    until = (bound - speed) / acceleration.masked_fill(steady, 1.0)  # time until the bound is reached [s]
     until = torch.minimum(torch.where(steady, torch.inf, until).clamp(min=0.0), time)
     reached = (speed + acceleration * until).clamp(0.0, limit)
     return 0.5 * (speed + reached) * until + reached * (time - until), reached
@@ -105,7 +105,7 @@ def hold_controls(
     """`bicycle_rollout` of controls (b,) that are held over `frames`: one arc. Nothing is checked, so nothing waits."""
     acceleration = acceleration.clamp(vehicle.min_acceleration, vehicle.max_acceleration)[:, None]
     curvature = torch.tan(steering.clamp(-vehicle.max_steering, vehicle.max_steering)) / vehicle.wheelbase
-    time = torch.arange(1, frames + 1, dtype=speed.dtype, device=speed.device) * seconds
+    time = span(frames, speed.device, speed.dtype, first=1) * seconds
     distance, speeds = _travel(
         speed.clamp(0.0, vehicle.max_speed)[:, None], acceleration, time, vehicle.max_speed
     )

@@ -182,7 +182,7 @@ def test_a_step_waits_for_nothing_and_takes_as_many_operations_for_any_batch(opt
         actions = torch.zeros(env.action_space.shape).to(
             torch.int64 if action == "manoeuvre" else torch.float32
         )
-        for cache in (constants._made, _centres, footprint_lattice, _ground_cells, _axes):
+        for cache in (constants._made, constants._span, _centres, footprint_lattice, _ground_cells, _axes):
             cache.cache_clear()
         watched(env, actions)  # in which constants are made
         for _ in range(3):  # an end and a beginning are among them

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.counter_random import uniforms
 from occsora_sim.device import fast_bfloat16
 from occsora_sim.geometry import compose, relative
@@ -163,7 +163,7 @@ class Entries(EntryNetwork):
         (b, f), pose = setting.speed.shape, setting.pose
         then = expected(users, f)
         there = relative(pose.double()[:, :, None], then).float().flatten(0, 1)
-        frames, world_of = setting.rows(), torch.arange(b * f, device=key.device) // f
+        frames, world_of = setting.rows(), span(b * f, key.device) // f
         rows = users.map(lambda value: value.index_select(0, world_of))
         chance, levels = self._chances(rows, frames, prompt.index_select(0, world_of), there, guided)
         luck = uniforms(key, self.uses(slots)) if luck is None else luck
@@ -177,8 +177,8 @@ class Entries(EntryNetwork):
         near, both = in_the_way(world, size, pace, users, then, pose, setting.speed, vehicle or Vehicle())
         # Of the tries of each the first is kept that it can have come with.
         can = can.view(b, f, _TRIES, slots) & ~near.view(b, f, _TRIES, slots)
-        first = can.byte().argmax(2) + _TRIES * torch.arange(f, device=key.device)[:, None]
-        best = (first * slots + torch.arange(slots, device=key.device)).flatten(1)  # (b, f k)
+        first = can.byte().argmax(2) + _TRIES * span(f, key.device)[:, None]
+        best = (first * slots + span(slots, key.device)).flatten(1)  # (b, f k)
         kind, pace, can = (value.reshape(b, -1).gather(1, best) for value in (kind, pace, can))
         wide = best[..., None]
         world, size, both = (
@@ -188,7 +188,7 @@ class Entries(EntryNetwork):
         both = both.gather(2, best[:, None].expand(-1, f * slots, -1))
         comes = give_way(comes.view(b, -1) & can, both)
         label = constant(DYNAMIC, kind.device, torch.uint8)[kind]
-        number = (((key[..., 1:] + 1) << 16) + slots + torch.arange(slots, device=key.device)).flatten(1)
+        number = (((key[..., 1:] + 1) << 16) + slots + span(slots, key.device)).flatten(1)
         came = with_past(comes, label, size, world, pace, number, users.pose.shape[2])
         return each_frame(came.map(lambda value: value.unflatten(1, (f, slots)).flatten(0, 1)), f)
 
@@ -223,7 +223,7 @@ class Entries(EntryNetwork):
         per_group = chance.shape[2] * nj
         group, flat = index // per_group, index % per_group
         cell = torch.stack((flat // nj, flat % nj), dim=-1)
-        row = torch.arange(len(flat), device=flat.device)[:, None].expand_as(flat)
+        row = span(len(flat), flat.device)[:, None].expand_as(flat)
         f = self.features(levels, row, cell)
         f, group, cell = f.repeat(1, _TRIES, 1), group.repeat(1, _TRIES), cell.repeat(1, _TRIES, 1)
         kind, part, yaw, pace = self.marks.draw(f, group, numbers)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.grid import FRAME_SECONDS, Grid
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.entry_view import in_view
@@ -56,7 +56,7 @@ def in_the_way(
     theirs = _spaces(Boxes.of(then, users.size[:, None].expand(-1, f, -1, -1)), users.speed[:, None])
     candidates = Boxes.of(world, size)
     mine = _spaces(candidates, pace)
-    frame = torch.arange(f, device=pose.device)
+    frame = span(f, pose.device)
     later = (frame[:, None] - frame) * FRAME_SECONDS
     step = candidates.ahead * pace[..., None]
     way = (step[:, None] * later[..., None, None]).flatten(2, 3)  # (b, f, f k, 2)

@@ -124,7 +124,7 @@ class Marks(nn.Module):
         yaw = (turn + rest.gather(-1, turn[..., None])[..., 0]) * _TURN
         pace = choice_from(self._speed(f, named, part, yaw), for_pace)
         low, up = F.embedding(pace, constant(_PACES, f.device)).unbind(-1)
-        speed = torch.where(pace > 0, low + (up - low) * within, 0.0)
+        speed = (low + (up - low) * within).masked_fill(pace <= 0, 0.0)
         return kind, part, yaw, speed
 
     def _where(self, f: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.geometry import relative
 from occsora_sim.grid import (
     BARRIER,
@@ -111,7 +111,7 @@ def in_frame(users: RoadUsers, pose: Tensor) -> Tensor:
 
 def expected(users: RoadUsers, frames: int) -> Tensor:
     """Where road users are now and in the frames that follow, if all go straight on: (b, f, n, 3) float64."""
-    ahead = torch.arange(frames, device=users.label.device) * FRAME_SECONDS
+    ahead = span(frames, users.label.device) * FRAME_SECONDS
     return users.now[:, None] + F.pad(users.velocity[:, None] * ahead[:, None, None], (0, 1))
 
 
@@ -236,7 +236,7 @@ def _who(users: RoadUsers, local: Tensor, pose: Tensor, grid: Grid, margin: int)
     at = torch.floor((torch.stack((x, y), dim=-1) - lower) / (POOL * grid.voxel)).int() + margin
     inside = ((at >= 0) & (at < constant(sides, device, torch.int32))).all(-1) & users.valid[..., None]
     cell = torch.where(inside, at[..., 0] * sides[1] + at[..., 1], cells).long()
-    slot = torch.arange(1, n + 1, device=device)[:, None].expand_as(cell)
+    slot = span(n, device, first=1)[:, None].expand_as(cell)
     # The last slot wins a cell: a sum over the ones that share it would depend on the order of a GPU's additions.
     image = torch.zeros(b, cells + 1, dtype=torch.long, device=device)
     image = image.scatter_reduce(1, cell.flatten(1), slot.flatten(1), "amax")[:, :-1]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.geometry import relative
 from occsora_sim.grid import Grid
@@ -153,7 +153,7 @@ def _coded(labels: Tensor) -> tuple[Tensor, Tensor]:
 def _rows(index: Tensor, size: int) -> Tensor:
     """Where each world's own `size` entries begin, in the shape of `index` (b, ...)."""
     kind = torch.int32 if len(index) * size < 1 << 31 else torch.int64  # of more than a thousand worlds
-    rows = torch.arange(len(index), device=index.device, dtype=kind) * size
+    rows = span(len(index), index.device, kind) * size
     return rows.view(-1, *(1,) * (index.ndim - 1))
 
 

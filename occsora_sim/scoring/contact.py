@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.geometry import relative
 from occsora_sim.grid import NUM_CLASSES, Grid
 from occsora_sim.scoring.driving import ScoreConfig
@@ -95,7 +95,7 @@ def find_swept_contact(
         parts: intervals that the motion is cut into.
 
     """
-    fraction = torch.arange(1, parts, device=motion.device) / parts
+    fraction = span(parts - 1, motion.device, first=1) / parts
     poses = motion[..., None, :] * fraction[:, None]  # (..., parts - 1, 3)
     back = relative(motion[..., None, :].expand_as(poses), poses)
     here = torch.zeros_like(motion)[..., None, :]

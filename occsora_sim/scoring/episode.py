@@ -133,9 +133,9 @@ class Episodes:
         terms = {
             "nc": self.nc,
             "dac": self.dac,
-            "ttc": torch.where(self.frames > 0, self.ttc / count, 1.0),
+            "ttc": (self.ttc / count).masked_fill(self.frames <= 0, 1.0),
             "ep": ego_progress(progress, available, self.start_speed, seconds, config),
-            "comfort": torch.where(self.frames > 0, self.comfort / count, 1.0),
+            "comfort": (self.comfort / count).masked_fill(self.frames <= 0, 1.0),
         }
         score = pdms(**terms)
         if self.extended is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from occsora_sim.constants import constant
+from occsora_sim.constants import constant, span
 from occsora_sim.grid import Grid
 from occsora_sim.road_users import RoadUsers
 from occsora_sim.voxels.shape_cells import GROWN, shape_bits
@@ -83,7 +83,7 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
     centre, cos, sin, near = _boxes(users, pose, grid)
     # Later slots in the higher bits: the largest value is what the last of all has there.
     kind = torch.int32 if (n + 1) << layers < 1 << 31 else torch.int64
-    rank = (torch.arange(1, n + 1, device=device) << layers).to(kind)
+    rank = (span(n, device, first=1) << layers).to(kind)
     code = rank | _box_layers(users, grid).to(kind)
 
     # All worlds' slots in one row: a world with few road users leaves its pieces to the others.
@@ -99,7 +99,7 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
     low = at + ahead * u + across * v - ahead.abs() * part_l - across.abs() * part_w
     lower, sides = (constant(side, device)[:, None] for side in (grid.lower[:2], (float(x), float(y))))
     first = torch.ceil((low - lower) / grid.voxel - 0.5 - _ROUNDING)
-    cell = first[:, None] + torch.arange(PIECE_COLUMNS, device=device)[:, None]  # (2, d, p), whole numbers
+    cell = first[:, None] + span(PIECE_COLUMNS, device)[:, None]  # (2, d, p), whole numbers
     within = (cell >= 0) & (cell < sides[..., None])
     off = (cell + 0.5) * grid.voxel + lower[..., None] - at[:, None]
     # Along x, along y: loops run over the pieces, which are many.
@@ -123,7 +123,7 @@ def cover_columns(users: RoadUsers, pose: Tensor, grid: Grid, pieces: int | None
     own = torch.floor((centre - lower[:, 0]) / grid.voxel)
     near = near & ((own >= 0) & (own < sides[:, 0])).all(-1)
     i, j = own.long().unbind(-1)
-    worlds = torch.arange(b, device=device)[:, None]
+    worlds = span(b, device)[:, None]
     own = (worlds * x + i.clamp(0, x - 1)) * y + j.clamp(0, y - 1)
     cells = torch.cat((cells.flatten(), own.flatten()))
     value = torch.cat((value.flatten(), torch.where(near, code, 0).flatten()))
@@ -177,7 +177,7 @@ def _pieces(
     sides = torch.stack(piece_counts(size, grid)).flatten(1)  # (2, b n)
     needed = (sides.prod(0) * near.flatten()).long()
     ends = needed.cumsum(0)
-    number = torch.arange(count, device=size.device)
+    number = span(count, size.device)
     slot = torch.searchsorted(ends, number, right=True)
     live = slot < len(ends)
     slot = slot.clamp(max=len(ends) - 1)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from occsora_sim.constants import span
 from occsora_sim.counter_random import uniforms
 from occsora_sim.errors import ActionError, ConfigurationError
 from occsora_sim.geometry import compose, relative
@@ -206,7 +207,7 @@ class DiffusionWorld:
             then.append(users)
             memory = replace(
                 memory, ground=grounds[k], users=users, poses=way[:, k + 1 : way.shape[1] - f + k + 1],
-                key=memory.key + torch.arange(2, device=self.device),
+                key=memory.key + span(2, self.device),
             )  # fmt: skip
         frames = view.columns()
         paint_road_users(
@@ -218,7 +219,7 @@ class DiffusionWorld:
         """What chance says of so many frames to come, in which at most `slots` enter; None where it says nothing."""
         if self.mode != "sample":
             return None
-        keys = memory.key[:, None] + F.pad(torch.arange(frames, device=self.device)[:, None], (1, 0))
+        keys = memory.key[:, None] + F.pad(span(frames, self.device)[:, None], (1, 0))
         most = memory.users.label.shape[1]
         users = min(most, memory.users.occupied().label.shape[1] + slots * (frames - 1))
         motions, *entries = uniforms(keys, {**uses(users), **self.entries.uses(slots)})

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from occsora_sim.constants import span
 from occsora_sim.geometry import relative, to_frame
 from occsora_sim.models.ground.tokenizer import PATCH
 
@@ -132,7 +133,7 @@ class GroundCanvas:
         place = relative(self.origin, pose)[:, :2]
         ego = torch.floor(place / (2 * self.tile * self.token)).long()
         wanted = torch.minimum(torch.maximum(self.block, ego - (BLOCKS - 1 - RIM)), ego - RIM)
-        slots = torch.arange(BLOCKS, device=pose.device)
+        slots = span(BLOCKS, pose.device)
 
         def held(first: Tensor) -> Tensor:
             """Which block each slot holds along both axes: (b, 2, BLOCKS)."""
@@ -212,7 +213,7 @@ class GroundCanvas:
         ahead = token - first
         (x, y), (in_x, in_y) = (token % size).unbind(-1), ((ahead >= 0) & (ahead < size)).unbind(-1)
         part_x, part_y = (column & PATCH - 1).unbind(-1)
-        row = torch.arange(len(points), device=points.device, dtype=torch.int32) * (size * size)
+        row = span(len(points), points.device, torch.int32) * (size * size)
         index = row.view(first.shape[:-1]) + x * size + y
         flat, part = index.flatten(), part_x * PATCH + part_y
         codes = self.fine.codes.view(-1).index_select(0, flat).int()
