@@ -8,7 +8,7 @@ nothing to wait for, so there a look at the mask saves the copying of worlds whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from occsora_sim.worlds.protocol import World, WorldState
 LARGEST_POOL = 32
 """Beginnings that are prepared unless the option `pool` says how many; a world of each is kept."""
 
-_LARGE = 1 << 15  # numbers in a row from which on rows are put in one by one where the mask may be looked at
+_LARGE = 1 << 15  # numbers in a row from which on a tensor is put in by itself
 
 Step = tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Infos]
 
@@ -191,15 +191,21 @@ def masked(told: Infos, mask: Tensor) -> Infos:
     return out
 
 
-def pack(tensors: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
-    """The small ones of tensors (b, ...) side by side, (b, *) of each kind."""
+def pack(tensors: Iterable[Tensor]) -> dict[torch.dtype, Tensor]:
+    """The small ones of tensors (b, ...) side by side: (b, *) of each kind."""
     kinds: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        if tensor[0].numel() < _LARGE:
-            kinds.setdefault(tensor.dtype, []).append(
-                tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]
-            )
+    for tensor in filter(_is_small, tensors):
+        kinds.setdefault(tensor.dtype, []).append(tensor.reshape(len(tensor), -1))
     return {kind: torch.cat(parts, dim=1) for kind, parts in kinds.items()}
+
+
+def unpack(packed: dict[torch.dtype, Tensor], like: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What `pack` has put side by side of tensors `like` these."""
+    taken = dict.fromkeys(packed, 0)
+    for tensor in filter(_is_small, like):
+        kind, begin = tensor.dtype, taken[tensor.dtype]
+        taken[kind] += tensor[0].numel()
+        yield packed[kind][:, begin : taken[kind]].view_as(tensor)
 
 
 def put(
@@ -221,25 +227,24 @@ def put(
         rows: if the mask was looked at.
 
     """
-    theirs = {kind: table.index_select(0, place) for kind, table in packed.items()}
-    both = {kind: torch.where(mask[:, None], theirs[kind], table) for kind, table in pack(mine).items()}
-    widths = {kind: iter(_split(table, kind, mine)) for kind, table in both.items()}
-    out = []
-    for tensor, pool in zip(mine, pooled, strict=True):
-        if tensor[0].numel() < _LARGE:
-            out.append(next(widths[tensor.dtype]).view_as(tensor))
-        elif rows is None:
-            chosen = mask.view(-1, *[1] * (tensor.ndim - 1))
-            out.append(torch.where(chosen, pool.index_select(0, place), tensor))
-        else:
-            out.append(tensor.index_copy_(0, rows, pool.index_select(0, place[rows])))
-    return out
+    both = {
+        kind: torch.where(mask[:, None], packed[kind].index_select(0, place), table)
+        for kind, table in pack(mine).items()
+    }
+    small = unpack(both, mine)
+
+    def placed(tensor: Tensor, pool: Tensor) -> Tensor:
+        if _is_small(tensor):
+            return next(small)
+        if rows is not None:
+            return tensor.index_copy_(0, rows, pool.index_select(0, place[rows]))
+        return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), pool.index_select(0, place), tensor)
+
+    return [placed(tensor, pool) for tensor, pool in zip(mine, pooled, strict=True)]
 
 
-def _split(table: Tensor, kind: torch.dtype, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The columns of `table` of each of the small tensors of a kind."""
-    sizes = [tensor[0].numel() for tensor in tensors if tensor.dtype == kind and tensor[0].numel() < _LARGE]
-    return table.split(sizes, dim=1)
+def _is_small(tensor: Tensor) -> bool:
+    return tensor[0].numel() < _LARGE
 
 
 def _copied(tree: dict[str, Any]) -> dict[str, Any]:
