@@ -75,7 +75,7 @@ def uniforms(key: Tensor, shapes: Mapping[int, Sequence[int]]) -> list[Tensor]:
     """Uniform numbers in (0, 1) for several uses, (..., *shape) float32 each, from {use: shape} and keys (..., 2)."""
     counts = [math.prod(shape) for shape in shapes.values()]
     drawn = _words(key.flatten(0, -2), tuple(zip(shapes, counts, strict=True)))
-    drawn = ((drawn >> 8).float() + 0.5).mul_(2.0**-24).flatten(1)  # 24 bits fill a float32
+    drawn = ((drawn >> 9).float() + 0.5).mul_(2.0**-23).flatten(1)  # of 24 bits the last would be 1
     parts = drawn.split([-(-count // 4) * 4 for count in counts], dim=1)
     return [
         part[:, :count].unflatten(1, tuple(shape)).unflatten(0, key.shape[:-1])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from occsora_sim import counter_random
 from occsora_sim.counter_random import choice_from, philox, uniform, uniforms, words
 
 KNOWN = [  # Random123 1.09, examples/kat_vectors, philox4x32 10
@@ -34,8 +35,16 @@ def test_uses_draw_the_same_together_and_each_alone():
     shapes = {9: (5, 3), 2: (7,), 100: (2, 2, 2)}
     for (use, shape), drawn in zip(shapes.items(), uniforms(keys, shapes), strict=True):
         assert torch.equal(drawn, uniform(keys, use, *shape))
-        exact = ((words(keys, use, drawn[0].numel()) >> 8).double() + 0.5) / 2**24
-        assert torch.equal(drawn.flatten(1), exact.float())
+        exact = ((words(keys, use, drawn[0].numel()) >> 9).double() + 0.5) / 2**23
+        assert torch.equal(drawn.flatten(1).double(), exact)
+
+
+@pytest.mark.parametrize("word", [0, 0xFFFFFFFF])
+def test_neither_0_nor_1_is_ever_drawn(monkeypatch, word):
+    """One in 17 million was 1: a size that is picked by it lies beyond the last."""
+    monkeypatch.setattr(counter_random, "_words", lambda key, uses: torch.full((len(key), 2, 4), word))
+    (drawn,) = uniforms(torch.zeros(1, 2, dtype=torch.int64), {0: (8,)})
+    assert ((drawn > 0) & (drawn < 1) & ((drawn * 32).long() < 32)).all()
 
 
 def test_seed_frame_and_use_each_change_what_is_drawn():

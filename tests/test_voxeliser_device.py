@@ -27,7 +27,7 @@ SIZES = {PEDESTRIAN: (0.6, 0.6, 1.7), CAR: (4.5, 1.9, 1.5), BUS: (18.0, 2.6, 3.2
 @pytest.fixture(autouse=True)
 def constants_made_anew():
     """Those that a test before made were not watched while they were."""
-    for made in (constants._made, grid._centres, paint._labels, paint._layer_tables):
+    for made in (constants._made, constants._span, grid._centres, paint._labels, paint._layer_tables):
         made.cache_clear()
 
 
