@@ -78,7 +78,7 @@ endif
 # policy `learned`.
 policy: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/ppo.py --scenes traffic:0-23+arterial:0-5+roundabout:0-5 --ahead 110 \
-		--tiles 0 --steps 2 --seconds 12 --num-envs 24 --rollout 24 --pool 60 --total-steps 110000 \
+		--tiles 0 --steps 2 --seconds 12 --num-envs 24 --rollout 24 --pool 60 --total-steps 120000 --entropy 0.03 \
 		--save-every 5 --eval-episodes 24 --out runs/ppo
 	mkdir -p assets/policies
 	cp runs/ppo/policy.safetensors assets/policies/ppo.safetensors.part
