@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from occsora_sim.constants import constant
-from occsora_sim.envs.manoeuvre import BRAKE, MANOEUVRES, OFFSET, PULL, SPEEDS
+from occsora_sim.envs.manoeuvre import BRAKE, MANOEUVRES, OFFSET, PULL, SOON, SPEEDS
 from occsora_sim.vehicle import Vehicle
 
 TIMES = tuple(0.5 * k for k in range(1, 9))
@@ -26,7 +26,8 @@ def clearances(users: Tensor, along: Tensor, aside: Tensor, speed: Tensor) -> Te
     [m], from -1, well into it, to FAR.
 
     All are boxes in the frame of the route, the others along it where they are turned. They keep their velocity, the
-    ego changes to the manoeuvre's speed and line and keeps these. Nobody behind is looked at: whoever follows brakes.
+    ego, a car of the default size, changes to the manoeuvre's speed and line and keeps these. Nobody behind is looked
+    at: whoever follows brakes.
 
     Args:
         users: (n, m, *) as they are observed.
@@ -38,17 +39,13 @@ def clearances(users: Tensor, along: Tensor, aside: Tensor, speed: Tensor) -> Te
     device, time = users.device, constant(TIMES, users.device)
     kept = speed[:, None].expand(-1, len(MANOEUVRES) - len(SPEEDS))  # what goes left or right keeps its speed
     wanted = torch.cat((constant(SPEEDS, device).expand(len(speed), -1), kept), dim=1)
-    missing = wanted - speed[:, None]
-    pull = missing.clamp(BRAKE, PULL)
-    pulling = torch.where(pull == 0, 0.0, missing / pull.masked_fill(pull == 0, 1.0)).clamp(min=1.0)[
-        ..., None
-    ]
-    pull = (missing / pulling[..., 0])[..., None]  # evenly, within a second if it can
-    spent = torch.minimum(time, pulling)
+    missing = (wanted - speed[:, None])[..., None]
+    pull = (missing / SOON).clamp(BRAKE, PULL)
+    spent = torch.minimum(time, (missing / pull).nan_to_num(0.0))  # until it has that speed
     ahead = speed[:, None, None] * time + pull * spent * (time - spent / 2)  # (n, manoeuvres, times)
     ahead = ahead + (_CAR.front + _CAR.rear) / 2  # of the middle of the car
-    line = constant(OFFSET, device)[:, None] - aside[:, None, None]
-    left = aside[:, None, None] + torch.maximum(torch.minimum(line, _SIDEWAYS * time), -_SIDEWAYS * time)
+    aside, step = aside[:, None, None], _SIDEWAYS * time
+    left = aside + (constant(OFFSET, device)[:, None] - aside).clamp(-step, step)
     place, velocity, (cos, sin) = along[..., :2], along[..., 2:4], along[..., 4:].abs().unbind(-1)
     long, wide = users[..., 7], users[..., 8]
     size = torch.stack((cos * long + sin * wide, sin * long + cos * wide), dim=-1)

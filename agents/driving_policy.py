@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from occsora_sim.agents.clearance import TIMES, clearances
+from occsora_sim.agents.clearance import FAR, TIMES, clearances
 from occsora_sim.agents.protocol import Observation
 from occsora_sim.checkpoint import read_tensors, write_tensors
 from occsora_sim.constants import constant
@@ -34,7 +34,7 @@ _USUAL: dict[str, tuple[float, ...]] = {
     "route": (20.0, 10.0),
     "road_users": (1.0, 20.0, 20.0, 1.0, 1.0, 10.0, 10.0, 5.0, 2.0),
     "along": (20.0, 3.0, 10.0, 10.0, 1.0, 1.0),
-    "clearance": (5.0,),
+    "clearance": (FAR,),
 }
 """About how large each number is where it matters. By the bounds of the space 8 m/s would be 0.08: hardly seen."""
 

@@ -27,7 +27,8 @@ PULL, BRAKE = 2.0, -4.0
 """How hard a car accelerates and brakes to reach the speed that is asked for, at most [m/s2]: what passes as
 comfortable."""
 
-_SOON = 1.0  # after which the speed that is asked for is reached, where that is not too hard [s]
+SOON = 1.0
+"""After which the speed that is asked for is reached, where that is not too hard [s]."""
 
 _STEP = 0.25  # between two corrections of the steering [s]
 _PREVIEW, _LEAST_PREVIEW = 1.0, 4.0  # distance of the pursued point: seconds of travel [s], and at least [m]
@@ -63,7 +64,7 @@ def manoeuvres_to_trajectory(
     near, origin, speed = near.double(), pose.double(), speed.double()
     wanted = constant((*SPEEDS, math.nan, math.nan), speed.device, torch.float64)[actions]
     wanted = torch.where(wanted.isnan(), speed, wanted)
-    pull = ((wanted - speed) / _SOON).clamp(BRAKE, PULL)
+    pull = ((wanted - speed) / SOON).clamp(BRAKE, PULL)
     aside = constant(OFFSET, speed.device, torch.float64)[actions]
     steering = torch.zeros_like(speed)
     here = torch.zeros_like(origin)  # relative to where the manoeuvre began

@@ -9,7 +9,7 @@ nothing to wait for, so there a look at the mask saves the copying of worlds whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,11 +78,10 @@ class PooledEpisodes:
             drawn = zip(mine, self.beginnings.draw_pool(self.size), strict=True)
             both = simulation.begin(*(own + pooled for own, pooled in drawn))
             self.pool = simulation.select(both, range(count, count + self.size))
-            self._pooled = tensors_of(self.pool)
+            self._states = Pool.of(tensors_of(self.pool))
             self._sights, ids = simulation.look(self.pool)
             self._told = tell(self.pool, simulation.config, ids=ids)
-            self._shown = [*self._sights.values(), *self._told.values()]
-            self._packed, self._packed_shown = pack(self._pooled), pack(self._shown)
+            self._shown = Pool.of([*self._sights.values(), *self._told.values()])
             self.state = map_state(simulation.select(both, range(count)), lambda tensor: tensor)
             self._taken = torch.zeros((), dtype=torch.int64, device=device)  # of the pool, since it was made
             assert self.beginnings.generators is not None
@@ -119,7 +118,7 @@ class PooledEpisodes:
         sight, fresh = dict(seen), {name: told[name] for name in self._told}
         if place is not None:
             mine = [seen[name] for name in self._sights] + [fresh[name] for name in self._told]
-            shown = iter(put(anew, place, self._shown, self._packed_shown, mine))
+            shown = iter(self._shown.put(anew, place, mine, None))
             sight = {name: next(shown) for name in self._sights}
             fresh = {name: next(shown) for name in self._told}
         stepped = {name: value for name, value in told.items() if name not in fresh}
@@ -143,7 +142,7 @@ class PooledEpisodes:
             return state, None
         rows = anew.nonzero()[:, 0] if self.looks else None
         self._taken = number[-1]
-        begun = iter(put(anew, place, self._pooled, self._packed, tensors_of(state), rows))
+        begun = iter(self._states.put(anew, place, tensors_of(state), rows))
         state = map_state(state, lambda _: next(begun))
         memory = state.world.memory
         seed = torch.where(anew, self._seed + number, memory.key[:, 0])
@@ -191,6 +190,40 @@ def masked(told: Infos, mask: Tensor) -> Infos:
     return out
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Tensors (p, ...) of p beginnings, whose rows are put into others; `packed` are the small ones side by side."""
+
+    tensors: Sequence[Tensor]
+    packed: dict[torch.dtype, Tensor]
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor]) -> Pool:
+        """A pool of these."""
+        return Pool(tensors, pack(tensors))
+
+    def put(self, mask: Tensor, place: Tensor, mine: Sequence[Tensor], rows: Tensor | None) -> list[Tensor]:
+        """Tensors `mine` (b, ...), as many, with the rows of the mask (b,) taken from the pool at `place` (b,).
+
+        Small tensors are put in side by side: three operations for all of a kind. Large ones are written into, where
+        `rows` says which are set in the mask.
+        """
+        both = {
+            kind: torch.where(mask[:, None], self.packed[kind].index_select(0, place), table)
+            for kind, table in pack(mine).items()
+        }
+        small = unpack(both, mine)
+
+        def placed(tensor: Tensor, pool: Tensor) -> Tensor:
+            if _is_small(tensor):
+                return next(small)
+            if rows is not None:
+                return tensor.index_copy_(0, rows, pool.index_select(0, place[rows]))
+            return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), pool.index_select(0, place), tensor)
+
+        return [placed(tensor, pool) for tensor, pool in zip(mine, self.tensors, strict=True)]
+
+
 def pack(tensors: Iterable[Tensor]) -> dict[torch.dtype, Tensor]:
     """The small ones of tensors (b, ...) side by side: (b, *) of each kind."""
     kinds: dict[torch.dtype, list[Tensor]] = {}
@@ -206,41 +239,6 @@ def unpack(packed: dict[torch.dtype, Tensor], like: Iterable[Tensor]) -> Iterato
         kind, begin = tensor.dtype, taken[tensor.dtype]
         taken[kind] += tensor[0].numel()
         yield packed[kind][:, begin : taken[kind]].view_as(tensor)
-
-
-def put(
-    mask: Tensor,
-    place: Tensor,
-    pooled: Sequence[Tensor],
-    packed: dict[torch.dtype, Tensor],
-    mine: Sequence[Tensor],
-    rows: Tensor | None = None,
-) -> list[Tensor]:
-    """Tensors `mine` (b, ...) with the rows of the mask (b,) taken from `pooled` (p, ...) at `place` (b,).
-
-    Args:
-        mask: of the rows.
-        place: in the pool, of each row.
-        pooled: as many tensors as `mine`.
-        packed: `pack` of them. Small tensors are put in side by side: three operations for all of a kind.
-        mine: tensors; large ones are written into, where `rows` says which are set in the mask.
-        rows: if the mask was looked at.
-
-    """
-    both = {
-        kind: torch.where(mask[:, None], packed[kind].index_select(0, place), table)
-        for kind, table in pack(mine).items()
-    }
-    small = unpack(both, mine)
-
-    def placed(tensor: Tensor, pool: Tensor) -> Tensor:
-        if _is_small(tensor):
-            return next(small)
-        if rows is not None:
-            return tensor.index_copy_(0, rows, pool.index_select(0, place[rows]))
-        return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), pool.index_select(0, place), tensor)
-
-    return [placed(tensor, pool) for tensor, pool in zip(mine, pooled, strict=True)]
 
 
 def _is_small(tensor: Tensor) -> bool:

@@ -5,6 +5,7 @@ occsora-sim evaluate agent --agent out/ppo/policy.safetensors --world traffic
 """
 
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,6 @@ import gymnasium as gym
 import torch
 import tyro
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 import occsora_sim  # noqa: F401  (registers the environment)
@@ -25,6 +25,7 @@ from occsora_sim.agents.driving_policy import (
     save_driving_policy,
 )
 from occsora_sim.agents.episode import average, run_episodes
+from occsora_sim.models.ema import EMA
 
 OPTIONS = ("action", "world", "scenes", "device", "num_envs", "ahead", "tiles", "pool", "steps", "seconds")
 SHOWN = ("score", "nc", "dac", "ttc", "ep", "comfort")
@@ -98,7 +99,7 @@ class Trainer:
         self.policy = DrivingPolicy(DrivingPolicyConfig(action=args.action, channels=channels)).to(
             args.device
         )
-        self.averaged = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(args.average))
+        self.averaged = EMA(self.policy, args.average)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=args.lr, eps=1e-5)
         self.path = args.out / "resume.pt"
         if self.path.is_file():  # numbers and text alone, nothing that runs code
@@ -123,7 +124,7 @@ class Trainer:
             torch.manual_seed(args.seed * 1_000_003 + self.updates)
             self.optimiser.param_groups[0]["lr"] = args.lr * (1 - self.steps / args.total_steps)
             scalars = self.learn(*self.drive())
-            self.averaged.update_parameters(self.policy)
+            self.averaged.update(self.policy)
             self.updates += 1
             seconds, self.started = time.monotonic() - self.started, time.monotonic()
             scalars["speed/steps_per_second"] = torch.tensor(args.rollout * args.num_envs / seconds)
@@ -135,7 +136,13 @@ class Trainer:
                 print(f"step {self.steps}: {told}", flush=True)
         self.board.close()
         self.env.close()
-        return self.averaged.module
+        return self.best()
+
+    def best(self) -> DrivingPolicy:
+        """The policy with averaged weights."""
+        policy = deepcopy(self.policy)
+        self.averaged.copy_to(policy)
+        return policy
 
     @torch.no_grad()
     def drive(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -199,7 +206,7 @@ class Trainer:
         """Write the policy, and all that a training needs to go on."""
         recipe = {name: str(value) for name, value in asdict(self.args).items() if name != "out"}
         recipe["steps_taken"] = str(self.steps)
-        save_driving_policy(self.path.with_name("policy.safetensors"), self.averaged.module, recipe)
+        save_driving_policy(self.path.with_name("policy.safetensors"), self.best(), recipe)
         parts = {"policy": self.policy, "averaged": self.averaged, "optimiser": self.optimiser}
         state = {name: part.state_dict() for name, part in parts.items()}
         torch.save({**state, "updates": self.updates}, half := self.path.with_suffix(".part"))

@@ -56,9 +56,15 @@ def test_nobody_behind_and_nobody_at_all_leave_all_room():
     assert (clearances(empty, torch.zeros(1, 3, 6), torch.zeros(1), torch.zeros(1)) == FAR).all()
 
 
+def test_how_far_beside_the_route_one_is_does_not_depend_on_where_it_leads():
+    points = torch.tensor([[(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (2.0, 4.0)]])  # leads to the left, 2 m ahead
+    ahead = torch.tensor([[(1.0, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0)]])
+    assert beside_route(points, ahead).tolist() == [2.0]
+
+
 def test_who_is_beside_the_route_comes_back_to_it():
     """3 m to the left of it the ego is beside a car on it, then behind it, 2 m/s nearer to its line."""
-    left = room((FRONT + 2.0 + 1.0, -3.0, 6.0, 0.0, 0), aside=3.0)
-    assert left["6 m/s"][0.5] == near(max(1.0, 2.0 - (2.0 + WIDTH) / 2))
-    assert left["6 m/s"][4.0] == near(1.0)
+    left = room((FRONT + 2.0 + 0.05, -3.0, 6.0, 0.0, 0), aside=3.0)
+    assert left["6 m/s"][0.5] == near(2.0 - (2.0 + WIDTH) / 2), "still beside it"
+    assert left["6 m/s"][4.0] == near(0.05), "behind it"
     assert left["left"][4.0] == near(3.0 - (2.0 + WIDTH) / 2), "stays where it is"

@@ -90,6 +90,7 @@ class Routes:
     def at(self, arc: torch.Tensor) -> torch.Tensor:
         """Points (b, n, 2) [m] at arc lengths `arc` (b, n) [m], held at the ends."""
         arc = torch.minimum(arc.clamp(min=0.0), self.length[:, None])
+        # Not by searchsorted, which copies arcs that lie beside other numbers of their rows.
         index = (self.arc[:, None] <= arc[..., None]).sum(-1).clamp(1, self.arc.shape[1] - 1)
         before, after = self.arc.gather(1, index - 1), self.arc.gather(1, index)
         part = ((arc - before) / (after - before).clamp(min=1e-6)).clamp(0.0, 1.0)[..., None]
