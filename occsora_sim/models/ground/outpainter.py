@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from occsora_sim import counter_random
 from occsora_sim.errors import ConfigurationError
 from occsora_sim.models.ground.hourglass import Hourglass, HourglassConfig
+from occsora_sim.models.ground.likely import Likely
 from occsora_sim.scene_prompt import PLACES
 
 ROUTE_FEATURES = 5
@@ -93,11 +94,11 @@ class Outpainter(nn.Module):
         self.shared = nn.Linear(width, features, bias=False)
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.shared.weight)
-        self.books: tuple[Tensor, Tensor] | None = None  # see `settle`
+        self.books: tuple[Tensor, Tensor, Likely] | None = None  # see `settle`
 
     def settle(self) -> None:
-        """Make `table` and `answers` once and for all: nothing will be learned any more."""
-        self.books = self.table(), self.answers()
+        """Make `table`, `answers` and which codes are likely once and for all: nothing will be learned any more."""
+        self.books = self.table(), self.answers(), Likely.of(self.contents)
 
     def described(self) -> Tensor:
         """What is where in each code: (codes, parts x values) of ones and zeros, in the weights' type."""
@@ -170,7 +171,7 @@ class Outpainter(nn.Module):
         """
         window, tile, b = self.config.window, self.config.tile, len(codes)
         count, size = tile * tile, window * window
-        table, answers = self.books or (self.table(), self.answers())
+        table, answers, likely = self.books or (self.table(), self.answers(), Likely.of(self.contents))
         told, half = self.told(route, place, plan)
         cells = _middle(window, tile, codes.device)  # (count,), where the tile's tokens are in the window
         begin, chance = counter_random.uniforms(key, {_ORDER: (2,), _CODE: (count,)})
@@ -199,7 +200,7 @@ class Outpainter(nn.Module):
                 alike = self.described().float()
                 drawn = (p @ alike @ alike.T).argmax(-1)
             else:
-                drawn = (p.cumsum(-1) < chances[step]).sum(-1).clamp_(max=p.shape[-1] - 1)
+                drawn = likely.draw(p, chances[step])
             codes = codes.scatter(1, written[step], drawn)
         return codes[:, cells].view(b, tile, tile)
 

@@ -1,0 +1,62 @@
+"""A draw of codes without the freaks among them: what a token holds is drawn as the network says, how it lies in the
+token from what is likely.
+
+A network that is not sure spreads a little chance over thousands of codes: of a wall, over squares that continue none.
+Cut off by their chance alone, as min-p does (Nguyen et al. 2024, arXiv 2407.01082), trees and hedges go too: each place
+that one may have is as unlikely. But that there is one is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LEAST, SHAPE = 0.02, 0.5
+"""See `Likely`; what they are worth is in the lab book (2026-11-30)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likely:
+    """Which codes are drawn.
+
+    Attributes:
+        mixtures: (m, codes) float32, 1 where a code is of a mixture: those with the same parts, wherever these lie.
+        least: mixtures with less than this share of the chance of the likeliest are not drawn; the others are as often
+            as their chances say.
+        shape: within a mixture, codes with less than this share of the likeliest are not drawn.
+
+    """
+
+    mixtures: Tensor
+    least: float
+    shape: float
+
+    @staticmethod
+    def of(contents: Tensor, least: float = LEAST, shape: float = SHAPE) -> Likely:
+        """Of codes that are made of `contents` (codes, parts) uint8."""
+        held = F.one_hot(contents.long()).amax(1)
+        number = torch.unique(held, dim=0, return_inverse=True)[1]
+        return Likely(mixtures=F.one_hot(number).T.float(), least=least, shape=shape)
+
+    def draw(self, p: Tensor, chance: Tensor) -> Tensor:
+        """Codes (...) int64 of chances `p` (..., codes) float32 and uniform numbers `chance` (..., 1) in [0, 1)."""
+        mixture, chance = _drawn(_cut(F.linear(p, self.mixtures), self.least), chance)
+        return _drawn(_cut(p * F.embedding(mixture, self.mixtures), self.shape), chance)[0]
+
+
+def _cut(p: Tensor, least: float) -> Tensor:
+    """Those at least so large a share of the largest."""
+    return p * (p >= least * p.amax(-1, keepdim=True))
+
+
+def _drawn(p: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of `p` (..., n), of any sum, `chance` (..., 1) falls on: (...) int64; and how far in it, uniform again."""
+    until = p.cumsum(-1)
+    at = chance * until[..., -1:]
+    drawn = (until <= at).sum(-1, keepdim=True).clamp_(max=p.shape[-1] - 1)
+    share = p.gather(-1, drawn)
+    within = (at - until.gather(-1, drawn) + share) / share.clamp(min=1e-30)
+    return drawn[..., 0], within.clamp_(0, 1 - 1e-6)
