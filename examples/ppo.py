@@ -57,7 +57,7 @@ class Args:
     target_kl: float = 0.1  # a rollout is put aside once the policy has gone this far from it
     entropy: float = 0.01
     reward_scale: float = 0.2  # so that values are about as large as 1
-    collisions: float = 0.6  # share of their cost that counts, 1 at total_steps; with all of it one learns to stand
+    collisions: float = 0.6  # share of their cost that counts; with all of it one learns to stand
     average: float = 0.9  # what is saved are averaged weights, this much of them those before
     save_every: int = 20  # updates
     eval_episodes: int = 8  # in live traffic, at the end
@@ -148,14 +148,13 @@ class Trainer:
     def drive(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A rollout: what was seen and done, (t n, ...), with advantages and returns; and scalars of the driving."""
         args, steps, sums = self.args, [], {"ends": torch.zeros(1, device=self.args.device)}
-        spared = (1 - args.collisions) * (1 - self.steps / args.total_steps)
         for _ in range(args.rollout):
             chance, value = self.policy(self.seen)
             step = {**self.seen, "action": chance.sample(), "value": value, "ignored": self.over}
             step["log"] = chance.log_prob(step["action"])
             self.seen, reward, terminated, truncated, infos = self.env.step(step["action"])
             cost = infos.get("reward_terms", {}).get("collision", 0.0)  # nothing where all rows begin anew
-            step["reward"] = (reward - spared * cost).float()
+            step["reward"] = (reward - (1 - args.collisions) * cost).float()
             step |= {"terminated": terminated, "truncated": truncated}
             steps.append(step)
             self.over = terminated | truncated
