@@ -14,9 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LEAST, SHAPE = 0.02, 0.5
-"""See `Likely`; what they are worth is in the lab book (2026-11-30)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Likely:
@@ -35,7 +32,7 @@ class Likely:
     shape: float
 
     @staticmethod
-    def of(contents: Tensor, least: float = LEAST, shape: float = SHAPE) -> Likely:
+    def of(contents: Tensor, least: float, shape: float) -> Likely:
         """Of codes that are made of `contents` (codes, parts) uint8."""
         held = F.one_hot(contents.long()).amax(1)
         number = torch.unique(held, dim=0, return_inverse=True)[1]

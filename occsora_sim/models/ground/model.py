@@ -26,6 +26,10 @@ PLAN_CALLS = 3
 _OUTWARD = 1.0
 """How the plan grows out of what is known (`shown_in_order`). The ground need not: it follows its plan."""
 
+_LEAST, _SHAPE = 0.02, 0.5
+_PLAN_LEAST, _PLAN_SHAPE = 0.005, 0.2
+"""Which codes are drawn (`Likely`). Of the plan more: what is cut there are not freaks alone but kinds of places."""
+
 _AT_ONCE = 64
 """Most tiles in a call of a network, for its memory's sake."""
 
@@ -84,7 +88,7 @@ class GroundConfig:
         """Sizes of the ground's outpainter."""
         return OutpainterConfig(
             codes=self.codes, parts=PATCH**2, values=self.kinds, plan=self.patterns, token=self.token,
-            window=self.window, tile=self.tile, body=self.body,
+            window=self.window, tile=self.tile, body=self.body, least=_LEAST, shape=_SHAPE,
         )  # fmt: skip
 
     @property
@@ -92,7 +96,7 @@ class GroundConfig:
         """Sizes of the plan's outpainter."""
         return OutpainterConfig(
             codes=self.patterns, parts=CELLS, values=len(GROUPS), token=2 * self.token, window=self.plan_window,
-            tile=self.tile, body=self.plan_body,
+            tile=self.tile, body=self.plan_body, least=_PLAN_LEAST, shape=_PLAN_SHAPE,
         )  # fmt: skip
 
     @staticmethod

@@ -43,6 +43,8 @@ class OutpainterConfig:
         token: edge of a token [m].
         window: edge of the window that the network sees [tokens].
         tile: edge of the square in its middle that is drawn [tokens].
+        least: which codes are drawn, with `shape` (`Likely`).
+        shape: see there.
         body: the network's sizes.
 
     """
@@ -54,6 +56,8 @@ class OutpainterConfig:
     token: float = 1.6
     window: int = 32
     tile: int = 16
+    least: float = 0.0
+    shape: float = 0.0
     body: HourglassConfig = field(default_factory=HourglassConfig)
 
     def __post_init__(self) -> None:
@@ -98,7 +102,11 @@ class Outpainter(nn.Module):
 
     def settle(self) -> None:
         """Make `table`, `answers` and which codes are likely once and for all: nothing will be learned any more."""
-        self.books = self.table(), self.answers(), Likely.of(self.contents)
+        self.books = self.table(), self.answers(), self.likely()
+
+    def likely(self) -> Likely:
+        """Which codes are drawn."""
+        return Likely.of(self.contents, self.config.least, self.config.shape)
 
     def described(self) -> Tensor:
         """What is where in each code: (codes, parts x values) of ones and zeros, in the weights' type."""
@@ -171,7 +179,7 @@ class Outpainter(nn.Module):
         """
         window, tile, b = self.config.window, self.config.tile, len(codes)
         count, size = tile * tile, window * window
-        table, answers, likely = self.books or (self.table(), self.answers(), Likely.of(self.contents))
+        table, answers, likely = self.books or (self.table(), self.answers(), self.likely())
         told, half = self.told(route, place, plan)
         cells = _middle(window, tile, codes.device)  # (count,), where the tile's tokens are in the window
         begin, chance = counter_random.uniforms(key, {_ORDER: (2,), _CODE: (count,)})
