@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from occsora_sim.commands.streams import patient_streams
     from occsora_sim.interruption import ended_by_signals
 
+    # GNU OpenMP's threads wait for each other by counting so far before they sleep. By default they count a hundred
+    # times as far, and beside one other program 20 s of driving took 400 s; read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     with ended_by_signals(), patient_streams():
         return _guarded(list(sys.argv[1:] if argv is None else argv))
 

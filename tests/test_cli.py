@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -232,6 +233,15 @@ def test_a_real_process_from_another_folder(scenes, tmp_path):
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "3000"), ("7", "7")])
+def test_threads_that_wait_soon_give_way_to_other_programs_if_nothing_else_is_asked(monkeypatch, given, kept):
+    monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
+    if given is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == kept
 
 
 def test_bad_options_end_in_one_line(scenes, tmp_path, capsys):
