@@ -33,12 +33,12 @@ from occsora_sim.worlds.diffusion import load_world
 PLACES = 40
 
 
-def draw_surest(self, codes, known, route, place, key, plan=None, *, steps=4, expected=False):
+def draw_surest(self, codes, known, route, place, key, plan=None, *, steps=4, expected=False, outward=0.0):
     """`Outpainter.draw` with the tokens first of which the network is sure, and chance, which has less and less say."""
     tile, edge = self.config.tile, (self.config.window - self.config.tile) // 2
     inside = slice(edge, edge + tile)
     codes, known = codes.clone(), known.clone()
-    table, answers = self.books or (self.table(), self.answers())
+    table, answers, likely = self.books or (self.table(), self.answers(), self.likely())
     told, half = self.told(route, place, plan)
     total = (~known[:, inside, inside]).flatten(1).sum(-1, keepdim=True)
     chance = counter_random.uniform(key, 0x0B7, steps, tile * tile)
@@ -47,7 +47,7 @@ def draw_surest(self, codes, known, route, place, key, plan=None, *, steps=4, ex
         features = self.look(codes, known, told, half, table)[:, inside, inside]
         p = self.logits(features.flatten(1, 2), answers).float().softmax(-1)
         hidden = ~known[:, inside, inside].flatten(1)
-        drawn = (p.cumsum(-1) < chance[:, step, :, None]).sum(-1).clamp(max=p.shape[-1] - 1)
+        drawn = likely.draw(p, chance[:, step, :, None])
         rank = (1 - (step + 1) / steps) * gumbel[:, step] - torch.special.entr(p).sum(-1)
         rank = rank.masked_fill(~hidden, -math.inf).argsort(-1, descending=True).argsort(-1)
         left = math.cos(math.pi / 2 * (step + 1) / steps) if step + 1 < steps else 0.0
