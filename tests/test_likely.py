@@ -43,6 +43,6 @@ def test_an_unlikely_mixture_is_not_drawn_at_all():
 def test_no_code_without_a_chance_is_drawn():
     p = torch.tensor([0.0, 0.0, 0.3, 0.0, 0.0, 0.7])
     for cut in (Likely.of(CODES, 0.02, 0.5), Likely.of(CODES, 0.0, 0.0)):
-        ends = torch.tensor([[0.0], [2.0**-23], [1 - 2.0**-23]])
+        ends = torch.tensor([[0.0], [2.0**-23], [1 - 2.0**-24]])
         assert set(cut.draw(p.expand(3, -1), ends).tolist()) <= {2, 5}
         assert shares(cut, p)[[0, 1, 3, 4]].sum() == 0

@@ -40,8 +40,16 @@ class Likely:
 
     def draw(self, p: Tensor, chance: Tensor) -> Tensor:
         """Codes (...) int64 of chances `p` (..., codes) float32 and uniform numbers `chance` (..., 1) in [0, 1)."""
-        mixture, chance = _drawn(_cut(F.linear(p, self.mixtures), self.least), chance)
-        return _drawn(_cut(p * F.embedding(mixture, self.mixtures), self.shape), chance)[0]
+        until = _cut(F.linear(p, self.mixtures), self.least).cumsum(-1)
+        at = chance * until[..., -1:]
+        mixture = _first_beyond(until, at)
+        low, high = F.pad(until, (1, 0)).gather(-1, mixture), until.gather(-1, mixture)
+        chance = ((at - low) / (high - low).clamp(min=1e-30)).clamp(
+            0, 1 - 1e-6
+        )  # how far in it: uniform again
+        within = F.embedding(mixture[..., 0], self.mixtures)
+        until = _cut(p * within, self.shape).cumsum(-1)
+        return _first_beyond(until, chance * until[..., -1:])[..., 0]
 
 
 def _cut(p: Tensor, least: float) -> Tensor:
@@ -49,11 +57,6 @@ def _cut(p: Tensor, least: float) -> Tensor:
     return p * (p >= least * p.amax(-1, keepdim=True))
 
 
-def _drawn(p: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of `p` (..., n), of any sum, `chance` (..., 1) falls on: (...) int64; and how far in it, uniform again."""
-    until = p.cumsum(-1)
-    at = chance * until[..., -1:]
-    drawn = (until <= at).sum(-1, keepdim=True).clamp_(max=p.shape[-1] - 1)
-    share = p.gather(-1, drawn)
-    within = (at - until.gather(-1, drawn) + share) / share.clamp(min=1e-30)
-    return drawn[..., 0], within.clamp_(0, 1 - 1e-6)
+def _first_beyond(until: Tensor, at: Tensor) -> Tensor:
+    """The first of rising numbers (..., n) that is more than `at` (..., 1): (..., 1) int64."""
+    return (until <= at).sum(-1, keepdim=True).clamp_(max=until.shape[-1] - 1)
