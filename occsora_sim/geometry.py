@@ -10,6 +10,8 @@ import math
 
 import torch
 
+from occsora_sim.constants import constant
+
 
 def wrap_angle(angle: torch.Tensor) -> torch.Tensor:
     """Wrap an angle [rad] of any shape into [-pi, pi)."""
@@ -20,10 +22,17 @@ def rotate(points: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
     """Rotate points (..., 2) [m] by yaw (...) [rad] counter-clockwise about the origin."""
     # In float64: the float32 routines differ in the last bit with an element's place in its array, and a world must
     # not depend on its neighbours in a batch.
-    turn = yaw.double()
-    cos, sin = turn.cos().to(yaw.dtype), turn.sin().to(yaw.dtype)
-    x, y = points[..., 0], points[..., 1]
-    return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
+    turn = yaw.double()[..., None]
+    return _turned(points, turn.cos().to(yaw.dtype), turn.sin().to(yaw.dtype))
+
+
+def turned(points: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
+    """Points (..., 2) of a frame whose first axis lies along the unit vectors `ahead` (..., 2)."""
+    return _turned(points, ahead[..., :1], ahead[..., 1:])
+
+
+def _turned(points: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    return points * cos + points.flip(-1) * (sin * constant((-1, 1), sin.device, sin.dtype))
 
 
 def compose(pose: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from occsora_sim.vehicle import Vehicle
 from occsora_sim.voxels.paint import paint_road_users
 from occsora_sim.watch import Operations, Watch, mark
 
-MOST = 1998
+MOST = 1959
 """Operations of the road users of a chunk: to move them in two frames, to let others enter, to paint them."""
 
 

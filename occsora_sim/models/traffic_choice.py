@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occsora_sim.constants import constant
+from occsora_sim.geometry import turned
 from occsora_sim.grid import PEDESTRIAN
 from occsora_sim.models.box_overlap import Boxes, parted
 from occsora_sim.models.ground_crop import OBSTACLE, ROAD, UNSEEN_GROUND, crop_index
@@ -89,12 +90,10 @@ def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) 
     and hedges. What was not seen may be anything.
     """
     n = ways.shape[3]
-    length, width = (users.size[:, None, None, :n, :2, None] / 2).unbind(-2)
-    # The middle and the front corners, (b, 1, 1, n, 3).
-    ahead = length * constant((0.0, 1.0, 1.0), length.device)
-    left = width * constant((0.0, 1.0, -1.0), width.device)
-    x, y, cos, sin = (part[..., None] for part in (*ways[..., :2].unbind(-1), *heading.unbind(-1)))
-    index = crop_index(x + cos * ahead - sin * left, y + sin * ahead + cos * left)
+    # The middle and the front corners, (b, 1, 1, n, 3, 2).
+    places = constant(((0.0, 0.0), (0.5, 0.5), (0.5, -0.5)), ways.device) * users.size[:, None, None, :n, None, :2]
+    points = ways[..., None, :2] + turned(places, heading[..., None, :])
+    index = crop_index(points[..., 0], points[..., 1])
     kinds = crops.flatten(-2)[:, None, None].expand(*ways.shape[:-1], -1).gather(-1, index)
     walks = (users.label[:, :n] == PEDESTRIAN)[:, None, None, :, None]
     off = torch.where(walks, kinds == OBSTACLE, (kinds != ROAD) & (kinds != UNSEEN_GROUND))
@@ -112,13 +111,11 @@ def _hits(everyone: RoadUsers, ways: Tensor, heading: Tensor) -> Tensor:
     now = Boxes.of((everyone.now - origin).float(), everyone.size)
     now = Boxes(centre=now.centre.masked_fill(~valid[..., None], _NOWHERE), ahead=now.ahead, half=now.half)
     own = Boxes(centre=now.centre[:, :n], ahead=now.ahead[:, :n], half=now.half[:, :n])
-    # Both the way and the heading, turned into the frame of all.
-    x, y = torch.stack((ways[..., :2], heading), dim=-2).unbind(-1)  # (b, h, k, n, 2)
-    cos, sin = own.ahead[:, None, None, :, None].unbind(-1)
-    turned = torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1)
+    # Both the way and the heading, in the frame of all: (b, h, k, n, 2, 2).
+    turn = turned(torch.stack((ways[..., :2], heading), dim=-2), own.ahead[:, None, None, :, None])
     then = Boxes(
-        centre=(own.centre[:, None, None] + turned[..., 0, :]).flatten(2, 3),
-        ahead=turned[..., 1, :].flatten(2, 3),
+        centre=(own.centre[:, None, None] + turn[..., 0, :]).flatten(2, 3),
+        ahead=turn[..., 1, :].flatten(2, 3),
         half=own.half[:, None, None].expand(-1, 1, k, n, 2).flatten(2, 3),
     )  # (b, h, k n)
     frames = constant(_AHEAD, valid.device)[:, None, None]
