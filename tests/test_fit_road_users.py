@@ -52,6 +52,20 @@ def test_a_car_that_stands_stands_exactly_and_heads_as_its_side_of_the_road_does
     assert heading[0] < -0.9 and heading[-4] > 0.9
 
 
+@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.1, 0.4])
+def test_a_bus_of_which_a_part_was_seen_first_stands_where_it_is(shift):
+    """From its parts its middle seems to come nearer; by that it would drive, and head, the wrong way."""
+    frame = [(BUS, 46.0 + shift, -3.6, 0.0, 12.0, 2.8, 3.0)]
+    users = fit([(k * 2.0, -3.5, 0.0) for k in range(4)], [frame] * 4)
+    assert not users.velocity.any() and math.cos(users.now[0, 0, 2]) > 0.9
+
+
+def test_a_car_that_has_stopped_stands_where_it_stopped():
+    frames = [[(CAR, x, -3.6, 0.0, 4.4, 2.0, 1.6)] for x in (10.0, 12.0, 13.0, 13.05)]
+    users = fit([(k * 2.0, -3.5, 0.0) for k in range(4)], frames)
+    assert not users.velocity.any() and abs(float(users.now[0, 0, 0]) - 13.0) < 0.15
+
+
 def test_where_the_ego_keeps_left_so_do_those_that_stand():
     frame = [(CAR, 12.0, 0.0, 0.0, 4.4, 2.0, 1.6)]
     users = fit([(k * 2.0, 0.0, 0.0) for k in range(4)], [frame] * 4)

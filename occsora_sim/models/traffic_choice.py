@@ -91,7 +91,9 @@ def _off_ground(users: RoadUsers, ways: Tensor, heading: Tensor, crops: Tensor) 
     """
     n = ways.shape[3]
     # The middle and the front corners, (b, 1, 1, n, 3, 2).
-    places = constant(((0.0, 0.0), (0.5, 0.5), (0.5, -0.5)), ways.device) * users.size[:, None, None, :n, None, :2]
+    places = (
+        constant(((0.0, 0.0), (0.5, 0.5), (0.5, -0.5)), ways.device) * users.size[:, None, None, :n, None, :2]
+    )
     points = ways[..., None, :2] + turned(places, heading[..., None, :])
     index = crop_index(points[..., 0], points[..., 1])
     kinds = crops.flatten(-2)[:, None, None].expand(*ways.shape[:-1], -1).gather(-1, index)

@@ -28,8 +28,10 @@ _IN_PART = (0.45, 0.7)
 
 _CAR = 0.6
 
-_STANDS = 0.3
-"""Moved less than this in the whole history [m], somebody stands: exactly."""
+_STANDS, _STOPPED = 0.4, 0.2
+"""Moved less than this in the whole history [m], somebody stands: exactly; so does a vehicle in the last frame, since
+earlier ones may have shown a part of it.
+"""
 
 _LOST, _SIDEWAYS = 3.0, 3.0
 """Error [m] in an older frame beyond which another does not match; how much worse it is to move sideways."""
@@ -62,10 +64,10 @@ def fit_road_users(labels: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
     size = _sizes(boxes, present, cut, newest.label)
     boxes = _completed(boxes, cut | _in_part(boxes, newest.label[:, None]), size, newest.label, grid)
     world = compose(poses[None].expand(m, h, 3), torch.from_numpy(boxes[..., :3])).numpy()
-    velocity = _velocities(world, present)
-    stands = (velocity == 0).all(1)  # in one place, or it would seem to creep by a tenth of a voxel
-    world[stands, :, :2] = _mean(world[stands, :, :2], present[stands])[:, None]
     small = np.isin(newest.label, SMALL)
+    velocity, here = _velocities(world, present, small)
+    stands = (velocity == 0).all(1)  # in one place, or it would seem to creep by a tenth of a voxel
+    world[stands, :, :2] = _mean(world[stands, :, :2], here[stands])[:, None]
     walks = small & ~stands
     world[walks, :, :2], velocity[walks] = _lines(world[walks, :, :2], present[walks])
     yaw = _headings(boxes[:, -1], world, velocity, newest.label, labels[-1].cpu(), grid)
@@ -200,14 +202,17 @@ def _completed(
     return out
 
 
-def _velocities(world: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Velocities (m, 2) [m/s] at the newest instant from world poses (m, h, 3); exactly zero for who stands."""
-    if world.shape[1] < 2:
-        return np.zeros((len(world), 2))
-    step = world[:, -1, :2] - world[:, -2, :2]
+def _velocities(world: np.ndarray, present: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Velocities (m, 2) [m/s] at the newest instant from world poses (m, h, 3), exactly zero for who stands; and when
+    somebody was where it is now, (m, h) bool.
+    """
     away = np.hypot(*(world[..., :2] - world[:, -1:, :2]).transpose(2, 0, 1)) * present
-    moves = present[:, -2] & (away.max(1) >= _STANDS)
-    return step / FRAME_SECONDS * moves[:, None]
+    here = present & (away < _STANDS)
+    if world.shape[1] < 2:
+        return np.zeros((len(world), 2)), here
+    step = world[:, -1, :2] - world[:, -2, :2]
+    moves = present[:, -2] & (away.max(1) >= _STANDS) & (small | (away[:, -2] >= _STOPPED))
+    return step / FRAME_SECONDS * moves[:, None], here
 
 
 def _mean(places: np.ndarray, present: np.ndarray) -> np.ndarray:
