@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from occsora_sim.geometry import compose
-from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, OCC3D, PEDESTRIAN, SIDEWALK
+from occsora_sim.grid import BUS, CAR, DRIVEABLE, FREE, MOTORCYCLE, OCC3D, PEDESTRIAN, SIDEWALK
 from occsora_sim.voxels.fit_road_users import fit_road_users
 
 
@@ -64,6 +64,14 @@ def test_a_car_that_has_stopped_stands_where_it_stopped():
     frames = [[(CAR, x, -3.6, 0.0, 4.4, 2.0, 1.6)] for x in (10.0, 12.0, 13.0, 13.05)]
     users = fit([(k * 2.0, -3.5, 0.0) for k in range(4)], frames)
     assert not users.velocity.any() and abs(float(users.now[0, 0, 0]) - 13.0) < 0.15
+
+
+@pytest.mark.parametrize(("label", "length", "width"), [(CAR, 4.4, 2.0), (MOTORCYCLE, 2.2, 0.8)])
+def test_who_brakes_is_as_fast_as_at_the_end_of_the_last_frame(label, length, width):
+    """In it half a metre a frame faster on average, and in all of them together a metre and a half."""
+    frames = [[(label, x, -3.6, 0.0, length, width, 1.6)] for x in (5.0, 10.0, 14.0, 17.0)]
+    users = fit([(k * 2.0, -3.5, 0.0) for k in range(4)], frames)
+    torch.testing.assert_close(users.velocity[0, 0], torch.tensor([5.0, 0.0]), atol=0.45, rtol=0)
 
 
 def test_where_the_ego_keeps_left_so_do_those_that_stand():

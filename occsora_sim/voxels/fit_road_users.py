@@ -33,6 +33,9 @@ _STANDS, _STOPPED = 0.4, 0.2
 earlier ones may have shown a part of it.
 """
 
+_STEADY: dict[int, float] = {PEDESTRIAN: 1e9, BICYCLE: 5.0, CAR: 0.5}
+"""How sure it is beforehand that the pace stays (`_paths`), by label; others like cars."""
+
 _LOST, _SIDEWAYS = 3.0, 3.0
 """Error [m] in an older frame beyond which another does not match; how much worse it is to move sideways."""
 
@@ -68,13 +71,14 @@ def fit_road_users(labels: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
     velocity, here = _velocities(world, present, small)
     stands = (velocity == 0).all(1)  # in one place, or it would seem to creep by a tenth of a voxel
     world[stands, :, :2] = _mean(world[stands, :, :2], here[stands])[:, None]
-    walks = small & ~stands
-    world[walks, :, :2], velocity[walks] = _lines(world[walks, :, :2], present[walks])
+    moves = ~stands
+    steady = np.array([_STEADY.get(int(one), _STEADY[CAR]) for one in newest.label])
+    world[moves, :, :2], velocity[moves] = _paths(world[moves, :, :2], present[moves], steady[moves])
     yaw = _headings(boxes[:, -1], world, velocity, newest.label, labels[-1].cpu(), grid)
     # One heading would turn a car in a bend: each pose keeps its own long side, the way round that the newest has.
     turned = wrap_angle(torch.from_numpy(world[..., 2] - yaw[:, None])).numpy()
     along = np.where(np.abs(turned) > math.pi / 2, world[..., 2] + math.pi, world[..., 2])
-    turns = ~small & ~stands
+    turns = ~small & moves
     world[..., 2] = wrap_angle(torch.from_numpy(np.where(turns[:, None], along, yaw[:, None]))).numpy()
     world[:, -1, 2] = yaw
     return from_tracks(
@@ -220,16 +224,18 @@ def _mean(places: np.ndarray, present: np.ndarray) -> np.ndarray:
     return (places * present[..., None]).sum(1) / present.sum(1, keepdims=True)
 
 
-def _lines(places: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places (m, h, 2) [m] on the straight lines at constant speed that fit those `present` (m, h) best, and these
-    velocities (m, 2) [m/s]. Columns as wide as a pedestrian tell a place to 0.1 m, half a step of the last frame.
+def _paths(places: np.ndarray, present: np.ndarray, steady: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places (m, h, 2) [m] on the paths of constant acceleration that fit those `present` (m, h) best, and the
+    velocities (m, 2) [m/s] at their ends; by least squares, where `steady` (m,) times the square of half the
+    acceleration [m / frame^2] counts like the square of a place's error. Columns tell a place to 0.1 m, half a step of
+    a pedestrian in a frame.
     """
-    time = np.arange(1.0 - places.shape[1], 1.0)
-    middle = (time * present).sum(1, keepdims=True) / present.sum(1, keepdims=True)
-    centre = _mean(places, present)
-    since = (time - middle) * present
-    step = (since[..., None] * places).sum(1) / (since**2).sum(1, keepdims=True)
-    return centre[:, None] + (time - middle)[..., None] * step[:, None], step / FRAME_SECONDS
+    powers = np.arange(1.0 - places.shape[1], 1.0)[:, None] ** np.arange(3)  # (h, 3)
+    seen = powers * present[..., None]
+    normal = seen.transpose(0, 2, 1) @ powers
+    normal[:, 2, 2] += steady
+    path = np.linalg.solve(normal, seen.transpose(0, 2, 1) @ places)  # (m, 3, 2)
+    return powers @ path, path[:, 1] / FRAME_SECONDS
 
 
 def _headings(
