@@ -126,6 +126,14 @@ def test_a_token_is_told_how_far_the_route_is_and_where_it_leads():
     assert not nothing.any()
 
 
+def test_a_route_of_kilometres_is_told_as_its_part_in_the_window_is():
+    """Its other points are left out: the work of a window would grow with them."""
+    far = torch.arange(-3000.0, 3000.0)
+    route = torch.stack((far, 4 * torch.sin(far / 9)), dim=-1)[None]
+    part = route[:, 2900:3100]
+    assert torch.equal(route_features(route, 16, 1.6), route_features(part, 16, 1.6))
+
+
 def test_an_hourglass_knows_relative_places_alone():
     """A window moved by two tokens answers the same, moved, where the rim is far."""
     torch.manual_seed(0)

@@ -27,6 +27,9 @@ from occsora_sim.scene_prompt import PLACES
 ROUTE_FEATURES = 5
 """Numbers that tell a token of the route beside it (`route_features`)."""
 
+_ROUTE_POINTS = 1024
+"""Points of a route that a window is told of: those nearest to its middle."""
+
 _CODE, _ORDER = 0x0B7, 0x0B8
 """Uses of random numbers (`counter_random`)."""
 
@@ -321,6 +324,10 @@ def route_features(route: Tensor, side: int, token: float) -> Tensor:
     there = torch.isfinite(along).all(-1)  # the last point has no direction
     points = torch.where(there[..., None], route, 1e4)
     along = torch.where(there[..., None], along, 0.0)
+    if points.shape[1] > _ROUTE_POINTS:  # however long the route is, a window costs the same
+        near = points.norm(dim=-1).topk(_ROUTE_POINTS, dim=1, largest=False, sorted=False).indices
+        near = near.sort(dim=1).values[..., None].expand(-1, -1, 2)
+        points, along = points.gather(1, near), along.gather(1, near)
     along = along / along.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     square = (
         centres.square().sum(-1)[..., None]
