@@ -68,10 +68,10 @@ def fit_road_users(labels: Tensor, poses: Tensor, grid: Grid) -> RoadUsers:
     boxes = _completed(boxes, cut | _in_part(boxes, newest.label[:, None]), size, newest.label, grid)
     world = compose(poses[None].expand(m, h, 3), torch.from_numpy(boxes[..., :3])).numpy()
     small = np.isin(newest.label, SMALL)
-    velocity, here = _velocities(world, present, small)
-    stands = (velocity == 0).all(1)  # in one place, or it would seem to creep by a tenth of a voxel
-    world[stands, :, :2] = _mean(world[stands, :, :2], here[stands])[:, None]
-    moves = ~stands
+    moves, here = _moves(world, present, small)
+    # Who stands does in one place, or it would seem to creep by a tenth of a voxel.
+    world[~moves, :, :2] = _mean(world[~moves, :, :2], here[~moves])[:, None]
+    velocity = np.zeros((m, 2))
     steady = np.array([_STEADY.get(int(one), _STEADY[CAR]) for one in newest.label])
     world[moves, :, :2], velocity[moves] = _paths(world[moves, :, :2], present[moves], steady[moves])
     yaw = _headings(boxes[:, -1], world, velocity, newest.label, labels[-1].cpu(), grid)
@@ -206,17 +206,14 @@ def _completed(
     return out
 
 
-def _velocities(world: np.ndarray, present: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Velocities (m, 2) [m/s] at the newest instant from world poses (m, h, 3), exactly zero for who stands; and when
-    somebody was where it is now, (m, h) bool.
-    """
+def _moves(world: np.ndarray, present: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Who of those at world poses (m, h, 3) moves (m,) bool, and when each was where it is now, (m, h) bool."""
     away = np.hypot(*(world[..., :2] - world[:, -1:, :2]).transpose(2, 0, 1)) * present
     here = present & (away < _STANDS)
     if world.shape[1] < 2:
-        return np.zeros((len(world), 2)), here
-    step = world[:, -1, :2] - world[:, -2, :2]
-    moves = present[:, -2] & (away.max(1) >= _STANDS) & (small | (away[:, -2] >= _STOPPED))
-    return step / FRAME_SECONDS * moves[:, None], here
+        return np.zeros(len(world), dtype=bool), here
+    last = away[:, -2] > np.where(small, 0.0, _STOPPED)
+    return present[:, -2] & last & ~here.all(1, where=present), here
 
 
 def _mean(places: np.ndarray, present: np.ndarray) -> np.ndarray:
