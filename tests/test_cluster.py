@@ -100,7 +100,7 @@ def test_evaluate_transfer_gives_the_serial_table(ray, given, tmp_path):
 def test_evaluate_world_gives_the_serial_table(ray, given, tmp_path):
     common, _ = given
     options = [*common, "--windows-per-scene", "2", "--batch", "1", "--control", "2", "--drift", "2"]
-    options += ["--traffic", "2", "--drift-seconds", "4"]
+    options += ["--traffic", "2", "--drift-seconds", "4", "--steps", "1"]
     serial = figures("world", tmp_path, *options)
     assert figures("world", tmp_path, *options, "--ray", "local:2") == serial
 
