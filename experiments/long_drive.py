@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from occsora_sim.geometry import relative
-from occsora_sim.grid import DRIVEABLE, MANMADE, OCC3D
+from occsora_sim.grid import DRIVEABLE, FRAME_SECONDS, MANMADE, OCC3D
 from occsora_sim.road_users import seen_from
-from occsora_sim.scenes import blank
-from occsora_sim.scoring.pursuit import drive_route
+from occsora_sim.scenes.blank import blank_start
+from occsora_sim.scoring.pursuit import CRUISE, drive_route
 from occsora_sim.scoring.route import make_routes
 from occsora_sim.worlds.diffusion import load_world
 
@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     world, frames = load_world(), options.minutes * FRAMES
-    blank._LENGTH = 8.0 * frames / 2 + 200.0
-    start = blank.blank_start(np.random.default_rng(options.seed))
+    length = CRUISE * FRAME_SECONDS * frames + 200.0
+    start = blank_start(np.random.default_rng(options.seed), length=length)
     routes = make_routes([start.route])
     poses = drive_route(routes, start.ego_pose[-1:], torch.tensor([6.0]), frames)[0].float()
     way = torch.cat((start.ego_pose[-1:], poses))

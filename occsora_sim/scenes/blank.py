@@ -13,14 +13,15 @@ from occsora_sim.scenes.start import Start
 GENERATE = "generate"
 """Names such starts where scenes are asked for."""
 
-_LENGTH = 700.0  # of the way to go [m]
 _SPEED = (4.0, 10.0)  # [m/s]
 _STRAIGHT = (25.0, 110.0)  # between two bends [m]
 _RADIUS = (14.0, 60.0)  # of a bend [m]
 _TURN = (0.2, 1.6)  # of a bend [rad]
 
 
-def blank_start(generator: np.random.Generator, grid: Grid = OCC3D, history: int = 4) -> Start:
+def blank_start(
+    generator: np.random.Generator, grid: Grid = OCC3D, history: int = 4, length: float = 700.0
+) -> Start:
     """A car under way at 4 to 10 m/s on a route of straights and bends; its `occupancy` holds no frame.
 
     A generated world draws the first frames from the trajectory prompt alone, as OccSora does (Wang et al. 2024).
@@ -29,6 +30,7 @@ def blank_start(generator: np.random.Generator, grid: Grid = OCC3D, history: int
         generator: of the speed and the route.
         grid: the voxels around the ego.
         history: known poses, FRAME_SECONDS apart, that end at the origin of the world.
+        length: of the way to go, at least [m].
 
     """
     speed = generator.uniform(*_SPEED)
@@ -37,15 +39,15 @@ def blank_start(generator: np.random.Generator, grid: Grid = OCC3D, history: int
     return Start(
         occupancy=torch.zeros((0, *grid.shape), dtype=torch.uint8),
         ego_pose=pose,
-        route=torch.from_numpy(_route(generator)),
+        route=torch.from_numpy(_route(generator, length)),
         name=f"nothing at {speed:.1f} m/s",
     )
 
 
-def _route(generator: np.random.Generator) -> np.ndarray:
+def _route(generator: np.random.Generator, length: float) -> np.ndarray:
     """A polyline (r, 2) float32 [m], a point a metre, from 40 m behind the origin, straight until 40 m ahead of it."""
     curvature = [np.zeros(80)]
-    while sum(map(len, curvature)) < _LENGTH:
+    while sum(map(len, curvature)) < length:
         radius, turn = generator.uniform(*_RADIUS), generator.uniform(*_TURN)
         side = generator.choice((-1.0, 1.0))
         curvature.append(np.full(max(1, math.ceil(radius * turn)), side / radius))
